@@ -1,0 +1,35 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv, which make creates itself.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check soak bench lint clean
+
+demo: .venv/installed            ## the main job on loopback: a node, a PACS, studies in, results out
+	$(BIN)/pacsnode demo
+
+test: lint                       ## all that a plain machine can run, in under ten minutes
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: .venv/installed           ## the shipped site file, the shipped rules and their `try:` cases
+	PACSNODE_CONFIG=config/node.yaml $(BIN)/pacsnode check
+
+soak: .venv/installed            ## long runs, before a release
+	$(BIN)/pytest -m soak --timeout 7200
+
+bench: .venv/installed           ## measure receiving beside DCMTK's storescp, same data, same sender
+	$(BIN)/python tests/bench/receive.py
+
+clean:                           ## remove what make made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

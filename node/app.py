@@ -1,0 +1,235 @@
+"""The only wiring: builds the parts from Settings."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import delete, insert, select
+
+from node import settings as site
+from node.errors import Misconfigured
+from node.flow import Parts
+from node.model import OperatorSpec
+from node.ops import log as logging
+from node.process.job import spec_from_json
+from node.process.supervise import Limits
+from node.reindex import reindex
+from node.route.rules import RuleSet, When, parse_rules, parse_when, read_folder
+from node.settings import SealPolicy, Settings
+from node.shape import Shaper
+from node.store.database import Database, belongs, note, open_database
+from node.store.files import Disk
+from node.store.schema import meta
+from node.supervisor import supervise_node
+
+_LAST_GOOD = "rules.json"
+_PROBLEM = "rules_problem"
+
+
+def settings_from_stdin(file: str) -> Settings:
+    """The settings the node was started with, whatever has become of the file since. Raises Misconfigured."""
+    return site.parse(sys.stdin.read(), file, os.environ)
+
+
+def operators() -> tuple[dict[str, OperatorSpec], list[str]]:
+    """What every installed operator says of itself, and what is wrong with those that are left out.
+
+    Read by a worker: plugin code is never loaded here. Raises Misconfigured where none can be started.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "node.worker", "--specs"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise Misconfigured(f"the operators cannot be read: {last[0]}; is the installation complete?")
+    data = json.loads(done.stdout)
+    return {name: spec_from_json(spec) for name, spec in data["operators"].items()}, data["mistakes"]
+
+
+def operator_specs() -> dict[str, OperatorSpec]:
+    """The operators that rules may use; a rule that names one left out is refused by name."""
+    return operators()[0]
+
+
+class _Anyone(dict[str, bool]):
+    """Peers where no site file says which there are: every name is one, and can receive."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> bool:
+        return True
+
+
+def destinations(settings: Settings | None) -> Mapping[str, bool]:
+    """Peer → whether something can be sent to it; without a site file every name is taken for a peer."""
+    return _Anyone() if settings is None else {name: peer.receives for name, peer in settings.peers.items()}
+
+
+def limits_of(settings: Settings | None) -> Limits:
+    """What one run may use."""
+    if settings is None:
+        return Limits()
+    return Limits(settings.limits.run_time.total_seconds(), settings.limits.run_memory)
+
+
+def hold(data: Path) -> int:
+    """Be the only one that works on this data folder until the process ends; the kernel frees it at death.
+
+    Raises Misconfigured when another one does, or where there is no such folder.
+    """
+    for _ in range(20):  # `is_running` takes the lock for a moment, too
+        descriptor = _lock(data)
+        if descriptor is not None:
+            return descriptor
+        time.sleep(0.05)
+    raise Misconfigured(f"a node works on {data}; stop it first, or give this one its own node.data")
+
+
+def is_running(data: Path) -> bool:
+    """Whether a conductor works on this data folder."""
+    descriptor = _lock(data)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def _lock(data: Path) -> int | None:
+    try:
+        descriptor = os.open(data / "conductor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"node.data: {data} cannot be used ({error.strerror})") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def disk_used(data: Path) -> float:
+    """Share of the disk that is used, 0 to 1."""
+    usage = shutil.disk_usage(data)
+    return usage.used / (usage.used + usage.free)
+
+
+def seal_lines(settings: Settings) -> list[tuple[When | None, SealPolicy]]:
+    """The site file's `seal` with its conditions compiled. Raises Misconfigured."""
+    shaper = Shaper()
+    lines = [(parse_when(line.when, shaper) if line.when else None, line.policy) for line in settings.seal]
+    shaper.finish()
+    return lines
+
+
+def own_database(settings: Settings) -> Database:
+    """The database of this data folder. Raises Misconfigured, also where it is another one than before."""
+    database = open_database(settings.state, settings.node.data)
+    if not belongs(database, settings.node.data):
+        database.close()
+        raise Misconfigured(
+            f"the database is not the one that {settings.node.data} was written with, so what was done with "
+            "the objects there is not known; restore the backup, or stop the node and run `pacsnode reindex`"
+        )
+    return database
+
+
+def build(settings: Settings) -> Parts:
+    """The conductor's parts. Raises Misconfigured; a broken rule file is no reason to (promise 8)."""
+    lines = seal_lines(settings)
+    database = own_database(settings)
+    specs = operator_specs()
+    rules, problem = load_rules(settings, specs)
+    _remember_problem(database, problem)
+    return _parts(settings, database, rules, specs, lines)
+
+
+def reindexed(settings: Settings, tell: Callable[[int], None]) -> tuple[int, int]:
+    """Rows for received files that the database lacks: objects added, series held. Raises Misconfigured."""
+    lock = hold(settings.node.data)
+    database = open_database(settings.state, settings.node.data)
+    try:
+        none = parse_rules({}, {}, {})
+        return reindex(_parts(settings, database, none, {}, ()), tell)
+    finally:
+        database.close()
+        os.close(lock)
+
+
+def _parts(
+    settings: Settings, database: Database, rules: RuleSet, specs: Mapping[str, OperatorSpec],
+    lines: Sequence[tuple[When | None, SealPolicy]],
+) -> Parts:  # fmt: skip
+    return Parts(
+        database=database, settings=settings, rules=rules, seal_lines=lines, specs=specs,
+        now=lambda: datetime.now(UTC), monotonic=time.monotonic,
+    )  # fmt: skip
+
+
+def load_rules(settings: Settings, specs: Mapping[str, OperatorSpec]) -> tuple[RuleSet, str]:
+    """The rules in use, and what is wrong with the ones in the folder.
+
+    A set that passes is kept in the data folder; one that does not leaves the last good one in use,
+    and on first start none at all: the node then receives, and routes nothing.
+    """
+    kept = settings.node.data / _LAST_GOOD
+    peers = destinations(settings)
+    try:
+        files = read_folder(settings.node.rules)
+        rules = parse_rules(files, specs, peers)
+    except Misconfigured as error:
+        if not kept.exists():
+            return parse_rules({}, specs, peers), str(error)
+        try:
+            return parse_rules(json.loads(kept.read_text(encoding="utf-8")), specs, peers), str(error)
+        except Misconfigured as older:
+            return parse_rules(
+                {}, specs, peers
+            ), f"{error}\nand the last good rules do not fit either: {older}"
+    Disk().replace_file(kept, json.dumps(files).encode())
+    return rules, ""
+
+
+def _remember_problem(database: Database, problem: str) -> None:
+    with database.write() as tx:
+        tx.execute(delete(meta).where(meta.c.key == _PROBLEM))
+        if problem:
+            tx.execute(insert(meta).values(key=_PROBLEM, value=problem))
+            note(tx, datetime.now(UTC), "rules_refused", problem)
+
+
+def rules_problem(database: Database) -> str:
+    """What is wrong with the rule files, so that older ones or none are in use; empty when all is well."""
+    with database.read() as tx:
+        return tx.scalar(select(meta.c.value).where(meta.c.key == _PROBLEM)) or ""
+
+
+def data_ready(data: Path) -> None:
+    """Make the data folder. Raises Misconfigured where that cannot be done."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if not os.access(data, os.W_OK | os.X_OK):
+            raise PermissionError(13, "not writable")
+    except OSError as error:
+        raise Misconfigured(
+            f"node.data: {data} cannot be used ({error.strerror}); create it for this user "
+            "or name another folder"
+        ) from None
+
+
+def run_node(settings: Settings) -> int:
+    """Be the node until SIGTERM; the exit code. Raises Broken where the port or the data folder is taken."""
+    logging.configure("supervisor", data=settings.node.data)
+    return supervise_node(settings.source, settings.file, settings)

@@ -1,0 +1,1 @@
+"""Assemble: instances into series, and when a series is complete."""

@@ -1,0 +1,90 @@
+"""The series that are still open, in memory: their objects' facts and what carried them.
+
+Written to the database when a series is sealed; after a restart the reader's headers of the same
+files rebuild it, and the quiet times begin again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from node.assemble.completeness import Carrier, Ended, Evidence, Policy
+from node.facts import Facts, gather
+from node.model import Cell, Header
+
+
+@dataclass
+class OpenSeries:
+    """One receiving revision: its members in the order they came."""
+
+    id: int
+    peer: str
+    members: dict[int, Mapping[str, Cell]] = field(default_factory=dict)
+    """Instance id → attributes."""
+    continues: bool = False
+    """It began with the members of an earlier revision."""
+    carriers: dict[str, int] = field(default_factory=dict)
+    """Association → how many objects of this series it brought."""
+    opened: float = 0.0
+    """Monotonic seconds of the first."""
+    last: float = 0.0
+    """Monotonic seconds of the last object."""
+    policy: Policy | None = None
+    """How it is sealed, once that was looked up."""
+
+    def facts(self) -> Facts:
+        """Facts over all members."""
+        return gather(self.members.values())
+
+
+@dataclass
+class Assembly:
+    """Every open series, and the associations that are over."""
+
+    series: dict[int, OpenSeries] = field(default_factory=dict)
+    ended: dict[str, tuple[Ended, float]] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)
+    """Peers known to use several associations for one series."""
+
+    def begin(self, series_id: int, peer: str, members: Mapping[int, Mapping[str, Cell]]) -> None:
+        """Open a revision that starts with the members of the one before."""
+        self.series.setdefault(series_id, OpenSeries(series_id, peer, dict(members), bool(members)))
+
+    def add(
+        self, series_id: int, instance_id: int, header: Header, now: float, *, late: bool = False
+    ) -> None:
+        """One more object; *late*: new to the series, so that a revision before was sealed too early."""
+        found = self.series[series_id]
+        found.members[instance_id] = header.attributes
+        found.carriers[header.association] = found.carriers.get(header.association, 0) + 1
+        found.opened = found.opened or now
+        found.last = now
+        if len(found.carriers) > 1 or (late and found.continues):
+            self.several.add(found.peer)
+
+    def drop(self, series_id: int, instance_id: int) -> None:
+        """An object that a newer header replaced."""
+        self.series[series_id].members.pop(instance_id, None)
+
+    def end(self, association: str, aborted: bool, now: float) -> None:
+        """An association is over; remembered while an open series was carried by it."""
+        if any(association in s.carriers for s in self.series.values()):
+            self.ended[association] = (Ended.ABORTED if aborted else Ended.RELEASED, now)
+
+    def evidence(self, series_id: int, now: float) -> Evidence:
+        """What speaks for completeness now."""
+        found = self.series[series_id]
+        carriers = []
+        for association, objects in found.carriers.items():
+            ended, at = self.ended.get(association, (Ended.OPEN, now))
+            carriers.append(Carrier(objects, ended, timedelta(seconds=now - at)))
+        return Evidence(timedelta(seconds=now - found.last), carriers, found.peer in self.several)
+
+    def close(self, series_id: int) -> OpenSeries:
+        """Take a series out, sealed."""
+        found = self.series.pop(series_id)
+        still = {a for s in self.series.values() for a in s.carriers}
+        self.ended = {a: e for a, e in self.ended.items() if a in still}
+        return found

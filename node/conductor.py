@@ -1,0 +1,544 @@
+"""The conductor: `python -m node.conductor`. It waits, and calls the steps of `flow`; nothing else decides.
+
+One per data folder. It never parses a peer's bytes (the reader does) and never speaks DIMSE (the
+sender does). Whatever it cannot handle ends it: the supervisor starts the next, which gives all
+claims back and goes on from the tables and the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from node import app, faults, flow
+from node.assemble.completeness import Sealed, verdict
+from node.assemble.resend import RECOMPRESSED
+from node.child import LineChild
+from node.engine import Engine
+from node.errors import Broken, Misconfigured
+from node.model import Header, SeriesState
+from node.ops import log as logging
+from node.reader import header_from_json
+from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
+from node.store import intake, work
+from node.store.database import note
+from node.store.records import Record, read_end, receiver_runs, records_after
+from node.supervisor import follow
+
+log = structlog.get_logger()
+
+_GROUP = 200
+_GROUP_SECONDS = 0.02
+_PAUSE = 0.002
+"""Between two transactions, so that a command-line writer gets its turn."""
+_OUTSTANDING = 64
+_READ_TIMEOUT = 10.0
+_READ_RATE = 50e6
+"""Bytes per second that a slow disk gives: a large object is hashed whole and takes its time."""
+_READ_TRIES = 3
+"""A reader that is killed from outside twice in a row says nothing about the object it was at."""
+_POLL = 1.0
+
+
+@dataclass
+class Reading:
+    """One record on its way through the reader; an association's end passes without."""
+
+    record: Record | None
+    paths: list[Path]
+    header: Header | None = None
+    failed: str = ""
+    ready: bool = False
+    asked_at: float = 0.0
+    tries: int = 0
+    rebuild: tuple[int, int] | None = None
+    """(series, instance) of an open series that is being rebuilt after a restart."""
+    compared: int | None = None
+    """The instance whose pixels are compared with those of the first path."""
+    same: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds the reader may take."""
+        size = 0
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                size += path.stat().st_size
+        return _READ_TIMEOUT + size / _READ_RATE
+
+
+class Readings:
+    """The records in order, the reader that works on them, and who is to blame when it dies."""
+
+    def __init__(self) -> None:
+        self.child = LineChild("node.reader")
+        self.queue: deque[Reading] = deque()
+        self._asked: deque[Reading] = deque()
+
+    def add(self, reading: Reading) -> None:
+        """One more record, last in order."""
+        self.queue.append(reading)
+
+    @property
+    def room(self) -> int:
+        """How many more records may be queued."""
+        return 4 * _OUTSTANDING - len(self.queue)
+
+    def ask(self, now: float) -> None:
+        """Keep the reader busy; give up on one that has taken too long over one object."""
+        if self._asked and now - self._asked[0].asked_at > self._asked[0].patience:
+            self.died(f"the reader took more than {self._asked[0].patience:.0f} s")
+        if not self.child.ensure():
+            return
+        for reading in self.queue:
+            if len(self._asked) >= _OUTSTANDING:
+                break
+            if not reading.ready and not reading.asked_at:
+                if not self.child.say(json.dumps({"paths": [str(path) for path in reading.paths]})):
+                    self.died("the reader crashed")
+                    return
+                reading.asked_at = now
+                self._asked.append(reading)
+
+    def listen(self, now: float) -> None:
+        """Take the answers that came; they come in the order that was asked."""
+        lines, alive = self.child.lines()
+        for line in lines:
+            answer = json.loads(line)
+            reading = self._asked.popleft()
+            if self._asked:
+                self._asked[0].asked_at = now
+            reading.ready = True
+            reading.failed = answer.get("failed", "")
+            if "header" in answer:
+                reading.header = header_from_json(answer["header"])
+            reading.same = answer.get("same", False)
+        if not alive:
+            self.died("the reader crashed")
+
+    def died(self, why: str) -> None:
+        """The object it was at is to blame when it happens again and again; all others are asked again."""
+        self.child.kill()
+        if self._asked:
+            head = self._asked[0]
+            head.tries += 1
+            if head.tries >= _READ_TRIES:
+                head.ready, head.failed = True, why
+        for reading in self._asked:
+            reading.asked_at = 0.0
+        self._asked.clear()
+
+    def done(self, most: int) -> Iterator[Reading]:
+        """Finished readings from the front, in order."""
+        while most and self.queue and self.queue[0].ready:
+            most -= 1
+            yield self.queue.popleft()
+
+
+@dataclass
+class Conductor:
+    """Its timers, its children, and the one loop."""
+
+    parts: flow.Parts
+    wake_fd: int | None
+    readings: Readings = field(default_factory=Readings)
+    sender: LineChild = field(default_factory=lambda: LineChild("node.sender"))
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.parts.settings.limits)
+        self.selector = selectors.DefaultSelector()
+        self.batches: dict[int, Batch] = {}
+        self.next_batch = 1
+        self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
+        self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
+        self.watched: dict[
+            str, tuple[int, int | None]
+        ] = {}  # child → the generation and descriptor we listen to
+        self.poll_at = 0.0
+        self.disk_note = ""
+        self.attended: set[int] = set()  # open series that were shown for being open so long
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Work until SIGTERM."""
+        self._recover()
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.set_wakeup_fd(self._stop_pipe())
+        if self.wake_fd is not None:
+            self.selector.register(self.wake_fd, selectors.EVENT_READ, "wake")
+        self.selector.register(self.engine.wake_fd, selectors.EVENT_READ, "engine")
+        log.info("conductor_started")
+        while not self.stopping:
+            wait = self._turn()
+            self._watch(self.readings.child, "reader")
+            self._watch(self.sender, "sender")
+            for key, _ in self.selector.select(wait):
+                self._heard(key.data, key.fd)
+        self._stop()
+
+    def _stop_pipe(self) -> int:
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        os.set_blocking(read, False)
+        self.selector.register(read, selectors.EVENT_READ, "signal")
+        return write
+
+    def _on_sigterm(self, _signal: int, _frame: object) -> None:
+        self.stopping = True
+
+    def _watch(self, child: LineChild, name: str) -> None:
+        """Have the selector listen to the child that runs now; a new one may have its predecessor's number."""
+        runs = (child.generation, child.fileno)
+        if self.watched.get(name) == runs:
+            return
+        self.watched[name] = runs
+        known = {key.data: key.fd for key in self.selector.get_map().values()}
+        if name in known:
+            self.selector.unregister(known[name])
+        if child.fileno is not None:
+            self.selector.register(child.fileno, selectors.EVENT_READ, name)
+
+    def _heard(self, name: str, fd: int) -> None:
+        if name == "reader":
+            self.readings.listen(time.monotonic())
+            self._forget(self.readings.child, fd)
+        elif name == "sender":
+            self._hear_sender()
+            self._forget(self.sender, fd)
+        else:
+            while len(_drain(fd)) == 4096:
+                pass
+            self.poll_at = 0.0
+
+    def _forget(self, child: LineChild, fd: int) -> None:
+        """A child that died closed its pipe: its descriptor may soon be another's."""
+        if child.fileno != fd:
+            self.selector.unregister(fd)
+
+    def _turn(self) -> float:
+        """Everything that can be done now; returns how long nothing needs us."""
+        now = time.monotonic()
+        self._scan()
+        self.readings.ask(now)
+        took = self._take_in()
+        wait = self._seal(now)
+        if took or now >= self.poll_at:
+            self._route()
+            self._finish()
+            self._start_runs()
+            self._deliver()
+            self.poll_at = time.monotonic() + _POLL
+        if took:
+            time.sleep(_PAUSE)
+            return 0.0
+        return max(0.0, min(wait, _POLL, self.poll_at - time.monotonic() + 0.001))
+
+    # --- start
+
+    def _recover(self) -> None:
+        """All claims return to waiting; open series are rebuilt from their files; catch-up lists what came since."""
+        parts = self.parts
+        with parts.database.write() as tx:
+            runs, deliveries = work.give_back(tx)
+            for run_id in runs:
+                note(tx, parts.now(), "run_waiting", "the node was restarted", run_id=run_id)
+            for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):
+                self._rebuild(tx, row)
+            for receiver_run in receiver_runs(parts.data):
+                cursor = intake.cursor_of(tx, receiver_run)
+                self.queued[receiver_run] = cursor
+                for record in _listed(parts.data, receiver_run, cursor):
+                    self._queue(record)
+            for row, known in intake.to_compare(tx, RECOMPRESSED):
+                paths = [
+                    intake.object_path(parts.data, r["receiver_run"], r["sequence"]) for r in (known, row)
+                ]
+                self.readings.add(Reading(None, paths, compared=row["id"]))
+            self.behind = len(self.readings.queue)
+        faults.reach("after-recover")
+        log.info("recovered", runs=len(runs), deliveries=deliveries, count=len(self.readings.queue))
+
+    def _rebuild(self, tx: Any, row: Any) -> None:
+        """An open series begins with its previous revision's members; its own come back from the reader."""
+        before = intake.revision_before(tx, row["id"])
+        members = flow.members_of(tx, before) if before else {}
+        own = intake.arrived_in(tx, row["id"])
+        peer = own[0]["peer"] if own else ""
+        self.parts.assembly.begin(row["id"], peer, members)
+        self.parts.assembly.series[row["id"]].last = time.monotonic()
+        for found in own:
+            path = intake.object_path(self.parts.data, found["receiver_run"], found["sequence"])
+            self.readings.add(Reading(None, [path], rebuild=(row["id"], found["id"])))
+
+    # --- take in
+
+    def _scan(self) -> None:
+        """Queue the records that came since, in order within each receiver run."""
+        for receiver_run in receiver_runs(self.parts.data):
+            if self.readings.room <= 0:
+                return
+            last = self.queued.get(receiver_run, 0)
+            for record in records_after(self.parts.data, receiver_run, last):
+                self._queue(record)
+                if self.readings.room <= 0:
+                    return
+
+    def _queue(self, record: Record) -> None:
+        self.queued[record.run] = record.sequence
+        reading = Reading(record, [record.path])
+        reading.ready = not record.is_object
+        self.readings.add(reading)
+
+    def _take_in(self) -> bool:
+        """One group of finished readings in one transaction."""
+        if not (self.readings.queue and self.readings.queue[0].ready):
+            return False
+        remove: list[Path] = []
+        compare: list[Reading] = []
+        until = time.monotonic() + _GROUP_SECONDS
+        with self.parts.database.write() as tx:
+            for reading in self.readings.done(_GROUP):
+                self._take(tx, reading, remove, compare)
+                self.behind = max(0, self.behind - 1)
+                if time.monotonic() > until:
+                    break
+            faults.reach("before-index-commit")
+        faults.reach("after-index-commit")
+        for path in remove:
+            path.unlink(missing_ok=True)
+        for reading in compare:
+            self.readings.add(reading)
+        return True
+
+    def _take(self, tx: Any, reading: Reading, remove: list[Path], compare: list[Reading]) -> None:
+        if reading.rebuild is not None:
+            self._take_rebuilt(tx, reading, *reading.rebuild)
+            return
+        if reading.compared is not None:
+            flow.compared(tx, self.parts, reading.compared, reading.header, reading.same)
+            return
+        record = reading.record
+        assert record is not None  # noqa: S101 - only rebuilt and compared readings have none
+        if not record.is_object:
+            self._end(record.path)
+        elif reading.header is None:
+            flow.unreadable(tx, self.parts, (record.run, record.sequence), reading.failed)
+        else:
+            taken = flow.take_in(tx, self.parts, (record.run, record.sequence), reading.header)
+            if taken.remove:
+                remove.append(taken.remove)
+            if taken.compare:
+                compare.append(Reading(None, list(taken.compare), compared=taken.instance))
+        intake.set_cursor(tx, record.run, record.sequence)
+
+    def _end(self, path: Path) -> None:
+        try:
+            end = read_end(path)
+        except (Broken, OSError) as error:  # its series are then sealed by their quiet time
+            log.error("association_end_unreadable", error=type(error).__name__)  # noqa: TRY400 - no frames of use
+            return
+        self.parts.assembly.end(end.association, end.aborted, time.monotonic())
+
+    def _take_rebuilt(self, tx: Any, reading: Reading, series_id: int, instance_id: int) -> None:
+        if reading.header is None:
+            flow.unreadable_now(tx, self.parts, instance_id, reading.failed)
+        else:
+            self.parts.assembly.add(series_id, instance_id, reading.header, time.monotonic())
+
+    # --- seal and route
+
+    def _seal(self, now: float) -> float:
+        """Seal what is complete; how long until the next series may be."""
+        if self.behind:
+            return _POLL
+        wait = _POLL
+        for series_id in list(self.parts.assembly.series):
+            found = verdict(
+                self.parts.assembly.evidence(series_id, now), flow.seal_policy(self.parts, series_id)
+            )
+            self._attend(series_id, now)
+            if isinstance(found, Sealed):
+                with self.parts.database.write() as tx:
+                    flow.seal(tx, self.parts, series_id, found.reason)
+                faults.reach("after-seal")
+                self.poll_at = 0.0
+            else:
+                wait = min(wait, found.wait.total_seconds())
+        return wait
+
+    def _attend(self, series_id: int, now: float) -> None:
+        """Show a series that has been open for very long; it is never cut."""
+        if series_id in self.attended or now < flow.attention_at(self.parts, series_id):
+            return
+        self.attended.add(series_id)
+        with self.parts.database.write() as tx:
+            note(
+                tx,
+                self.parts.now(),
+                "series_attention",
+                "still open after attention_after",
+                series_id=series_id,
+            )
+        log.warning("series_attention", series=series_id)
+
+    def _route(self) -> None:
+        with self.parts.database.read() as tx:
+            sealed = intake.in_state(tx, SeriesState.SEALED)
+        for row in sealed:
+            with self.parts.database.write() as tx:
+                flow.route(tx, self.parts, row)
+            faults.reach("after-route")
+            log.info("series_routed", series=row["id"])
+
+    # --- run
+
+    def _start_runs(self) -> None:
+        room = self.engine.room
+        if room <= 0 or not self._disk_allows():
+            return
+        with self.parts.database.read() as tx:
+            due = work.due_runs(tx, self.parts.now(), room)
+        for row in due:
+            with self.parts.database.write() as tx:
+                started = flow.start_run(tx, self.parts, row)
+            faults.reach("after-run-claim")
+            if started is not None:
+                self.engine.start(started)
+                log.info("run_started", run=started.run, attempt=started.attempt)
+
+    def _disk_allows(self) -> bool:
+        """Processing stops before reception has to; one event when the disk fills and one when it is well again."""
+        share, disk = app.disk_used(self.parts.data), self.parts.settings.disk
+        state = "disk_full" if share >= disk.stop_processing else "disk_warning" if share >= disk.warn else ""
+        if state != self.disk_note:
+            with self.parts.database.write() as tx:
+                note(tx, self.parts.now(), state or "disk_well", f"{share:.0%} of the disk is used")
+            self.disk_note = state
+        return state != "disk_full"
+
+    def _finish(self) -> None:
+        for started, ended in self.engine.finished():
+            with self.parts.database.write() as tx:
+                flow.finish_run(tx, self.parts, started, ended)
+                faults.reach("before-run-finish")
+            faults.reach("after-run-finish")
+            log.info("run_ended", run=started.run, attempt=started.attempt, state=ended.state.value)
+
+    # --- deliver
+
+    def _deliver(self) -> None:
+        with self.parts.database.read() as tx:
+            waiting = work.waiting_destinations(tx, self.parts.now())
+        for to in waiting if self.sender.ensure() else ():
+            under_way = sum(batch.destination.name == to for batch in self.batches.values())
+            with self.parts.database.write() as tx:
+                found = flow.deliver(tx, self.parts, to, under_way)
+            if found is None:
+                continue
+            faults.reach("after-delivery-claim")
+            batch = Batch(self.next_batch, *found)
+            self.next_batch += 1
+            self.batches[batch.id] = batch
+            self.sender.say(to_json(batch))
+
+    def _hear_sender(self) -> None:
+        lines, alive = self.sender.lines()
+        for line in lines:
+            message = outcome_from_json(line)
+            if isinstance(message, Outcomes) and message.batch in self.batches:
+                faults.reach("before-outcomes")
+                with self.parts.database.write() as tx:
+                    to = self.batches[message.batch].destination.name
+                    flow.delivered(tx, self.parts, to, message.results)
+                faults.reach("after-outcomes")
+            elif isinstance(message, Finished) and message.batch in self.batches:
+                faults.reach("before-batch-end")
+                self._batch_over(self.batches.pop(message.batch), message.destination_error)
+        if not alive:
+            log.warning("sender_died", count=len(self.batches))
+            with self.parts.database.write() as tx:
+                for batch in self.batches.values():
+                    work.unclaim_deliveries(tx, [item.delivery for item in batch.objects])
+            self.batches.clear()
+        self.poll_at = 0.0
+
+    def _batch_over(self, batch: Batch, error: str | None) -> None:
+        to = batch.destination.name
+        with self.parts.database.write() as tx:
+            flow.batch_over(tx, self.parts, to, error, [item.delivery for item in batch.objects])
+        if error:
+            log.warning("destination_down", destination=to, reason=error)
+
+    # --- stop
+
+    def _stop(self) -> None:
+        """Senders finish their object; workers are ended, and their runs wait for the next start."""
+        log.info("conductor_stopping")
+        self.sender.ask_to_stop()
+        until = time.monotonic() + 10
+        while self.batches and time.monotonic() < until:
+            self._hear_sender()
+            time.sleep(0.02)
+        for child in (self.sender, self.readings.child):
+            child.kill()
+        self.engine.stop()
+        with self.parts.database.write() as tx:
+            work.give_back(tx)
+        self.parts.database.close()
+        log.info("conductor_stopped")
+
+
+def _listed(data: Path, receiver_run: int, cursor: int) -> list[Record]:
+    """The records past the cursor, gaps allowed where a power cut left them.
+
+    A listing that races with a receiver may show a number and miss the one before it: what the second
+    listing shows up to the last number of the first is complete, and the rest is found by the next scan.
+    """
+    last = max((r.sequence for r in records_after(data, receiver_run, cursor, catch_up=True)), default=0)
+    found = records_after(data, receiver_run, cursor, catch_up=True)
+    return [record for record in found if record.sequence <= last]
+
+
+def _drain(fd: int) -> bytes:
+    try:
+        return os.read(fd, 4096)
+    except BlockingIOError:
+        return b""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Conduct until SIGTERM; exit code 2 when the configuration does not allow it."""
+    parser = argparse.ArgumentParser(prog="python -m node.conductor")
+    parser.add_argument("--wake-fd", type=int)
+    parser.add_argument("--file", default="node.yaml")
+    parser.add_argument("--parent", type=int, default=os.getppid())
+    given = parser.parse_args(arguments)
+    logging.configure("conductor")
+    follow(given.parent)
+    try:
+        settings = app.settings_from_stdin(given.file)
+        app.hold(settings.node.data)
+        Conductor(app.build(settings), given.wake_fd).run()
+    except Misconfigured as error:
+        log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

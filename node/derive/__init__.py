@@ -1,0 +1,1 @@
+"""Derive: the only room that writes a DICOM header."""

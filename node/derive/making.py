@@ -1,0 +1,294 @@
+"""What every derived object of a run shares: sources, clock, text and the trail it leaves (PS3.3 C.12.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydicom import config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from node.derive import geometry, values
+from node.derive.identity import CREATOR, IMPLEMENTATION, uid
+from node.derive.inherit import AnyElement, Inheritance, inherit, put, text_element
+from node.errors import Broken
+from node.model import Code, Job, Output
+
+MANUFACTURER = "PACSNode"
+_TEMPLATE = re.compile(r"\{(\w+)\}")
+_FREE_TEXT = {"LO": 64, "SH": 16, "ST": 1024, "LT": 10240, "UT": 10**6, "CS": 16, "UC": 10**6}
+_NOT_BY_TEMPLATE = frozenset(
+    {"PatientID", "PatientName", "AccessionNumber", "Modality", "SpecificCharacterSet"}
+)
+"""What says whose the object is and what it is; a template may not change it."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The used source images, in slice order, with what is read of them more than once."""
+
+    headers: tuple[Dataset, ...]
+
+    @property
+    def first(self) -> Dataset:
+        """The header that stands for the study and the series."""
+        return self.headers[0]
+
+    @cached_property
+    def sop_class(self) -> str:
+        """SOP Class UID of the sources."""
+        return self.text("SOPClassUID")
+
+    @cached_property
+    def planes(self) -> list[geometry.Plane | None]:
+        """One plane per source, None where it states none."""
+        return [geometry.plane_of(header) for header in self.headers]
+
+    @cached_property
+    def gap(self) -> float:
+        """Distance between neighbouring source slices, mm."""
+        return geometry.gap_of(self.planes)
+
+    @cached_property
+    def encodings(self) -> Sequence[str]:
+        """Python codecs of the sources' character set."""
+        return values.encodings_of(self.first)
+
+    @cached_property
+    def _inherited(self) -> dict[str, Inheritance]:
+        return {}
+
+    def inherit(self, sop_class: str) -> Inheritance:
+        """Read what an object of *sop_class* takes over; read once per class."""
+        if sop_class not in self._inherited:
+            self._inherited[sop_class] = inherit(self.headers, sop_class)
+        return self._inherited[sop_class]
+
+    def text(self, keyword: str, index: int = 0) -> str:
+        """Read one attribute of one source as text, values joined by backslashes; empty where absent."""
+        element = self.headers[index].get_item(keyword)
+        if element is None:
+            return ""
+        data = values.octets(element, self.encodings)
+        vr = values.vr_of(element)
+        found = values.decoded(data, self.encodings if vr in values.CHARSET_VRS else ("ascii",))
+        return data.decode("ascii", "replace") if found is None else found
+
+    def number(self, keyword: str) -> float | None:
+        """Read a decimal on which all sources agree, else None."""
+        try:
+            found = {float(self.text(keyword, i)) for i in range(len(self.headers))}
+        except ValueError:
+            return None
+        return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Making:
+    """One output in the making: its job, place among the outputs, and sources."""
+
+    job: Job
+    output: Output
+    sources: Sources
+
+    def uid(self, role: str, index: int = 0) -> str:
+        """Make a UID of this output."""
+        return uid(self.job.provenance.identity, self.output.name, role, index)
+
+    @property
+    def frame_of_reference(self) -> str:
+        """The sources' Frame of Reference UID, or one for the whole run where a bad header has none."""
+        stated = self.sources.text("FrameOfReferenceUID")
+        return stated or uid(self.job.provenance.identity, "", "frame-of-reference", 0)
+
+    @cached_property
+    def now(self) -> datetime:
+        """When this identity was first run, in the sources' offset, else in the site's zone (C.12.1)."""
+        stated = re.fullmatch(r"([+-])(\d{2})(\d{2})", self.sources.text("TimezoneOffsetFromUTC"))
+        moment = self.job.provenance.first_run_at
+        if stated:
+            minutes = int(stated[2]) * 60 + int(stated[3])
+            return moment.astimezone(timezone(timedelta(minutes=minutes if stated[1] == "+" else -minutes)))
+        if not self.job.inherited_timezone:
+            return moment
+        try:
+            return moment.astimezone(ZoneInfo(self.job.inherited_timezone))
+        except (ZoneInfoNotFoundError, ValueError):
+            raise Broken(f"unknown time zone {self.job.inherited_timezone} in the job") from None
+
+    @property
+    def date(self) -> str:
+        """Our date as DA."""
+        return self.now.strftime("%Y%m%d")
+
+    @property
+    def time(self) -> str:
+        """Our time as TM."""
+        return self.now.strftime("%H%M%S.%f")
+
+    def stamp(self, dataset: Dataset, sop_class: str, index: int) -> None:
+        """Set what makes *dataset* our own instance number *index*: UIDs, numbers, dates, equipment."""
+        dataset.SOPClassUID = sop_class
+        dataset.SOPInstanceUID = self.uid("instance", index)
+        dataset.SeriesInstanceUID = self.uid("series")
+        dataset.SeriesNumber = self._series_number()
+        dataset.InstanceNumber = index
+        dataset.InstanceCreatorUID = CREATOR
+        dataset.InstanceCreationDate = dataset.ContentDate = dataset.SeriesDate = self.date
+        dataset.InstanceCreationTime = dataset.ContentTime = dataset.SeriesTime = self.time
+        dataset.ContributingEquipmentSequence = [*self._earlier_equipment(sop_class), self._equipment()]
+
+    def _series_number(self) -> int:
+        numbers = self.job.provenance.series_numbers
+        if self.output.name not in numbers:
+            raise Broken(f"output {self.output.name}: the job gives no Series Number for it")
+        return numbers[self.output.name]
+
+    def _earlier_equipment(self, sop_class: str) -> Iterable[Dataset]:
+        column = self.sources.inherit(sop_class).columns.get("ContributingEquipmentSequence")
+        element = column.variants[column.rows[0]] if column else None
+        return element.value if element is not None else ()
+
+    def _equipment(self) -> Dataset:
+        item = Dataset()
+        item.Manufacturer = MANUFACTURER
+        item.StationName = self.job.provenance.device[:16]
+        item.SoftwareVersions = self.job.provenance.software[:64]
+        item.ContributionDateTime = self.now.strftime("%Y%m%d%H%M%S.%f%z")
+        item.PurposeOfReferenceCodeSequence = [code_item(Code("109102", "DCM", "Processing Equipment"))]
+        return item
+
+    def describe(self, dataset: Dataset) -> None:
+        """Fill the templates of the rule's `send` entries; Series Description has one of its own."""
+        wanted: Mapping[str, str] = {
+            "SeriesDescription": f"{{SeriesDescription}} {self.output.name}",
+            **self.output.attributes,
+        }
+        for keyword, template in wanted.items():
+            tag = tag_for_keyword(keyword)
+            vr = dictionary_VR(tag) if tag is not None else ""
+            if vr not in _FREE_TEXT or keyword in _NOT_BY_TEMPLATE:
+                raise Broken(
+                    f"output {self.output.name}: a template cannot set {keyword}; remove it from `send`"
+                )
+            text = filled(template, self.sources, _FREE_TEXT[vr])
+            # The gate judges the value; pydicom's own warning would quote it in the log.
+            dataset.add(DataElement(tag, vr, text, validation_mode=config.IGNORE))
+
+
+def filled(template: str, sources: Sources, limit: int) -> str:
+    """*template* with each `{Keyword}` replaced by the source's text, at most *limit* characters.
+
+    What is too long is cut from the last source part backwards, never from what the rule says.
+    """
+    literals = [_plain(part) for part in _TEMPLATE.split(template)[::2]]
+    parts = [_plain(sources.text(keyword)) for keyword in _TEMPLATE.findall(template)]
+    excess = sum(map(len, literals)) + sum(map(len, parts)) - limit
+    for i in reversed(range(len(parts))):
+        cut = min(max(excess, 0), len(parts[i]))
+        parts[i] = parts[i][: len(parts[i]) - cut]
+        excess -= cut
+    text = literals[0] + "".join(part + after for part, after in zip(parts, literals[1:], strict=True))
+    return text.strip()[:limit].strip()
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\x00-\x1f]", " ", text.replace("\\", "/"))
+
+
+def settle_charset(dataset: Dataset, sources: Sources) -> Dataset:
+    """Put *dataset* into the character set that can say all of it.
+
+    The sources' own where it can; else the whole object becomes UTF-8, copied text properly converted.
+    Where a copied text cannot even be decoded it stays as it is, and our own text gives way with `?`.
+    """
+    stated = sources.first.get_item("SpecificCharacterSet")
+    if stated is not None:
+        data = values.octets(stated)
+        if data and not values.defect(stated.tag, "CS", data, ("ascii",)):
+            put(dataset, "SpecificCharacterSet", text_element(stated.tag, "CS", data))
+    ours = list(_own_text(dataset))
+    if all(values.encodable(str(item), sources.encodings) for _, _, item in ours):
+        return dataset
+    if _convertible(dataset, sources.encodings):
+        converted = _to_utf8(dataset, sources.encodings)
+        converted.SpecificCharacterSet = "ISO_IR 192"
+        return converted
+    for owner, keyword, item in ours:
+        setattr(owner, keyword, str(item).encode("ascii", "replace").decode("ascii"))
+    return dataset
+
+
+def _own_text(dataset: Dataset) -> Iterable[tuple[Dataset, str, str]]:
+    for element in dataset.elements():
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _own_text(item)
+        elif not element.is_raw and element.VR in values.CHARSET_VRS and element.value:
+            yield dataset, element.keyword, element.value
+
+
+def _convertible(dataset: Dataset, encodings: Sequence[str]) -> bool:
+    for element in dataset.elements():
+        if element.VR == "SQ":
+            if not all(_convertible(item, values.encodings_of(item, encodings)) for item in element.value):
+                return False
+        elif _is_copied(element) and _declared_text(element, encodings) is None:
+            return False
+    return True
+
+
+def _declared_text(element: AnyElement, encodings: Sequence[str]) -> str | None:
+    """Read text by the declared character set only: a guess must not become someone's name."""
+    return values.decoded(values.octets(element), values.declared(encodings))
+
+
+def _is_copied(element: AnyElement) -> bool:
+    """Tell text in the sources' bytes from our own."""
+    return bool(element.is_raw and element.VR in values.CHARSET_VRS)
+
+
+def _to_utf8(dataset: Dataset, encodings: Sequence[str]) -> Dataset:
+    result = Dataset()
+    for element in dataset.elements():
+        new: AnyElement = element
+        if element.VR == "SQ":
+            items = [_to_utf8(item, values.encodings_of(item, encodings)) for item in element.value]
+            for item in items:
+                item.pop("SpecificCharacterSet", None)
+            new = DataElement(element.tag, "SQ", Items(items))
+        elif _is_copied(element):
+            text = _declared_text(element, encodings) or ""
+            new = text_element(element.tag, element.VR, text.encode("utf-8"))
+        result._dict[element.tag] = new
+    return result
+
+
+def code_item(code: Code) -> Dataset:
+    """Make a Code Sequence item (PS3.3 8.8); values over 16 characters go into Long Code Value."""
+    item = Dataset()
+    setattr(item, "CodeValue" if len(code.value) <= 16 else "LongCodeValue", code.value)
+    item.CodingSchemeDesignator = code.scheme
+    item.CodeMeaning = code.meaning[:64]
+    return item
+
+
+def with_file_meta(dataset: Dataset, software: str) -> Dataset:
+    """Add the File Meta Information (PS3.10 7.1) for Explicit VR Little Endian."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = UID(str(dataset.SOPClassUID))
+    meta.MediaStorageSOPInstanceUID = UID(str(dataset.SOPInstanceUID))
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION)
+    meta.ImplementationVersionName = re.sub(r"[^A-Z0-9_ ]", "_", software.upper())[:16]
+    dataset.file_meta = meta
+    return dataset

@@ -1,0 +1,286 @@
+"""The frozen values and the states that every room speaks. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+Value = tuple[str, ...]
+"""One attribute as text: its values in order; `()` is present but empty (PS3.5 6.2, 6.4)."""
+
+Cell = tuple[Value, ...]
+"""The distinct values one instance holds for an attribute: one, or several over its frames."""
+
+
+class InstanceState(StrEnum):
+    """What became of one received object; its file is kept in each of them but *duplicate*."""
+
+    KEPT = "kept"
+    DUPLICATE = "duplicate"
+    REPLACED = "replaced"  # a newer header or transfer syntax of the same object was kept
+    CONFLICT = "conflict"  # same SOP Instance UID, other pixels or other series: shown, releasable
+    UNREADABLE = "unreadable"
+    REJECTED = "rejected"
+
+
+class SeriesState(StrEnum):
+    """receiving → sealed → routed | unrouted | discarded | rejected."""
+
+    RECEIVING = "receiving"
+    SEALED = "sealed"
+    ROUTED = "routed"
+    UNROUTED = "unrouted"
+    DISCARDED = "discarded"
+    REJECTED = "rejected"
+
+
+class RunState(StrEnum):
+    """waiting → running → done | refused | quarantined | cancelled | superseded."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    REFUSED = "refused"
+    QUARANTINED = "quarantined"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+class DeliveryState(StrEnum):
+    """waiting → sending → stored → committed | parked | held | cancelled."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    STORED = "stored"
+    COMMITTED = "committed"
+    PARKED = "parked"
+    HELD = "held"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of an object when its C-STORE begins; written into the file meta (PS3.10 7.1)."""
+
+    sop_class: str
+    sop_uid: str
+    transfer_syntax: str
+    calling: str
+    """Calling AE title, as sent, without padding."""
+    called: str
+    peer: str
+    """The peer's name in the site file, else its AE title."""
+    address: str
+    """`host:port` of the sender."""
+    local_address: str
+    association: str
+    """Unique in the data folder: `<receiver run>-<number>`."""
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A durable object: `<receiver run>/<sequence>` names it for ever."""
+
+    receiver_run: int
+    sequence: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationEnd:
+    """One association is over; *objects* counts what it stored. *aborted* is everything but a release."""
+
+    association: str
+    peer: str
+    objects: int
+    aborted: bool
+    at: datetime
+
+
+class Part(Protocol):
+    """An object on its way to the disk: an open `.part` file beside its target."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the file."""
+
+    def discard(self) -> None:
+        """Remove it: it was never acknowledged."""
+
+
+class Keeper(Protocol):
+    """Where a receiver puts what it got. OSError from any of these means: answer 0xA700."""
+
+    def begin(self, arrival: Arrival) -> Part:
+        """Open a part whose file meta holds what is known on arrival."""
+        ...
+
+    def keep(self, part: Part) -> Kept:
+        """Make it durable under a new name; returns before status 0x0000 is sent."""
+        ...
+
+    def end(self, end: AssociationEnd) -> None:
+        """Record that an association is over, in the same sequence as its objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One received object as the reader saw it: identity, digests, and every attribute as text."""
+
+    readable: bool
+    why: str
+    """Why it is unreadable or cannot be grouped, else empty."""
+    sop_uid: str
+    sop_class: str
+    transfer_syntax: str
+    study_uid: str
+    series_uid: str
+    peer: str
+    calling: str
+    called: str
+    association: str
+    received_at: datetime
+    size: int
+    digest: str
+    """SHA-256 over the transfer syntax UID and the dataset bytes, not the file meta."""
+    pixel_digest: str
+    """SHA-256 over the bytes from the pixel data (or waveform) element on; empty without one."""
+    frames: int
+    attributes: Mapping[str, Cell]
+    """Keyword, path or fact of ours → its distinct values in this object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept: Code Value, Coding Scheme Designator, Code Meaning (PS3.3 8.8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of an operator, read from its signature."""
+
+    name: str
+    type: str
+    """Input: Volume, Mask …; option: number, integer, text, yes/no."""
+    unit: str = ""
+    """UCUM unit of a number; empty when it has none."""
+    default: Any = None
+    required: bool = True
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSpec:
+    """What a rule may say about an operator; `route` checks steps against it without loading code."""
+
+    name: str
+    summary: str
+    inputs: tuple[Parameter, ...]
+    options: tuple[Parameter, ...]
+    returns: str
+    """Volume, Mask, Measurements …"""
+    version: str
+    distribution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry under `do:`: an operator, the named inputs it takes, its typed options, its result's name."""
+
+    operator: str
+    inputs: Mapping[str, str]
+    """Input parameter → name of an earlier result; `received` is the series itself."""
+    options: Mapping[str, Any]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A step's result that leaves as DICOM, with the attribute templates its `send` entries ask for."""
+
+    name: str
+    """The `as:` name."""
+    index: int
+    """1-based among the rule's outputs; counts in the series number."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Keyword → template text with `{Keyword}` of the source in braces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All a worker needs of a rule: the steps and what leaves."""
+
+    rule: str
+    meaning: str
+    """SHA-256 of the rule's normalised meaning (identity of its outputs)."""
+    steps: tuple[Step, ...]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Who made an output, from what, and when first: everything that decides its UIDs and dates."""
+
+    identity: str
+    """Hex digest over source digests, rule meaning, operator versions, node major version, generation."""
+    first_run_at: datetime
+    """Aware; the dates in every output of this identity, however often it is made again."""
+    software: str
+    """Name and version of the node, for Contributing Equipment."""
+    device: str
+    """Our AE title, for Contributing Equipment's Station Name."""
+    series_numbers: Mapping[str, int]
+    """Output name → Series Number."""
+    operators: Mapping[str, str] = field(default_factory=dict)
+    """Operator name → version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One derived object on disk, gated; rows and files, never a dataset."""
+
+    output: str
+    index: int
+    kind: str
+    """image | segmentation | parametric_map | report | picture | document"""
+    path: str
+    """Relative to the run's folder."""
+    sop_uid: str
+    sop_class: str
+    transfer_syntax: str
+    series_uid: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the conductor hands to a worker: `job.json` in the attempt's folder."""
+
+    run: int
+    plan: Plan
+    provenance: Provenance
+    files: tuple[str, ...]
+    """Absolute paths of the used objects."""
+    inherited_timezone: str = ""
+    """IANA name used where the source has no Timezone Offset From UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How one attempt of a run ended."""
+
+    state: RunState
+    """done | refused | quarantined; waiting when trying again may help."""
+    reason: str
+    """In words; empty when done."""
+    products: tuple[Product, ...] = ()
+    measurements: tuple[Mapping[str, Any], ...] = ()
+    """One mapping per number: output, name, value, unit, region (codes as `value^scheme^meaning`)."""

@@ -1,0 +1,1 @@
+"""Operators: pure functions over arrays, registered like anyone else's."""

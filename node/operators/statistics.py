@@ -1,0 +1,78 @@
+"""Statistics: what a region measures, as coded numbers (PS3.16 TID 1411, TID 1419)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from node.operator import Code, Mask, Measurement, Refused, Volume
+
+VOLUME = Code("118565006", "SCT", "Volume")
+CUBIC_MM = Code("mm3", "UCUM", "cubic millimeter")
+VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")  # CID 7474
+
+NOT_MEASURED = Code("NOTMEASURED", "99PACSNODE", "Number of voxels left out as not measured")
+VOXELS = Code("{voxels}", "UCUM", "voxels")
+
+MEAN = Code("373098007", "SCT", "Mean")  # derivations: CID 7464
+STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
+MINIMUM = Code("255605001", "SCT", "Minimum")
+MAXIMUM = Code("56851009", "SCT", "Maximum")
+MEDIAN = Code("373099004", "SCT", "Median")
+
+_BY_UNIT = {  # CID 7180
+    "[hnsf'U]": Code("112031", "DCM", "Attenuation Coefficient"),
+    "g/ml{SUVbw}": Code("126401", "DCM", "SUVbw"),
+    "g/ml{SUVibw}": Code("126404", "DCM", "SUVibw"),
+    "g/ml{SUVlbm}": Code("126402", "DCM", "SUVlbm"),
+    "g/ml{SUVlbm(James128)}": Code("126406", "DCM", "SUVlbm(James128)"),
+    "g/ml{SUVlbm(Janma)}": Code("126405", "DCM", "SUVlbm(Janma)"),
+    "cm2/ml{SUVbsa}": Code("126403", "DCM", "SUVbsa"),
+}
+_BY_MODALITY = {
+    "MR": Code("110852", "DCM", "MR signal intensity"),
+    "PT": Code("110821", "DCM", "Nuclear Medicine Tomographic Activity"),
+}
+
+
+def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
+    """Measure the region's volume, and mean, standard deviation, minimum, maximum and median in it.
+
+    The volume counts every voxel of the mask. The others leave out voxels that were not measured
+    (padding); if there are any, their number is one more measurement. The standard deviation is that of
+    the whole population (divided by n), whose square is IBSI's variance (ECT3, arXiv:1612.07003).
+    Raises Refused where the mask is empty or on another grid, or no voxel in it was measured.
+    """
+    if not volume.same_grid(mask):
+        raise Refused("the mask lies on another grid than the volume; make both from the same step")
+    count = int(np.count_nonzero(mask.array))
+    if not count:
+        raise Refused(f"the region {mask.label} is empty")
+    inside = mask.array if volume.valid is None else mask.array & volume.valid
+    values = volume.array[inside].astype(np.float64)
+    if not values.size:
+        raise Refused(f"none of the {count} voxels of the region {mask.label} was measured: all are padding")
+    name = _quantity(volume)
+    left_out = count - values.size
+    numbers = {
+        MEAN: values.mean(),
+        STANDARD_DEVIATION: values.std(),
+        MINIMUM: values.min(),
+        MAXIMUM: values.max(),
+        MEDIAN: np.median(values),
+    }
+    found = [Measurement(VOLUME, count * mask.voxel_volume, CUBIC_MM, method=VOXEL_SUM, region=mask)]
+    found += [Measurement(name, float(v), volume.unit, how, region=mask) for how, v in numbers.items()]
+    if left_out:
+        found.append(Measurement(NOT_MEASURED, left_out, VOXELS, region=mask))
+    return found
+
+
+def _quantity(volume: Volume) -> Code:
+    """What the volume's values are, by unit, else by modality."""
+    modality = str(volume.facts.get("modality", ""))
+    name = _BY_UNIT.get(volume.unit.value) or _BY_MODALITY.get(modality)
+    if name is None:
+        raise Refused(
+            f"no code is known for what a volume in {volume.unit.value} (modality {modality or '?'}) holds"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""Ops: logging and the other ways to watch the node."""

@@ -1,0 +1,1 @@
+"""Read: the only room that opens received DICOM."""

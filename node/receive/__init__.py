@@ -1,0 +1,1 @@
+"""Receive: the listener, associations, admission."""

@@ -1,0 +1,103 @@
+"""Who may associate: a pure decision over titles and address, with the words for the log (PS3.8 9.3.4)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+"""The DICOM Application Context Name (PS3.7 A.2.1)."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A peer that may send: the titles it calls itself, and where from; no network means anywhere."""
+
+    name: str
+    titles: tuple[str, ...]
+    networks: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who we are, whom we know, and how many associations may be open at a time."""
+
+    ae_titles: tuple[str, ...]
+    senders: tuple[Sender, ...]
+    unknown_may_send: bool
+    associations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an A-ASSOCIATE-RQ says, and where it comes from."""
+
+    calling: str
+    called: str
+    host: str
+    """IP address, without port."""
+    application_context: str = APPLICATION_CONTEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Let it in, under the name of *peer*."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Refuse it: the three numbers of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), and why, for the log."""
+
+    result: int
+    source: int
+    reason: int
+    why: str
+
+
+def admit(request: Request, policy: Policy, open_now: int) -> Accept | Reject:
+    """Decide over one association request while *open_now* others are open.
+
+    Spaces around a title do not count; its case does (PS3.5 6.2, VR AE).
+    """
+    calling, called = request.calling.strip(" "), request.called.strip(" ")
+    if request.application_context != APPLICATION_CONTEXT:
+        return Reject(1, 1, 2, "its application context is not DICOM's")
+    if called not in policy.ae_titles:
+        return Reject(1, 1, 7, f"it called {called!r}; this node is {' or '.join(policy.ae_titles)}")
+    accepted = _sender(calling, request.host, policy)
+    if isinstance(accepted, Accept) and open_now >= policy.associations:
+        return Reject(2, 3, 2, f"{open_now} associations are open, the limit is {policy.associations}")
+    return accepted
+
+
+def _sender(calling: str, host: str, policy: Policy) -> Accept | Reject:
+    namesakes = [sender for sender in policy.senders if calling in sender.titles]
+    for sender in namesakes:
+        if _comes_from(host, sender.networks):
+            return Accept(sender.name)
+    if namesakes:  # never let in as unknown: it may be somebody else under a known name
+        names = " or ".join(sender.name for sender in namesakes)
+        return Reject(
+            1, 1, 3, f"{calling!r} is {names}, which does not call from {host}; see its from_address"
+        )
+    if any(calling == sender.name for sender in policy.senders):  # rules know a stranger by its title
+        return Reject(1, 1, 3, f"{calling!r} is the name of a peer that does not send as that")
+    if policy.unknown_may_send and calling:
+        return Accept(calling)
+    return Reject(1, 1, 3, f"no peer sends as {calling!r}; add it to a peer's sends_as to let it in")
+
+
+def _comes_from(host: str, networks: tuple[Network, ...]) -> bool:
+    if not networks:
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped  # a dual-stack socket shows 10.1.2.3 as ::ffff:10.1.2.3
+    return any(address in network for network in networks)

@@ -1,0 +1,171 @@
+"""The listening socket, inherited from the supervisor and shared with the other receivers.
+
+One thread per connection follows its association to the end, so that every way an association can end
+leads through one place.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import structlog
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom import AE, _config
+from pynetdicom.sop_class import Verification
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from node.receive.association import Desk, Route, authority
+from node.receive.limits import Pace
+from node.receive.upper_layer import guard
+
+MAXIMUM_PDU = 131072
+"""Bytes of a P-DATA-TF we announce and enforce: the most DCMTK sends; larger ones are slower."""
+
+log = structlog.get_logger()
+
+
+def configure() -> None:
+    """Set pynetdicom's process-wide switches, before a listener is made.
+
+    Every storage, private or unknown SOP class is accepted in the transfer syntax first proposed; UIDs are
+    taken however illegal, since they never become a name; no log of PDUs, which would quote patient data.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.UNRESTRICTED_STORAGE_SERVICE = True
+    _config.VALIDATORS["UI"] = lambda _uid: (True, "")
+
+
+def application_entity(ae_title: str, implementation: tuple[str, str], pace: Pace) -> AE:
+    """Return the AE that accepts: *implementation* is our class UID and version name (PS3.7 D.3.3.2)."""
+    ae = AE(ae_title=ae_title)
+    ae.implementation_class_uid, ae.implementation_version_name = implementation
+    ae.maximum_pdu_size = MAXIMUM_PDU
+    ae.maximum_associations = 1_000_000  # admission counts associations; pynetdicom would count connections
+    ae.acse_timeout = pace.negotiate
+    ae.network_timeout = pace.idle
+    ae.dimse_timeout = None
+    ae.add_supported_context(
+        Verification,
+        [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+    )
+    return ae
+
+
+class Connection(RequestHandler):
+    """One accepted connection, from its first byte to its end."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """Follow the association on this connection until it is over."""
+        assoc = self._create_association()
+        local, remote = self.request.getsockname(), self.client_address
+        route = Route(remote[0], remote[1], authority(local[0], local[1]))
+        session = self.server.desk.open(assoc, route)
+        try:
+            for event, handler in session.handlers():
+                assoc.bind(event, handler)
+            guard(assoc, MAXIMUM_PDU, self.server.pace, session.serving)
+            assoc.start()
+            assoc.join()
+        finally:
+            session.finish(bool(assoc.is_released))
+
+
+class Listener(ThreadedAssociationServer):
+    """Accepts on a listening socket that others accept on too."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, ae: AE, listening: socket.socket, desk: Desk, pace: Pace) -> None:
+        """Adopt *listening*; `start` begins to accept."""
+        self.desk = desk
+        self.pace = pace
+        self._listening = listening
+        self._most = min(512, 64 + 4 * desk.policy.associations)  # select() ends at descriptor 1023
+        self._open: Counter[str] = Counter()
+        self._open_lock = threading.Lock()
+        super().__init__(
+            ae, listening.getsockname(), ae.ae_title, ae.supported_contexts, request_handler=Connection
+        )
+
+    def server_bind(self) -> None:
+        """Take the inherited socket instead of the one socketserver made."""
+        made: Any = vars(self)["socket"]
+        made.close()
+        self._listening.setblocking(False)  # another receiver may have been faster
+        self.socket = self._listening
+        self.server_address = self._listening.getsockname()
+
+    def server_activate(self) -> None:
+        """Nothing: the supervisor listens already."""
+
+    def server_close(self) -> None:
+        """Close our descriptor. No shutdown: the other receivers still accept on the same socket."""
+        self._listening.close()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept one connection; writes to it, and pauses within a PDU, have a deadline."""
+        connection, address = self._listening.accept()
+        connection.settimeout(self.pace.pdu)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection, address
+
+    def verify_request(self, _request: Any, client_address: Any) -> bool:
+        """Bound the connections, in all and per host: those that never ask to associate count here only."""
+        with self._open_lock:
+            allowed = self._open.total() < self._most and self._open[client_address[0]] < self._most // 2
+        if not allowed:
+            log.warning("connection_refused", reason="too many connections", address=client_address[0])
+        return allowed
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection and count it while it is open."""
+        with self._open_lock:
+            self._open[client_address[0]] += 1
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._open_lock:
+                self._open[client_address[0]] -= 1
+                self._open += Counter()  # forget hosts without a connection
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Log what broke a connection; the listener goes on."""
+        log.exception("connection_broke", address=client_address[0])
+
+    def start(self) -> None:
+        """Accept, in a thread of its own."""
+        threading.Thread(target=self.serve_forever, args=(0.2,), name="accept", daemon=True).start()
+
+    def shutdown(self) -> None:
+        """Stop accepting; associations go on."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
+
+    def drain(self, patience: float) -> None:
+        """Accept no more, let each C-STORE in hand finish within *patience* seconds, and A-ABORT the rest."""
+        self.shutdown()
+        self.desk.stopping.set()
+        deadline = time.monotonic() + patience
+        waiting = self.desk.sessions()
+        while waiting and time.monotonic() < deadline:
+            waiting = [session for session in waiting if not session.stop()]
+            time.sleep(0.02)
+        for session in waiting:
+            session.abort()
+        end = time.monotonic() + 1.0
+        while self.desk.sessions() and time.monotonic() < end:
+            time.sleep(0.02)

@@ -1,0 +1,120 @@
+"""A receiver: `python -m node.receiver`. Sockets and files only: no database, no header decoding.
+
+Started by the supervisor with the listening socket, the wake pipe and the census page as inherited
+descriptors, and the site file's text on standard input. Ends by SIGTERM with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import structlog
+
+from node.errors import NodeError
+from node.ops import log as logging
+from node.receive.admission import Policy, Sender
+from node.receive.association import Desk
+from node.receive.limits import Census, Pace, Watermark
+from node.receive.listener import Listener, application_entity, configure
+from node.settings import Settings, parse
+from node.store.files import (
+    IMPLEMENTATION_UID,
+    IMPLEMENTATION_VERSION,
+    Disk,
+    ObjectFolder,
+    clean_dead_runs,
+)
+from node.supervisor import follow
+
+DRAIN = 10.0
+"""Seconds a C-STORE in hand may take after SIGTERM."""
+
+log = structlog.get_logger()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return who may associate, from the site file."""
+    senders = tuple(
+        Sender(
+            peer.name, peer.sends_as, tuple(ipaddress.ip_network(a, strict=False) for a in peer.from_address)
+        )
+        for peer in settings.peers.values()
+    )
+    return Policy(
+        ae_titles=settings.node.ae_titles,
+        senders=senders,
+        unknown_may_send=settings.unknown_senders == "accept",
+        associations=settings.limits.associations,
+    )
+
+
+def waker(fd: int) -> Callable[[], None]:
+    """Return what tells the conductor that there is a record: one byte into the pipe, never waiting."""
+
+    def wake() -> None:
+        with contextlib.suppress(BlockingIOError):  # a full pipe says the same
+            os.write(fd, b"\0")
+
+    return wake
+
+
+def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, census: Census) -> Listener:
+    """Put a receiver together; it does not accept yet."""
+    configure()
+    disk = Watermark(settings.node.data, settings.disk.refuse, time.monotonic)
+    desk = Desk(keeper.run, keeper, policy_of(settings), census, disk, lambda: datetime.now(UTC))
+    pace = Pace()
+    ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION), pace)
+    return Listener(ae, listening, desk, pace)
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Receive until SIGTERM; return the exit code: 1 where the disk or the site file forbids it."""
+    options = _options(arguments)
+    logging.configure("receiver")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # threads inherit it
+    follow(options.parent)
+    try:
+        settings = parse(sys.stdin.read(), options.file, environ)
+        clean_dead_runs(settings.node.data)
+        census = Census.join(options.census_fd, options.slot)
+        keeper = ObjectFolder(settings.node.data, Disk(settings.node.durability), waker(options.wake_fd))
+        listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
+    except (NodeError, OSError) as error:
+        log.exception("receiver_cannot_start", exc_info=error)
+        return 1
+    listener.start()
+    log.info("receiver_ready", receiver=keeper.run, pid=os.getpid())
+    while signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 1.0) is None:
+        listener.desk.settle()
+        if keeper.failed:
+            log.error("receiver_run_failed", receiver=keeper.run, reason=keeper.failed.strerror)
+            break
+    listener.drain(DRAIN)
+    listener.desk.settle()
+    log.info("receiver_stopped", receiver=keeper.run)
+    return 1 if keeper.failed else 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m node.receiver", description=__doc__)
+    for name in ("--listen-fd", "--wake-fd", "--census-fd", "--slot", "--parent"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--file", required=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:], os.environ)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread of a peer that hangs must not hold us back

@@ -1,0 +1,108 @@
+"""Warnings: rules that are right, but may not do what their author thinks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from node.route.conditions import Condition
+from node.route.rule import Rule
+from node.route.values import Kind, squeeze
+from node.route.when import Group, Line, When
+from node.shape import nearest
+
+_ALWAYS_THERE = frozenset(
+    {
+        "Modality", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows",
+        "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+        "PhotometricInterpretation", "from", "called", "instances", "frames", "revision",
+        "transfer_syntax", "sop_class", "local_time", "weekday",
+    }
+)  # fmt: skip
+"""Type 1 in every image object (PS3.3 C.7, C.12), and the facts of ours that are always known."""
+_WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
+"""Modalities whose image objects have Image Type as type 1 (PS3.3 C.8)."""
+
+
+def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
+    """A sentence, with file and line, for everything worth a second look."""
+    return tuple(sentence for rule in rules for sentence in _of_rule(rule, peers))
+
+
+def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
+    file = rule.place.file
+    if not rule.tries:
+        yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
+    certain = _certain(rule)
+    for block in (rule.use, rule.when):
+        for line, how in _exclusions(block):
+            if line.name not in certain:
+                yield f"{file}:{line.line}: {line.name} may be missing from an image; {how}"
+        for line in block.conditions():
+            for sentence in _of_line(line, rule, peers):
+                yield f"{file}:{line.line}: {sentence}"
+    used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
+    for step in rule.steps:
+        if step.name not in used:
+            yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
+
+
+def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
+    if line.name == "from":
+        known = {squeeze(peer) for peer in peers}
+        for text in _texts(line.condition):
+            if text not in known and text not in peers:  # without a site file every name is a peer
+                yield f"from: {text} is no peer of the site file{nearest(text, peers)}; is it an AE title?"
+    if line.attribute.several and line.attribute.least == 1 and line.attribute.kind is not Kind.ANY:
+        singles = [
+            t
+            for t in line.condition.tests
+            if t.op in ("equals", "one_of") and any(len(o) == 1 for o in t.operands)
+        ]
+        if singles:
+            yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
+    if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(rule):
+        # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
+        yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"
+
+
+def _texts(condition: Condition) -> list[str]:
+    return [str(o[0]) for t in condition.tests if t.op in ("equals", "one_of") for o in t.operands if o]
+
+
+def _modalities(rule: Rule) -> frozenset[str]:
+    """The modalities the rule is bound to; none when it takes any."""
+    lines = [line for line in rule.when.lines if isinstance(line, Line) and line.name == "Modality"]
+    return frozenset(text for line in lines for text in _texts(line.condition))
+
+
+def _certain(rule: Rule) -> frozenset[str]:
+    bound = _modalities(rule)
+    image_type = {"ImageType"} if bound and bound <= _WITH_IMAGE_TYPE else set()
+    asked = {
+        line.name
+        for line in rule.when.lines
+        if isinstance(line, Line) and any(test.op == "present" for test in line.condition.tests)
+    }
+    return _ALWAYS_THERE | image_type | asked
+
+
+def _exclusions(block: When, inverted: bool = False) -> Iterator[tuple[Line, str]]:
+    """Each line that rules something out, and what happens when its tag is missing."""
+    passes = "none_of lets it pass then"
+    for line in block.lines:
+        if isinstance(line, Group):
+            for inner in line.blocks:
+                yield from _exclusions(inner, inverted or line.name == "none_of")
+        elif _asks_absence(line.condition):
+            continue
+        elif inverted or any(op == "none_of" for op, _ in line.condition.groups):
+            yield line, passes
+        elif any(op == "not" for op, _ in line.condition.groups):
+            yield line, "not is a no then; none_of lets it pass"
+        elif any(test.op == "excludes" for test in line.condition.tests):
+            yield line, "excludes is a no then; none_of: [{has_any: …}] lets it pass"
+
+
+def _asks_absence(condition: Condition) -> bool:
+    inner = [c for _, group in condition.groups for c in group]
+    return any(t.op in ("absent", "present") for t in condition.tests) or any(_asks_absence(c) for c in inner)

@@ -1,0 +1,81 @@
+"""What `pacsnode check` says of the rules: mistakes, warnings, and every `try:` case. No network, no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from node.model import OperatorSpec
+from node.route.aggregates import Context
+from node.route.match import Judgement, judge
+from node.route.rules import Rule, read_rules
+from node.route.tries import Try
+
+_CLOCK_NOT_GIVEN = Context(now=datetime(2024, 1, 1, 12, tzinfo=UTC), timezone="")
+"""A case that needs the time says so in `given`; the clock of the machine must not decide it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One `try:` case and how it went."""
+
+    rule: str
+    place: str
+    """file:line"""
+    passed: bool
+    message: str
+    """What was expected and what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything `check` found."""
+
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    cases: tuple[Case, ...]
+    rules: tuple[str, ...] = ()
+    """Names of the rules without mistakes."""
+
+    @property
+    def ok(self) -> bool:
+        """No mistake, and every case as expected."""
+        return not self.errors and all(case.passed for case in self.cases)
+
+
+def check(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> Report:
+    """Read all rules and run their cases; never raises for what stands in a rule."""
+    rules, errors, warnings = read_rules(files, specs, peers)
+    cases = tuple(_run(rule, case, _group_of(rule, rules)) for rule in rules for case in rule.tries)
+    return Report(errors, warnings, cases, tuple(rule.name for rule in rules))
+
+
+def _group_of(rule: Rule, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rule and those that `unless` and `fallback` make it depend on."""
+    others = (r for r in rules if r.group and r.group == rule.group and r.name != rule.name)
+    return (rule, *others)
+
+
+def _run(rule: Rule, case: Try, group: Sequence[Rule]) -> Case:
+    found = judge(group, case.facts, _CLOCK_NOT_GIVEN, case.whole)[0]
+    place = f"{rule.place.file}:{case.line}"
+    happened = f"it {_told(found)}"
+    if found.runs != case.runs:
+        message = f"expected runs: {'yes' if case.runs else 'no'}, but {happened}"
+        return Case(rule.name, place, False, message)
+    if case.because and case.because not in _against(found):
+        message = f"expected because: {case.because}, but {happened}"
+        return Case(rule.name, place, False, message)
+    return Case(rule.name, place, True, happened)
+
+
+def _told(found: Judgement) -> str:
+    if found.runs:
+        return "runs"
+    return f"{'is undecided' if found.outcome == 'undecided' else 'does not run'} ({found.because})"
+
+
+def _against(found: Judgement) -> frozenset[str]:
+    """Every clause that speaks against running: the first one decides, but each is a true reason."""
+    return frozenset({found.decided_by, *(c.name for c in found.clauses if c.outcome != "yes")})

@@ -1,0 +1,266 @@
+"""Which rules a series or an object matches: pure, and every clause explains itself. Never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from node.facts import Facts
+from node.model import Value
+from node.route.aggregates import Context, geometry, narrowed, needs_geometry, with_aggregates
+from node.route.conditions import Outcome, all_of, any_of, opposite
+from node.route.conditions import judge as judge_values
+from node.route.rules import Rule
+from node.route.steps import RECEIVED
+from node.route.when import Group, Line, When
+
+__all__ = ["Clause", "Context", "Judgement", "holds", "judge", "judge_immediate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One line of a rule, its verdict and the value seen."""
+
+    name: str
+    """The attribute, or `use`, `any_of`, `none_of`."""
+    text: str
+    outcome: Outcome
+    reason: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one rule says about one series."""
+
+    rule: Rule
+    outcome: Outcome
+    """Over `use` and `when` alone."""
+    clauses: tuple[Clause, ...]
+    used: tuple[int, ...]
+    """The instances `use` picked, by their index in the facts."""
+    because: str
+    """What decided, in words, beginning with `decided_by`."""
+    decided_by: str = ""
+    """The clause that decided, or `unless`, `fallback`, `incomplete`, `ours`; empty when it applies."""
+    runs: bool = False
+    """The rule applies: its `do` runs; without `do`, its sends or its discard count."""
+    routes: bool = False
+    """Its `received` sends apply: they wait neither for completeness nor for processing."""
+
+
+def holds(when: When, facts: Facts, context: Context) -> bool:
+    """Every line of *when* is yes over all instances."""
+    needed = narrowed(facts, when.names())
+    whole = with_aggregates(needed, context, geometry(needed) if needs_geometry(when.names()) else {})
+    return _block(when, whole) is Outcome.YES
+
+
+def judge(
+    rules: Sequence[Rule], facts: Facts, context: Context, given: Mapping[str, Value] | None = None
+) -> tuple[Judgement, ...]:
+    """Every rule over a sealed series; *given* replaces facts about the whole (for `try:` cases)."""
+    known: Geometries = {}
+    alone = [_own_conditions(_alone(rule, facts, context, known, given), context) for rule in rules]
+    return _grouped(alone)
+
+
+def judge_immediate(rules: Sequence[Rule], facts: Facts, context: Context) -> tuple[Judgement, ...]:
+    """The rules that send each object as it arrives, over the facts of one object.
+
+    `runs` and `routes` both say whether the object goes out now; a later `judge` decides about `do`.
+    """
+    known: Geometries = {}
+    alone = [_alone(rule, facts, context, known) for rule in rules]
+    found = _grouped([replace(j, runs=j.outcome is Outcome.YES) for j in alone])
+    return tuple(replace(j, runs=j.routes) for j in found if any(s.immediate for s in j.rule.sends))
+
+
+Geometries = dict[tuple[int, ...], Mapping[str, Value | None]]
+"""Used instances → what their places tell; worked out once for all rules that use the same ones."""
+
+
+def _alone(
+    rule: Rule,
+    facts: Facts,
+    context: Context,
+    known: Geometries,
+    given: Mapping[str, Value] | None = None,
+) -> Judgement:
+    needed = narrowed(facts, rule.attributes)
+    used, clauses = _used(rule.use, needed)
+    if len(used) < facts.size:
+        needed = needed.only(used)
+    if needs_geometry(rule.attributes) and used not in known:
+        known[used] = geometry(needed)
+    whole = with_aggregates(needed, context, known.get(used, {}), given)
+    if used:
+        clauses += tuple(_clause(line, whole) for line in rule.when.lines)
+    outcome = all_of([clause.outcome for clause in clauses])
+    decided = next(
+        (c for wanted in (Outcome.NO, Outcome.UNDECIDED) for c in clauses if c.outcome is wanted), None
+    )
+    because = (
+        f"{decided.name}: {decided.reason}{_wanted(rule, decided)}" if decided else "every condition holds"
+    )
+    sends = not rule.shadow and any(send.what == RECEIVED for send in rule.sends)
+    routes = outcome is Outcome.YES and sends
+    return Judgement(rule, outcome, clauses, used, because, decided.name if decided else "", routes=routes)
+
+
+def _wanted(rule: Rule, clause: Clause) -> str:
+    """What the rule asks for, unless it names a person."""
+    line = next(
+        (line for line in rule.when.lines if line.name == clause.name and line.line == clause.line), None
+    )
+    if not isinstance(line, Line) or line.attribute.private:
+        return ""
+    text = line.text.partition(": ")[2]
+    return f"; the rule asks for {text if len(text) <= 80 else text[:79] + '…'}"
+
+
+def _used(use: When, facts: Facts) -> tuple[tuple[int, ...], tuple[Clause, ...]]:
+    """The instances that `use` picks, and a clause that counts and names the rest."""
+    everything = tuple(range(facts.size))
+    if not use.lines:
+        if everything:
+            return everything, ()
+        return (), (Clause("use", "use", Outcome.NO, "the series has no images", 0),)
+    verdicts = _per_instance(use.names(), facts, lambda one: _block(use, one))
+    used = tuple(i for i in everything if verdicts[i] is Outcome.YES)
+    text = "use: {" + ", ".join(line.text for line in use.lines) + "}"
+    line = use.lines[0].line
+    unclear = sum(verdict is Outcome.UNDECIDED for verdict in verdicts)
+    if unclear:
+        reason = f"{unclear} of {facts.size} images have frames that fit and frames that do not"
+        return used, (Clause("use", text, Outcome.UNDECIDED, reason, line),)
+    left_out = facts.only([i for i in everything if verdicts[i] is not Outcome.YES])
+    why = "; ".join(f"{c.name}: {c.reason}" for c in _clauses(use, left_out) if c.outcome is not Outcome.YES)
+    if not used:
+        return used, (Clause("use", text, Outcome.NO, f"none of {facts.size} images is left ({why})", line),)
+    rest = f", {left_out.size} left out ({why})" if left_out.size else ""
+    return used, (Clause("use", text, Outcome.YES, f"{len(used)} of {facts.size} images{rest}", line),)
+
+
+def _per_instance(names: frozenset[str], facts: Facts, verdict: Callable[[Facts], Outcome]) -> list[Outcome]:
+    """The verdict on each instance alone; instances that say the same under *names* are judged once."""
+    columns = [facts.columns[name] for name in sorted(names) if name in facts.columns]
+    known: dict[tuple[int, ...], Outcome] = {}
+    verdicts = []
+    for i in range(facts.size):
+        key = tuple(column.rows[i] for column in columns)
+        if key not in known:
+            known[key] = verdict(facts.one(i))
+        verdicts.append(known[key])
+    return verdicts
+
+
+def _block(when: When, facts: Facts) -> Outcome:
+    return all_of([clause.outcome for clause in _clauses(when, facts)])
+
+
+def _clauses(when: When, facts: Facts) -> Iterator[Clause]:
+    for line in when.lines:
+        yield _clause(line, facts)
+
+
+def _clause(line: Line | Group, facts: Facts) -> Clause:
+    if isinstance(line, Group):
+        outcome, reason = _group(line, facts)
+    else:
+        outcome, reason = judge_values(line.condition, line.attribute, facts.seen(line.name), facts.size)
+    return Clause(line.name, line.text, outcome, reason, line.line)
+
+
+def _group(group: Group, facts: Facts) -> tuple[Outcome, str]:
+    told = []
+    outcomes = []
+    for block in group.blocks:
+        clauses = list(_clauses(block, facts))
+        outcomes.append(all_of([clause.outcome for clause in clauses]))
+        told.append(" and ".join(f"{clause.name} {clause.reason}" for clause in clauses))
+    outcome = any_of(outcomes)
+    if outcome is Outcome.UNDECIDED:
+        outcome = _refined(group, facts)
+    return (opposite(outcome) if group.name == "none_of" else outcome), "; ".join(told)
+
+
+def _refined(group: Group, facts: Facts) -> Outcome:
+    """Image by image: each may fit another of the blocks, or fit one line of a block but never all of it."""
+    asks_some = any(line.condition.some for block in group.blocks for line in block.conditions())
+    if facts.size < 2 or asks_some:
+        return Outcome.UNDECIDED
+    names = frozenset(line.name for block in group.blocks for line in block.conditions())
+    distinct = set(_per_instance(names, facts, lambda one: any_of([_block(b, one) for b in group.blocks])))
+    return distinct.pop() if len(distinct) == 1 else Outcome.UNDECIDED
+
+
+def _own_conditions(judgement: Judgement, context: Context) -> Judgement:
+    """Our own outputs are not processed, and incomplete series only by rules that say `incomplete: ok`."""
+    rule = judgement.rule
+    if judgement.outcome is not Outcome.YES:
+        return judgement
+    if context.ours and rule.steps:
+        because = f"ours: {context.ours}; our own outputs may be routed but are not processed"
+        return replace(judgement, decided_by="ours", because=because)
+    if context.incomplete and not rule.incomplete_ok and (rule.steps or rule.discard):
+        because = f"incomplete: {context.incomplete}; the rule does not say incomplete: ok"
+        return replace(judgement, decided_by="incomplete", because=because)
+    return replace(judgement, runs=True)
+
+
+def _grouped(alone: Sequence[Judgement]) -> tuple[Judgement, ...]:
+    """`unless` first, then `fallback`: a fallback applies when no other rule of its group does."""
+    by_name = {j.rule.name: j for j in alone}
+    settled: dict[str, Judgement] = {}
+    for judgement in alone:
+        if not judgement.rule.fallback:
+            _settle(judgement, by_name, settled, ())
+    for judgement in alone:
+        if judgement.rule.fallback:
+            settled[judgement.rule.name] = _fallback(judgement, settled)
+    return tuple(settled[j.rule.name] for j in alone)
+
+
+def _settle(
+    judgement: Judgement,
+    by_name: Mapping[str, Judgement],
+    settled: dict[str, Judgement],
+    asking: tuple[str, ...],
+) -> Judgement:
+    rule = judgement.rule
+    if rule.name in settled:
+        return settled[rule.name]
+    for name in rule.unless:
+        other = by_name.get(name)
+        if (
+            other is None or other.rule.fallback or name in (*asking, rule.name)
+        ):  # a circle is refused at load
+            continue
+        if (
+            _stands(_settle(other, by_name, settled, (*asking, rule.name)))
+            and judgement.outcome is Outcome.YES
+        ):
+            judgement = _stopped(judgement, "unless", f"rule {name} applies")
+            break
+    settled[rule.name] = judgement
+    return judgement
+
+
+def _fallback(judgement: Judgement, settled: Mapping[str, Judgement]) -> Judgement:
+    group = judgement.rule.group
+    first = next(
+        (j for j in settled.values() if j.rule.group == group and not j.rule.fallback and _stands(j)), None
+    )
+    if first is None or judgement.outcome is not Outcome.YES:
+        return judgement
+    return _stopped(judgement, "fallback", f"rule {first.rule.name} of group {group} applies")
+
+
+def _stands(judgement: Judgement) -> bool:
+    """It keeps others from running; a rule on trial (`mode: shadow`) never does."""
+    return (judgement.runs or judgement.routes) and not judgement.rule.shadow
+
+
+def _stopped(judgement: Judgement, by: str, why: str) -> Judgement:
+    return replace(judgement, runs=False, routes=False, decided_by=by, because=f"{by}: {why}")

@@ -1,0 +1,260 @@
+"""Rule files → frozen rules; every mistake of every file at once, with file and line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import Misconfigured
+from node.model import OperatorSpec, Step
+from node.route.cautions import cautions
+from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
+from node.route.rule import Rule, with_meaning
+from node.route.sends import Send, parse_sends, refuse_later
+from node.route.steps import RECEIVED, parse_steps
+from node.route.together import check_together, needs_the_series
+from node.route.tries import parse_tries
+from node.route.when import When, parse_when
+from node.shape import Node, Place, Shaper, parse
+
+__all__ = ["Rule", "RuleSet", "Send", "When", "parse_rules", "parse_when", "read_folder", "read_rules"]
+
+KEYS = {
+    "rule": "the rule's name: letters, digits, - and _",
+    "purpose": "one sentence for whoever reads this in two years",
+    "owner": "whom to ask: a mail address",
+    "group": "rules of one group can refer to each other with unless and fallback",
+    "unless": "rules of the group that keep this one from running",
+    "fallback": "yes: runs only if no other rule of the group does",
+    "when": "conditions; every line must hold; {} stands for every series",
+    "use": "which images of the series; the rest is left out and counted",
+    "do": "the steps, in order",
+    "send": "what goes where",
+    "discard": "yes: the series is not wanted; recorded, and removed by retention",
+    "mode": "shadow: processes and checks, but sends nothing",
+    "incomplete": "ok: also processes series with gaps or missing images",
+    "on_failure": "how often to try again, and what then",
+    "scope": "series",
+    "try": "cases that pacsnode check runs",
+}
+"""Every key of a rule, with a sentence for editors."""
+
+LATER = {
+    "split": "splitting a series (split)",
+    "each_part": "splitting a series (each_part)",
+    "inputs": "rules over several series (inputs)",
+    "wait": "rules over several series (wait)",
+    "again": "rules over several series (again)",
+    "deidentify": "de-identification (deidentify)",
+    "edit": "changing received objects (edit)",
+    "hold": "holding results for a person (hold)",
+    "priority": "priority",
+    "window": "time windows (window)",
+    "windows": "time windows (windows)",
+}
+"""Promised keys of a rule that this version does not have."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RETRIES = 3
+_MOST_RETRIES = 100
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """All rules that passed together."""
+
+    rules: tuple[Rule, ...]
+    digest: str
+    """SHA-256 over the files' names and texts."""
+    warnings: tuple[str, ...] = ()
+
+
+def read_folder(folder: Path) -> dict[str, str]:
+    """Shown name → text of each *.yaml and *.yml file. Raises Misconfigured."""
+    if not folder.is_dir():
+        raise Misconfigured(
+            f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
+        )
+    found: dict[str, str] = {}
+    mistakes = []
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith(".")
+    ):
+        try:
+            found[f"{folder.name}/{path.name}"] = path.read_text(encoding="utf-8")
+        except OSError as error:
+            mistakes.append(f"{path}: cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            mistakes.append(f"{path}: not UTF-8 text; save the file as UTF-8")
+    if mistakes:
+        raise Misconfigured(*mistakes)
+    return found
+
+
+def parse_rules(
+    files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]
+) -> RuleSet:
+    """Shown name → text of each rule file → checked rules. Raises Misconfigured with all mistakes.
+
+    *peers* says of each name in the site file whether it can receive (has an address).
+    """
+    found, mistakes, warnings = read_rules(files, specs, peers)
+    if mistakes:
+        raise Misconfigured(*mistakes)
+    digest = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+    return RuleSet(found, digest, warnings)
+
+
+def read_rules(
+    files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]
+) -> tuple[tuple[Rule, ...], tuple[str, ...], tuple[str, ...]]:
+    """The rules without mistakes, every mistake, and every warning."""
+    shaper = Shaper()
+    rules: list[Rule] = []
+    sound: list[Rule] = []
+    for file in sorted(files):
+        try:
+            documents = parse(files[file], file)
+        except Misconfigured as error:
+            shaper.mistakes.extend(error.mistakes)
+            continue
+        for node in documents:
+            before = len(shaper.mistakes)
+            rule = _Reader(node, specs, peers, shaper).rule()
+            rules.append(rule)
+            sound += [rule] if len(shaper.mistakes) == before else []
+    check_together(rules, shaper)
+    return tuple(sound), tuple(_by_place(shaper.mistakes)), cautions(sound, peers)
+
+
+def _by_place(mistakes: Sequence[str]) -> list[str]:
+    def place(mistake: str) -> tuple[str, int]:
+        match = re.match(r"(.*?):(\d+): ", mistake)
+        return (match[1], int(match[2])) if match else (mistake, 0)
+
+    return sorted(dict.fromkeys(mistakes), key=place)
+
+
+class _Reader:
+    """Reads one document."""
+
+    def __init__(
+        self, node: Node, specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool], shaper: Shaper
+    ) -> None:
+        self.node, self.specs, self.peers, self.shaper = node, specs, peers, shaper
+        self.fields: dict[str, Node] = {}
+
+    def rule(self) -> Rule:
+        """The rule; where something is wrong the shaper knows, and the value is only good for more checks."""
+        self._keys()
+        shaper, fields = self.shaper, self.fields
+        name = self._text("rule")
+        if name and not _NAME.fullmatch(name):
+            shaper.wrong(fields["rule"], f"rule: {name} may hold letters, digits, - and _ only")
+        when = parse_when(fields["when"], shaper) if "when" in fields else When()
+        use = parse_when(fields["use"], shaper) if "use" in fields else When()
+        before = len(shaper.mistakes)
+        steps = parse_steps(fields["do"], self.specs, shaper) if "do" in fields else ()
+        clean = len(shaper.mistakes) == before
+        # Without a readable `do` every name a send uses would be called wrong as well.
+        sends = (
+            parse_sends(fields["send"], steps if clean else self._named(), self.peers, shaper)
+            if "send" in fields
+            else ()
+        )
+        rule = Rule(
+            name, self._text("purpose"), self._text("owner"), self._text("group"),
+            shaper.texts(fields["unless"]) if "unless" in fields else (),
+            self._yes("fallback"), when, use, steps, sends, self._retry(), "", self.node.place,
+            shadow="mode" in fields and shaper.choice(fields["mode"], ("shadow",)) == "shadow",
+            discard=self._yes("discard"),
+            incomplete_ok="incomplete" in fields and shaper.choice(fields["incomplete"], ("ok",)) == "ok",
+            tries=parse_tries(fields["try"], shaper) if "try" in fields else (),
+        )  # fmt: skip
+        self._sense(rule)
+        self._facts_of(rule)
+        return with_meaning(rule, self.specs) if clean else rule
+
+    def _keys(self) -> None:
+        node, shaper = self.node, self.shaper
+        if not node.is_mapping:
+            shaper.wrong(node, "expected a rule: a mapping that begins with rule: NAME")
+            return
+        refuse_later(node, LATER, shaper)
+        outside = [key for key in node.fields if key in OURS or key[:1].isupper() or key[:1] == "("]
+        for key in outside:
+            shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
+        known = (*KEYS, *LATER, *outside)
+        self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
+        scope = self.fields.get("scope")
+        if scope is not None and scope.text == "study":
+            shaper.wrong(scope, "scope: study is not available in this version; write one rule per series")
+        elif scope is not None:
+            shaper.choice(scope, ("series",))
+
+    def _named(self) -> tuple[Step, ...]:
+        """Steps by name only, where `do` has mistakes of its own."""
+        found = []
+        for item in self.fields["do"].items:
+            operator = next((key for key in item.fields if key != "as"), item.text)
+            name = item.fields["as"].text if "as" in item.fields else operator.rpartition(".")[2]
+            found.append(Step(operator, {}, {}, name))
+        return tuple(found)
+
+    def _text(self, key: str) -> str:
+        return self.shaper.text(self.fields[key]) if key in self.fields else ""
+
+    def _yes(self, key: str) -> bool:
+        return self.shaper.yes_no(self.fields[key]) if key in self.fields else False
+
+    def _retry(self) -> int:
+        if "on_failure" not in self.fields:
+            return _RETRIES
+        fields = self.shaper.fields(self.fields["on_failure"], ("retry", "then"))
+        if "then" in fields:
+            self.shaper.choice(fields["then"], ("quarantine",))
+        retry = self.shaper.integer(fields["retry"], at_least=0) if "retry" in fields else _RETRIES
+        if retry > _MOST_RETRIES:
+            self.shaper.wrong(fields["retry"], f"{retry} is too often; the most is {_MOST_RETRIES}")
+        return retry
+
+    def _sense(self, rule: Rule) -> None:
+        """A rule does something, and one thing."""
+        shaper, fields, node = self.shaper, self.fields, self.node
+        if not node.is_mapping:
+            return
+        if rule.discard and ("do" in fields or "send" in fields):
+            shaper.wrong(
+                fields["discard"], "a rule that discards neither processes nor sends; make two rules"
+            )
+        if not rule.discard and "send" not in fields:
+            what = "nothing of do: is sent" if "do" in fields else "it does nothing"
+            shaper.wrong(
+                node, f"rule {rule.name}: {what}; add send: (or discard: yes where the series is not wanted)"
+            )
+        elif rule.steps and all(send.what == RECEIVED for send in rule.sends):
+            shaper.wrong(fields["do"], "no send: names a result of do:, so nothing would come of it")
+        if (rule.unless or rule.fallback) and not rule.group:
+            key = "unless" if rule.unless else "fallback"
+            shaper.wrong(fields[key], f"{key} counts within a group; add group:")
+
+    def _facts_of(self, rule: Rule) -> None:
+        """`use` asks single images, an immediate rule single objects: neither knows the series as a whole."""
+        for line in rule.use.conditions():
+            if line.name in NOT_OF_ONE_IMAGE or line.condition.some:
+                at = Node(Place(self.node.place.file, line.line), "")
+                what = "some asks" if line.condition.some else f"{line.name} tells"
+                self.shaper.wrong(
+                    at, f"{what} about the series, but use picks single images; put it under when:"
+                )
+        send = next((send for send in rule.sends if send.immediate), None)
+        for line in needs_the_series(rule) if send else ():
+            at = Node(Place(self.node.place.file, line.line), "")
+            self.shaper.wrong(
+                at,
+                f"{line.text} is known only when the series is complete, but line {send.line if send else 0} "
+                "sends received objects as they arrive; add mode: sealed there",
+            )

@@ -1,0 +1,167 @@
+"""`send:` lists → what goes where, checked against the steps and the peers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from node.model import Step
+from node.route.keywords import OURS, lookup
+from node.route.steps import RECEIVED
+from node.route.values import Kind
+from node.shape import Node, Shaper, nearest
+
+SETTABLE = ("SeriesDescription",)
+"""What a rule may word itself in a derived header: it fits every derived object, and all else follows
+from the source and PS3.3; Series Number is ours, so that two results never share one."""
+LATER = {
+    "deidentify": "de-identification (deidentify)",
+    "edit": "changing received objects (edit)",
+    "as": "sending a picture in place of a report (as)",
+    "priority": "priority",
+    "window": "time windows (window)",
+    "windows": "time windows (windows)",
+    "hold": "holding results for a person (hold)",
+}
+"""Promised keys of a `send` entry that this version does not have."""
+_KEYS = ("what", "to", "mode", "back_to_sender", *SETTABLE)
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One entry under `send:`."""
+
+    what: str
+    """`received`, or the `as:` name of a step."""
+    to: tuple[str, ...]
+    """Peer names."""
+    immediate: bool = False
+    """Each received object as it arrives, not when the series is complete."""
+    back_to_sender: bool = False
+    """Received objects go even to the peer they came from."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Keyword → template; braces hold one DICOM keyword of the source."""
+    line: int = 0
+
+    def destinations(self, sender: str) -> tuple[str, ...]:
+        """Where an object of *sender* goes: not back to it, unless the rule says so."""
+        if self.back_to_sender or self.what != RECEIVED:
+            return self.to
+        return tuple(to for to in self.to if to != sender)
+
+
+def parse_sends(
+    node: Node, steps: Sequence[Step], peers: Mapping[str, bool], shaper: Shaper
+) -> tuple[Send, ...]:
+    """The entries under `send:`; mistakes are noted in *shaper*."""
+    if not node.is_list or not node.items:
+        shaper.wrong(node, "send holds a list, for example send: [{what: received, to: PACS}]")
+        return ()
+    found = tuple(_send(item, steps, peers, shaper) for item in node.items)
+    _no_contradictions(node, found, shaper)
+    return found
+
+
+def _send(node: Node, steps: Sequence[Step], peers: Mapping[str, bool], shaper: Shaper) -> Send:
+    refuse_later(node, LATER, shaper)
+    capital = tuple(key for key in node.fields if key[:1].isupper())
+    fields = shaper.fields(node, (*_KEYS, *LATER, *capital), ("what", "to"))
+    what = _what(fields["what"], steps, shaper) if "what" in fields else ""
+    to = _peers(fields["to"], peers, shaper) if "to" in fields else ()
+    immediate = what == RECEIVED
+    if "mode" in fields:
+        mode = shaper.choice(fields["mode"], ("immediate", "sealed"), "sealed")
+        if mode == "immediate" and what not in ("", RECEIVED):
+            shaper.wrong(
+                fields["mode"], f"{what} exists only after processing; mode: immediate is for received"
+            )
+        immediate = immediate and mode == "immediate"
+    attributes = {}
+    for key in capital:
+        template = _template(key, fields[key], what, shaper)
+        if template:
+            attributes[key] = template
+    back = shaper.yes_no(fields["back_to_sender"]) if "back_to_sender" in fields else False
+    if back and what not in ("", RECEIVED):
+        shaper.wrong(fields["back_to_sender"], "back_to_sender is for received; results go wherever to: says")
+    return Send(what, to, immediate, back, attributes, node.place.line)
+
+
+def refuse_later(node: Node, later: Mapping[str, str], shaper: Shaper) -> None:
+    """Name each key in *node* whose feature this version does not have."""
+    for key, feature in later.items():
+        if key in node.fields:
+            shaper.wrong(node.fields[key], f"{feature} is not available in this version; remove {key}")
+
+
+def _what(node: Node, steps: Sequence[Step], shaper: Shaper) -> str:
+    what = shaper.text(node)
+    names = [step.name for step in steps]
+    if what and what != RECEIVED and what not in names:
+        hint = nearest(what, (*names, RECEIVED))
+        shaper.wrong(node, f"nothing under do: is called {what} by its as: name{hint}")
+    return what
+
+
+def _peers(node: Node, peers: Mapping[str, bool], shaper: Shaper) -> tuple[str, ...]:
+    found = []
+    for item in node.items:
+        name = shaper.text(item)
+        if name in found:
+            shaper.wrong(item, f"{name} is named twice")
+        elif name and name not in peers:
+            known = ", ".join(sorted(peer for peer, receives in peers.items() if receives)) or "none"
+            shaper.wrong(
+                item, f"there is no peer {name} in the site file{nearest(name, peers)} (can receive: {known})"
+            )
+        elif name and not peers[name]:
+            shaper.wrong(item, f"{name} cannot receive: the site file gives it no address")
+        found.append(name)
+    if not found:
+        shaper.wrong(node, "to: names no peer")
+    return tuple(name for name in found if name)
+
+
+def _template(key: str, node: Node, what: str, shaper: Shaper) -> str:
+    if what == RECEIVED:
+        shaper.wrong(
+            node,
+            f"{key}: received objects stay as they came; edit: is not available in this version",
+        )
+        return ""
+    if key not in SETTABLE:
+        known = ", ".join(SETTABLE)
+        shaper.wrong(node, f"{key} cannot be set in a result{nearest(key, SETTABLE)} (can be set: {known})")
+        return ""
+    text = shaper.text(node)
+    for keyword in _BRACES.findall(text):
+        try:
+            found = lookup(keyword)
+            if found.name in OURS or not keyword.isalnum() or found.kind is Kind.OPAQUE:
+                shaper.wrong(
+                    node,
+                    f"{key}: {keyword} is no DICOM keyword with a value; braces hold one, as {{Modality}}",
+                )
+        except ValueError as error:
+            shaper.wrong(node, f"{key}: {error}")
+    if set("{}") & set(_BRACES.sub("", text)):
+        shaper.wrong(
+            node, f"{key}: braces come in pairs and hold one DICOM keyword, as {{SeriesDescription}}"
+        )
+    return text
+
+
+def _no_contradictions(node: Node, sends: Sequence[Send], shaper: Shaper) -> None:
+    """One result is one set of objects: it cannot have two descriptions, nor go twice to one peer."""
+    told: dict[tuple[str, str], str] = {}
+    gone: set[tuple[str, str]] = set()
+    for item, send in zip(node.items, sends, strict=True):
+        for key, template in send.attributes.items():
+            if told.setdefault((send.what, key), template) != template:
+                shaper.wrong(item, f"{send.what} gets two different {key}; make it twice, with two as: names")
+        for to in send.to:
+            if (send.what, to) in gone:
+                shaper.wrong(item, f"{send.what} is already sent to {to} above")
+            gone.add((send.what, to))

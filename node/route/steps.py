@@ -1,0 +1,177 @@
+"""`do:` lists → typed steps, each checked against the operator's signature."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from node.model import OperatorSpec, Parameter, Step
+from node.route.values import measured, unit_name
+from node.shape import Node, Shaper, nearest
+
+RECEIVED = "received"
+"""How a step calls the series itself."""
+_FROM_FILES = frozenset({"Volume", "Picture", "Recording", "Tiles", "Document"})
+"""What a received series can be read as."""
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+def parse_steps(node: Node, specs: Mapping[str, OperatorSpec], shaper: Shaper) -> tuple[Step, ...]:
+    """The steps under `do:`, in order; mistakes are noted in *shaper*."""
+    if not node.is_list or not node.items:
+        shaper.wrong(node, "do holds a list of steps, for example do: [reformat: {plane: axial}]")
+        return ()
+    reader = _Steps(specs, shaper)
+    for item in node.items:
+        reader.read(item)
+    return tuple(reader.steps)
+
+
+def canonical(steps: tuple[Step, ...], specs: Mapping[str, OperatorSpec]) -> list[Any]:
+    """What the steps mean: defaults filled in, earlier results by number instead of by name."""
+    numbers = {RECEIVED: 0} | {step.name: number for number, step in enumerate(steps, 1)}
+    found = []
+    for step in steps:
+        spec = specs[step.operator]
+        defaults = {p.name: p.default for p in spec.options if p.default is not None}
+        options = {name: _plain(value) for name, value in {**defaults, **step.options}.items()}
+        inputs = {name: numbers.get(source, -1) for name, source in step.inputs.items()}
+        found.append([step.operator, inputs, options])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return f"{value:.12g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class _Steps:
+    """Reads one step after the other and remembers what they make."""
+
+    def __init__(self, specs: Mapping[str, OperatorSpec], shaper: Shaper) -> None:
+        self.specs = specs
+        self.shaper = shaper
+        self.steps: list[Step] = []
+        self.made: dict[str, str] = {}
+        """Result's name → its type; empty where the step is wrong."""
+
+    def read(self, item: Node) -> None:
+        """One entry: `- operator: {options}`, with `as:` beside it."""
+        fields = dict(item.fields) if item.is_mapping else {item.text: Node(item.place, {})}
+        given_name = fields.pop("as", None)
+        if not item.is_mapping and not item.text:
+            self.shaper.wrong(item, "expected a step such as reformat: {plane: axial}")
+            return
+        if len(fields) != 1:
+            self.shaper.wrong(
+                item,
+                f"a step has one operator, and as: for its name; found {', '.join(fields) or 'none'}; "
+                "start each step on a line of its own with -",
+            )
+            return
+        (operator, options), *_ = fields.items()
+        name = self._name(given_name, operator, item)
+        spec = self.specs.get(operator)
+        if spec is None:
+            self.shaper.wrong(options, f"there is no operator {operator}{nearest(operator, self.specs)}")
+            self.made.setdefault(name, "")
+            return
+        self.steps.append(self._step(spec, options, name))
+        self.made.setdefault(name, spec.returns)
+
+    def _name(self, node: Node | None, operator: str, item: Node) -> str:
+        """The `as:` name, else the operator's own name without its package."""
+        name = self.shaper.text(node) if node is not None else operator.rpartition(".")[2]
+        at = node or item
+        if node is not None and name and (not _NAME.fullmatch(name) or name == RECEIVED):
+            self.shaper.wrong(at, f"as: {name} is not a free name; use a lower-case word other than received")
+        elif name in self.made:
+            self.shaper.wrong(at, f"an earlier step is already called {name}; give this one its own as: name")
+        return name
+
+    def _step(self, spec: OperatorSpec, node: Node, name: str) -> Step:
+        inputs = {p.name: p for p in spec.inputs}
+        options = {p.name: p for p in spec.options}
+        if node.is_text and not node.text:  # `- segment_body:` with nothing behind it
+            node = Node(node.place, {})
+        if not node.is_mapping:
+            self.shaper.wrong(node, f"{spec.name}: expected options such as {{{_example(spec)}}}")
+            node = Node(node.place, {})
+        taken: dict[str, str] = {}
+        values: dict[str, Any] = {}
+        for key, value in node.fields.items():
+            if key in inputs:
+                taken[key] = self._input(spec, inputs[key], value)
+            elif key in options:
+                values[key] = self._option(spec, options[key], value)
+            else:
+                known = (*inputs, *options)
+                self.shaper.wrong(
+                    value,
+                    f"{spec.name} has no option {key}{nearest(key, known)}; it takes {', '.join(known)}",
+                )
+        self._defaults(spec, node, taken)
+        for parameter in spec.options:
+            if parameter.required and parameter.name not in node.fields:
+                self.shaper.wrong(node, f"{spec.name} needs the option {parameter.name}")
+        return Step(spec.name, taken, values, name)
+
+    def _defaults(self, spec: OperatorSpec, node: Node, taken: dict[str, str]) -> None:
+        """The first input is the received series unless the rule says otherwise; the others are named."""
+        for position, parameter in enumerate(spec.inputs):
+            if parameter.name in taken:
+                continue
+            if position == 0 and parameter.type in _FROM_FILES:
+                taken[parameter.name] = RECEIVED
+            elif parameter.required:
+                fitting = [name for name, kind in self.made.items() if kind == parameter.type]
+                hint = (
+                    f"{parameter.name}: {fitting[-1]}"
+                    if fitting
+                    else f"a step before it that makes a {parameter.type}"
+                )
+                self.shaper.wrong(node, f"{spec.name} needs {parameter.name}, a {parameter.type}; add {hint}")
+
+    def _input(self, spec: OperatorSpec, parameter: Parameter, node: Node) -> str:
+        source = self.shaper.text(node)
+        what = f"{spec.name}: {parameter.name}"
+        if source == RECEIVED:
+            if parameter.type not in _FROM_FILES:
+                self.shaper.wrong(
+                    node, f"{what} must be a {parameter.type}, and received is the series itself"
+                )
+        elif source and source not in self.made:
+            hint = nearest(source, (*self.made, RECEIVED))
+            self.shaper.wrong(node, f"{what}: no earlier step is called {source} by its as: name{hint}")
+        elif source and self.made[source] not in ("", parameter.type):
+            self.shaper.wrong(
+                node, f"{what} must be a {parameter.type}, but {source} is a {self.made[source]}"
+            )
+        return source
+
+    def _option(self, spec: OperatorSpec, parameter: Parameter, node: Node) -> Any:
+        if parameter.choices:
+            return self.shaper.choice(node, parameter.choices)
+        readers: dict[str, Callable[[Node], Any]] = {
+            "yes/no": self.shaper.yes_no,
+            "integer": self.shaper.integer,
+            "text": self.shaper.text,
+        }
+        if parameter.type in readers:
+            return readers[parameter.type](node)
+        if not node.is_text:
+            self.shaper.wrong(node, f"{spec.name}: {parameter.name} expects one number")
+            return 0.0
+        try:
+            value = float(measured(node.text, unit_name(parameter.unit), parameter.name))
+        except ValueError as error:
+            self.shaper.wrong(node, f"{spec.name}: {error}")
+            return 0.0
+        if not math.isfinite(value):
+            self.shaper.wrong(node, f"{spec.name}: {parameter.name} is too large a number")
+        return value
+
+
+def _example(spec: OperatorSpec) -> str:
+    return ", ".join(f"{p.name}: …" for p in (*spec.inputs[1:], *spec.options)[:2])

@@ -1,0 +1,1 @@
+"""Send: associations to destinations and what came of each object."""

@@ -1,0 +1,88 @@
+"""The few command sets a storage SCU speaks: Implicit VR Little Endian, always (PS3.7 6.3.1, 9.3)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
+C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
+_NO_DATASET, _DATASET = 0x0101, 0x0001
+
+AFFECTED_SOP_CLASS_UID, COMMAND_FIELD = 0x0002, 0x0100
+MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO = 0x0110, 0x0120
+PRIORITY, COMMAND_DATA_SET_TYPE, STATUS = 0x0700, 0x0800, 0x0900
+OFFENDING_ELEMENT, ERROR_COMMENT = 0x0901, 0x0902
+AFFECTED_SOP_INSTANCE_UID = 0x1000
+
+
+def store_request(message_id: int, sop_class: str, sop_uid: str) -> bytes:
+    """C-STORE-RQ with Priority MEDIUM (PS3.7 9.3.1.1)."""
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, sop_class),
+        _us(COMMAND_FIELD, C_STORE_RQ),
+        _us(MESSAGE_ID, message_id),
+        _us(PRIORITY, 0),
+        _us(COMMAND_DATA_SET_TYPE, _DATASET),
+        _uid(AFFECTED_SOP_INSTANCE_UID, sop_uid),
+    )
+
+
+def echo_request(message_id: int) -> bytes:
+    """C-ECHO-RQ (PS3.7 9.3.5.1)."""
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, "1.2.840.10008.1.1"),
+        _us(COMMAND_FIELD, C_ECHO_RQ),
+        _us(MESSAGE_ID, message_id),
+        _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
+    )
+
+
+def parse(data: bytes) -> Mapping[int, bytes]:
+    """Element number → raw value of a command set. Raises ValueError when it is cut short."""
+    elements: dict[int, bytes] = {}
+    position = 0
+    while position < len(data):
+        if position + 8 > len(data):
+            raise ValueError("a command set ends inside an element")
+        group, element, length = struct.unpack_from("<HHI", data, position)
+        value = data[position + 8 : position + 8 + length]
+        if group != 0 or len(value) != length:
+            raise ValueError("a command set holds something that is no command element")
+        elements[element] = value
+        position += 8 + length
+    return elements
+
+
+def number(elements: Mapping[int, bytes], element: int) -> int | None:
+    """Read a US value, None where it is absent or no US."""
+    value = elements.get(element, b"")
+    return int.from_bytes(value, "little") if len(value) == 2 else None
+
+
+def text(elements: Mapping[int, bytes], element: int) -> str:
+    """Read a text value: printable characters only, without padding."""
+    raw = elements.get(element, b"").decode("ascii", "replace")
+    return "".join(c for c in raw if c.isprintable()).strip()
+
+
+def offending(elements: Mapping[int, bytes]) -> str:
+    """Show the Offending Elements as `(0010,0010), (0028,0010)`."""
+    value = elements.get(OFFENDING_ELEMENT, b"")
+    pairs = struct.iter_unpack("<HH", value[: len(value) // 4 * 4])
+    return ", ".join(f"({group:04X},{element:04X})" for group, element in pairs)
+
+
+def _command(*elements: bytes) -> bytes:
+    body = b"".join(elements)
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+def _us(element: int, value: int) -> bytes:
+    return struct.pack("<HHIH", 0, element, 2, value)
+
+
+def _uid(element: int, uid: str) -> bytes:
+    raw = uid.encode("latin-1", "replace")
+    raw += b"\0" * (len(raw) % 2)
+    return struct.pack("<HHI", 0, element, len(raw)) + raw

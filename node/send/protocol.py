@@ -1,0 +1,202 @@
+"""What the conductor and the sender say to each other: one frozen value per line of JSON.
+
+Conductor → sender: `Batch`, `Echo`. Sender → conductor: `Outcomes`, `Finished`, `Echoed`.
+A line is an object whose `type` names the class; everything else is its fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from node.errors import Broken
+
+MOST_OBJECTS = 200
+"""Objects in one batch, and results in one group."""
+
+
+class Kind(StrEnum):
+    """What became of one object at the destination; `retry.decide` says what follows from it."""
+
+    STORED = "stored"
+    WARNING = "warning"  # stored, and the destination noted something (B000, B006, B007)
+    FAILED = "failed"  # it answered with a failure, or the association ended while it was on its way
+    REFUSED_CONTEXT = "refused_context"  # this SOP class in this transfer syntax is not accepted
+    UNREADABLE_FILE = "unreadable_file"  # our own file: a matter of our disk, not of the destination
+    NOT_TRIED = "not_tried"  # nothing of it was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds after which waiting for the destination ends. A byte that moves starts *transfer* again."""
+
+    connect: float = 10.0
+    associate: float = 30.0
+    """For the answer to A-ASSOCIATE-RQ or A-RELEASE-RQ (ARTIM, PS3.8 9.1.5)."""
+    transfer: float = 30.0
+    """Without a single byte being taken."""
+    answer: float = 120.0
+    """From the last byte of an object to its C-STORE-RSP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files (PEM) for an association over TLS, PS3.15 B.12; our certificate is shown when it is given."""
+
+    trusted: str
+    """Certificates of the authorities, or of the destination itself."""
+    certificate: str = ""
+    key: str = ""
+    server_name: str = ""
+    """The name its certificate must carry; empty = the host we connect to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One peer as the sender needs it; *name* is the one in the site file."""
+
+    name: str
+    host: str
+    port: int
+    ae_title: str
+    """Called AE title."""
+    calling_ae: str
+    max_associations: int = 1
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    tls: Tls | None = None
+
+    @property
+    def where(self) -> str:
+        """`PACS at 10.1.2.9:4242`: how every message begins."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.name} at {host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object to send: a Part 10 file, and what it is whatever its file meta claims."""
+
+    delivery: int
+    attempt: int
+    path: str
+    sop_class: str
+    sop_uid: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one item."""
+
+    delivery: int
+    attempt: int
+    kind: Kind
+    status: int | None
+    """The C-STORE status (PS3.4 B.2.3); None when there was none."""
+    what: str
+    """In words; never holds patient data."""
+    comment: str = ""
+    """The destination's own Error Comment (0000,0902). It may name a patient: show it, never log it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Send these objects, in this order."""
+
+    id: int
+    destination: Destination
+    objects: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Ask the destination whether it is there (C-ECHO)."""
+
+    id: int
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Results of a batch as they come, in groups; each item of it is in exactly one of them."""
+
+    batch: int
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The batch is over, after its last `Outcomes`; *destination_error* is what, where and what next."""
+
+    batch: int
+    destination_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """The answer to an `Echo`; *error* None means that it is there and accepts us."""
+
+    id: int
+    error: str | None
+
+
+Command = Batch | Echo
+Outcome = Outcomes | Finished | Echoed
+
+
+def to_json(message: Command | Outcome) -> str:
+    """One line, without its newline."""
+    return json.dumps({"type": type(message).__name__, **asdict(message)}, separators=(",", ":"))
+
+
+def command_from_json(line: str | bytes) -> Command:
+    """Read what the conductor said.
+
+    Raises Broken when the line is none of its commands: the two processes are not of one version.
+    """
+    return _read(line, {"Batch": _batch, "Echo": _echo})
+
+
+def outcome_from_json(line: str | bytes) -> Outcome:
+    """Read what the sender said. Raises Broken like `command_from_json`."""
+    return _read(
+        line,
+        {
+            "Outcomes": lambda d: Outcomes(d["batch"], tuple(_result(r) for r in d["results"])),
+            "Finished": lambda d: Finished(**d),
+            "Echoed": lambda d: Echoed(**d),
+        },
+    )
+
+
+def _read(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
+    try:
+        data = json.loads(line)
+        return kinds[data.pop("type")](data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Broken(
+            f"the sender's pipe carried a line that is none of {', '.join(kinds)} ({error!r}); "
+            "conductor and sender must be of one version: restart the node"
+        ) from error
+
+
+def _destination(data: Mapping[str, Any]) -> Destination:
+    tls = data["tls"]
+    own = {"timeouts": Timeouts(**data["timeouts"]), "tls": None if tls is None else Tls(**tls)}
+    return Destination(**{**data, **own})
+
+
+def _batch(data: Mapping[str, Any]) -> Batch:
+    objects = tuple(Item(**item) for item in data["objects"])
+    return Batch(data["id"], _destination(data["destination"]), objects)
+
+
+def _echo(data: Mapping[str, Any]) -> Echo:
+    return Echo(data["id"], _destination(data["destination"]))
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    return Result(**{**data, "kind": Kind(data["kind"])})

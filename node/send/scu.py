@@ -1,0 +1,205 @@
+"""Send objects to one destination, or ask whether it is there; used by the sender and the command line."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.uid import UID
+
+from node.errors import Broken
+from node.send.association import VERIFICATION, Answer, Association, open_association
+from node.send.link import Lost
+from node.send.negotiation import MOST_CONTEXTS, Pair, proposable
+from node.send.part10 import dataset_extent
+from node.send.protocol import Destination, Item, Kind, Result
+from node.send.status import kind_of, meaning_of
+
+Report = Callable[[Result], None]
+
+
+class _LocalError(Exception):
+    """Our own file failed in the middle of an object: the association is spoilt, the destination is not."""
+
+
+def send_objects(
+    destination: Destination,
+    items: Iterable[Item],
+    report: Report,
+    stopping: Callable[[], bool] = lambda: False,
+) -> str | None:
+    """Send *items* in their order, and report each exactly once.
+
+    Opens a further association where more than 128 presentation contexts are needed. *stopping* is
+    asked before each object. Returns None, or the sentence that says why the destination could not be
+    talked to; the rest was then reported as not tried.
+    """
+    sending = _Sending(destination, deque(items), report, stopping)
+    while sending.waiting:
+        if stopping():
+            sending.leave("the node is stopping; it is sent after the restart")
+            return None
+        try:
+            sending.next_association()
+        except _LocalError:
+            continue  # reported; the others go over a new association
+        except Lost as error:
+            sending.leave(f"{destination.name} could not be talked to; it was not tried")
+            return f"{destination.where} {error}"
+    return None
+
+
+def echo(destination: Destination) -> str | None:
+    """C-ECHO. Returns None when the destination is there and accepts us, else why not and what next."""
+    try:
+        with open_association(destination, [VERIFICATION]) as association:
+            if VERIFICATION in association.refused:
+                return f"{destination.where} accepts associations but not C-ECHO; see its settings"
+            status = association.echo()
+    except Lost as error:
+        return f"{destination.where} {error}"
+    if status == 0:
+        return None
+    meaning = "no status" if status is None else meaning_of(status)
+    return f"{destination.where} answered C-ECHO with {meaning}; see its log"
+
+
+def item_of(path: Path, number: int) -> Item:
+    """Make the item number *number* of a file that no database knows, for the command line.
+
+    Raises Broken when it is no Part 10 file or does not say what it is, OSError when it cannot be read.
+    """
+    try:
+        found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        meta = found.file_meta
+        sop_class = found.get("SOPClassUID") or meta.MediaStorageSOPClassUID
+        sop_uid = found.get("SOPInstanceUID") or meta.MediaStorageSOPInstanceUID
+        return Item(number, 1, str(path), str(sop_class), str(sop_uid), str(meta.TransferSyntaxUID))
+    except OSError:
+        raise
+    except Exception as error:  # pydicom raises whatever a damaged file leads it to
+        raise Broken(
+            f"{path} cannot be sent: it is no DICOM Part 10 file that names its class and UID"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """One batch on its way: an item leaves *waiting* when it is reported, and only then."""
+
+    destination: Destination
+    waiting: deque[Item]
+    report: Report
+    stopping: Callable[[], bool]
+
+    def next_association(self) -> None:
+        """Send as many from the front as fit into one association."""
+        group = _first_group(self.waiting)
+        pairs = dict.fromkeys(pair for pair in map(_pair, group) if proposable(pair))
+        if not pairs:
+            for item in group:
+                self.done(_result(item, Kind.REFUSED_CONTEXT, None, _illegal(item)))
+            return
+        with open_association(self.destination, pairs) as association:
+            for item in group:
+                if self.stopping():
+                    return
+                self.send(association, item)
+
+    def send(self, association: Association, item: Item) -> None:
+        """Send and report one item; raises Lost or _LocalError when the association must be left."""
+        pair, name = _pair(item), self.destination.name
+        if not proposable(pair) or not item.sop_uid:
+            self.done(_result(item, Kind.REFUSED_CONTEXT, None, _illegal(item)))
+        elif pair in association.refused:
+            why = f"{name} does not accept {_named(item)}: {association.refused[pair]}"
+            self.done(_result(item, Kind.REFUSED_CONTEXT, None, why))
+        else:
+            try:
+                self.done(_send_one(association, self.destination, item))
+            except Lost as error:
+                why = f"{name} {error}; whether it has the object is not known"
+                self.done(_result(item, Kind.FAILED, None, why))
+                raise
+            except _LocalError as error:
+                self.done(_result(item, Kind.UNREADABLE_FILE, None, str(error)))
+                raise
+
+    def done(self, result: Result) -> None:
+        """Report the item at the front."""
+        self.waiting.popleft()
+        self.report(result)
+
+    def leave(self, why: str) -> None:
+        """Report the rest as not tried."""
+        while self.waiting:
+            self.done(_result(self.waiting[0], Kind.NOT_TRIED, None, why))
+
+
+def _send_one(association: Association, destination: Destination, item: Item) -> Result:
+    """One C-STORE; raises Lost or _LocalError when the association must be left."""
+    path = Path(item.path)
+    sending, length = False, 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            offset, length = dataset_extent(file)
+            file.seek(offset)
+            sending = True
+            answer = association.store(_pair(item), item.sop_uid, file, length)
+    except Lost as error:
+        if length % 2:  # a broken object of the scanner's; DCMTK, and so Orthanc, abort on it
+            raise Lost(f"{error}; the cause may be that its dataset has an odd number of bytes") from error
+        raise
+    except (OSError, Broken) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        fault = f"{path.name} cannot be sent: {why}"
+        if sending:
+            raise _LocalError(fault) from error
+        return _result(item, Kind.UNREADABLE_FILE, None, fault)
+    return _judged(item, destination, answer)
+
+
+def _judged(item: Item, destination: Destination, answer: Answer) -> Result:
+    kind = kind_of(answer.status)
+    what = meaning_of(answer.status)
+    if kind == Kind.FAILED:
+        what = f"{destination.name} answered {what}"
+    if answer.offending:
+        what += f"; it names {answer.offending}"
+    return _result(item, kind, answer.status, what, answer.comment)
+
+
+def _first_group(waiting: Iterable[Item]) -> list[Item]:
+    """As many from the front as fit into one association, order kept: what is referenced goes first."""
+    pairs: set[Pair] = set()
+    group = []
+    for item in waiting:
+        pair = _pair(item)
+        if pair not in pairs and proposable(pair):
+            if len(pairs) == MOST_CONTEXTS:
+                break
+            pairs.add(pair)
+        group.append(item)
+    return group
+
+
+def _pair(item: Item) -> Pair:
+    return item.sop_class, item.transfer_syntax
+
+
+def _named(item: Item) -> str:
+    return f"{UID(item.sop_class).name} in {UID(item.transfer_syntax).name}"
+
+
+def _illegal(item: Item) -> str:
+    if not item.sop_uid:
+        return "it cannot be sent to anyone: it has no SOP Instance UID"
+    wrong = next(uid for uid in _pair(item) if not proposable((uid, uid)))
+    return f"it cannot be sent to anyone: {wrong[:80]!r} is no UID for a presentation context (PS3.5 9.1)"
+
+
+def _result(item: Item, kind: Kind, status: int | None, what: str, comment: str = "") -> Result:
+    return Result(item.delivery, item.attempt, kind, status, what, comment)

@@ -1,0 +1,1 @@
+"""Store: files that survive power loss, and the tables of what was done."""

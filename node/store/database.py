@@ -1,0 +1,177 @@
+"""One database, SQLite or PostgreSQL: opening it, transactions, and guarded moves between states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url, select, update
+from sqlalchemy.exc import OperationalError
+
+from node.errors import Misconfigured
+from node.store import schema
+from node.store.files import Disk
+
+_MARK = "database.name"
+"""File in the data folder: the name of the database it was written with."""
+_NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs")
+)
+
+
+class Database:
+    """Transactions on the node's tables."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that takes the writer's place at once (BEGIN IMMEDIATE on SQLite)."""
+        with self.engine.execution_options(writer=True).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A short consistent view; never blocks a writer."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def open_database(state: str, data: Path, *, create: bool = True) -> Database:
+    """The database that *state* names: `sqlite` in *data*, or a `postgresql://` URL.
+
+    Raises Misconfigured where it cannot be opened, is of a later version, or would lie on a network
+    file system (SQLite's locks do not hold there).
+    """
+    if state == "sqlite":
+        engine = _sqlite(data / "pacsnode.db", create)
+    else:
+        engine = create_engine(make_url(state).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    database = Database(engine)
+    try:
+        if create:
+            _create(database)
+        _check_version(database)
+    except OperationalError as error:
+        where = (
+            data / "pacsnode.db"
+            if state == "sqlite"
+            else make_url(state).render_as_string(hide_password=True)
+        )
+        raise Misconfigured(f"the database {where} cannot be opened: {error.orig}") from None
+    return database
+
+
+def _sqlite(path: Path, create: bool) -> Engine:
+    kind = file_system_of(path.parent)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise Misconfigured(
+            f"`state: sqlite` cannot keep its database on a network file system ({kind} at {path.parent}); "
+            "put `node.data` on a local disk or use `state: postgresql://…`"
+        )
+    if not create and not path.exists():
+        raise Misconfigured(
+            f"there is no node's data in {path.parent}; start the node once with `pacsnode run`"
+        )
+    engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None, "timeout": 10})
+    event.listen(engine, "connect", _pragmas)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    """A deferred transaction that reads and then writes fails at once when another wrote in between."""
+    writer = connection.get_execution_options().get("writer", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+def _create(database: Database) -> None:
+    with database.write() as tx:
+        schema.metadata.create_all(tx)
+        if tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "version")) is None:
+            tx.execute(insert(schema.meta).values(key="version", value=str(schema.VERSION)))
+            tx.execute(insert(schema.meta).values(key="name", value=uuid4().hex))
+
+
+def adopt_database(database: Database, data: Path) -> None:
+    """From now on this database is the one that belongs to *data*."""
+    Disk().replace_file(data / _MARK, _name_of(database).encode())
+
+
+def belongs(database: Database, data: Path) -> bool:
+    """Whether *data* was written with this database; a fresh one over old files would do everything again."""
+    mark = data / _MARK
+    if not mark.exists():
+        adopt_database(database, data)
+    return mark.read_text(encoding="ascii") == _name_of(database)
+
+
+def _name_of(database: Database) -> str:
+    with database.read() as tx:
+        return tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "name")) or ""
+
+
+def _check_version(database: Database) -> None:
+    with database.read() as tx:
+        found = tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "version"))
+    if found != str(schema.VERSION):
+        raise Misconfigured(
+            f"the database is of version {found}, this program needs {schema.VERSION}; "
+            "install the version of PACSNode that wrote it, or restore a backup"
+        )
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that holds *path* (Linux), empty where it cannot be told."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    mounts = {fields[1]: fields[2] for line in lines if len(fields := line.split()) > 2}
+    here = os.path.realpath(path)
+    while here not in mounts and here != "/":
+        here = str(Path(here).parent)
+    return mounts.get(here, "")
+
+
+def move(
+    tx: Connection, table: Table, key: int, to: str, *, expected: tuple[str, ...], attempt: int | None = None,
+    **values: Any,
+) -> bool:  # fmt: skip
+    """Move one row to another state if it is still where we think; False when it is not ours any more."""
+    where = (table.c.id == key) & table.c.state.in_(expected)
+    if attempt is not None:
+        where &= table.c.attempt == attempt
+    return tx.execute(update(table).where(where).values(state=to, **values)).rowcount == 1
+
+
+def add(tx: Connection, table: Table, **values: Any) -> int:
+    """Insert one row and return its id."""
+    key = tx.execute(insert(table).values(**values)).inserted_primary_key
+    assert key is not None  # noqa: S101 - every table here has one
+    return int(key[0])
+
+
+def note(tx: Connection, at: datetime, name: str, detail: str = "", **about: Any) -> None:
+    """Leave an event; *about* names series_id, run_id, instance_id or destination."""
+    tx.execute(insert(schema.event).values(at=at, name=name, detail=detail, **about))
+
+
+def rows(tx: Connection, statement: Any) -> list[Mapping[str, Any]]:
+    """All rows of a statement as mappings."""
+    return [dict(row) for row in tx.execute(statement).mappings()]

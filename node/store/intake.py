@@ -1,0 +1,204 @@
+"""Rows of what was received: cursors, instances, and the revisions of series."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from node.facts import Facts
+from node.model import Header, InstanceState, SeriesState
+from node.store.database import add, move, rows
+from node.store.records import OBJECT, bucket_folder
+from node.store.schema import cursor, instance, series
+
+
+def cursor_of(tx: Connection, receiver_run: int) -> int:
+    """The last sequence that was taken in of a receiver run; 0 before the first."""
+    found = tx.scalar(select(cursor.c.sequence).where(cursor.c.receiver_run == receiver_run))
+    return 0 if found is None else int(found)
+
+
+def set_cursor(tx: Connection, receiver_run: int, sequence: int) -> None:
+    """Everything up to *sequence* is taken in."""
+    where = cursor.c.receiver_run == receiver_run
+    if tx.execute(update(cursor).where(where).values(sequence=sequence)).rowcount == 0:
+        tx.execute(insert(cursor).values(receiver_run=receiver_run, sequence=sequence))
+
+
+def has_file(tx: Connection, receiver_run: int, sequence: int) -> bool:
+    """This record is already an instance."""
+    where = (instance.c.receiver_run == receiver_run) & (instance.c.sequence == sequence)
+    return tx.scalar(select(instance.c.id).where(where)) is not None
+
+
+def kept(tx: Connection, sop_uid: str) -> Mapping[str, Any] | None:
+    """The instance that is kept under a SOP Instance UID, with the UIDs of its series."""
+    found = rows(
+        tx,
+        select(instance, series.c.study_uid, series.c.series_uid)
+        .outerjoin(series, series.c.id == instance.c.series_id)
+        .where((instance.c.sop_uid == sop_uid) & (instance.c.state == InstanceState.KEPT)),
+    )
+    return found[0] if found else None
+
+
+def add_instance(
+    tx: Connection,
+    header: Header,
+    record: tuple[int, int],
+    state: InstanceState,
+    *,
+    reason: str,
+    series_id: int | None,
+) -> int:
+    """Insert one received object and return its id."""
+    return add(
+        tx, instance,
+        receiver_run=record[0], sequence=record[1], state=state, reason=reason, series_id=series_id,
+        sop_uid=header.sop_uid or None, sop_class=header.sop_class, transfer_syntax=header.transfer_syntax,
+        digest=header.digest, pixel_digest=header.pixel_digest, size=header.size, peer=header.peer,
+        association=header.association, received_at=header.received_at,
+    )  # fmt: skip
+
+
+def hold_series(tx: Connection, series_id: int, why: str) -> None:
+    """Nothing is routed of this revision until a person releases it."""
+    tx.execute(update(series).where(series.c.id == series_id).values(held=why))
+
+
+def adopt(tx: Connection, instance_id: int, series_id: int | None, why: str) -> None:
+    """An instance is kept, in its series; *why* says why it has none."""
+    values = {"state": InstanceState.KEPT, "series_id": series_id, "reason": why}
+    tx.execute(update(instance).where(instance.c.id == instance_id).values(**values))
+
+
+def explain_instance(tx: Connection, instance_id: int, why: str) -> None:
+    """Say better why an instance is in its state."""
+    tx.execute(update(instance).where(instance.c.id == instance_id).values(reason=why))
+
+
+def set_aside(tx: Connection, instance_id: int, to: InstanceState, why: str) -> bool:
+    """A kept instance is out of its series; False when it is not kept any more."""
+    return move(tx, instance, instance_id, to, expected=(InstanceState.KEPT,), series_id=None, reason=why)
+
+
+def revision_before(tx: Connection, series_id: int) -> int | None:
+    """The id of the previous revision of the same series."""
+    this = series.alias()
+    where = (
+        (this.c.id == series_id)
+        & (series.c.study_uid == this.c.study_uid)
+        & (series.c.series_uid == this.c.series_uid)
+        & (series.c.revision < this.c.revision)
+    )
+    return tx.scalar(select(series.c.id).where(where).order_by(series.c.revision.desc()).limit(1))
+
+
+def latest(tx: Connection, study_uid: str, series_uid: str) -> Mapping[str, Any] | None:
+    """The newest revision of a series, without its facts."""
+    columns = [c for c in series.c if c.name != "facts"]
+    where = (series.c.study_uid == study_uid) & (series.c.series_uid == series_uid)
+    found = rows(tx, select(*columns).where(where).order_by(series.c.revision.desc()).limit(1))
+    return found[0] if found else None
+
+
+def open_series(
+    tx: Connection, header: Header, revision: int, about: Mapping[str, Any], now: datetime
+) -> int:
+    """A new receiving revision; *about* holds the columns that people search by."""
+    return add(
+        tx, series,
+        study_uid=header.study_uid, series_uid=header.series_uid, revision=revision, state=SeriesState.RECEIVING,
+        opened_at=now, last_at=now, **about,
+    )  # fmt: skip
+
+
+def seal_series(
+    tx: Connection,
+    series_id: int,
+    reason: str,
+    incomplete: str,
+    *,
+    members: Sequence[int],
+    facts: Facts,
+    now: datetime,
+) -> bool:
+    """Receiving → sealed, with its members and facts; False when it is not receiving any more."""
+    blob = zlib.compress(json.dumps({"members": list(members), "facts": facts.to_json()}).encode())
+    return move(
+        tx, series, series_id, SeriesState.SEALED, expected=(SeriesState.RECEIVING,),
+        reason=reason, incomplete=incomplete, instances=len(members), sealed_at=now, facts=blob,
+    )  # fmt: skip
+
+
+def members_and_facts(tx: Connection, series_id: int) -> tuple[tuple[int, ...], Facts]:
+    """The sealed revision's instance ids and facts, in the same order."""
+    blob = tx.scalar(select(series.c.facts).where(series.c.id == series_id))
+    if blob is None:
+        return (), Facts(0)
+    data = json.loads(zlib.decompress(blob))
+    return tuple(data["members"]), Facts.from_json(data["facts"])
+
+
+def touched(tx: Connection, series_id: int, now: datetime) -> None:
+    """One more object came."""
+    tx.execute(
+        update(series).where(series.c.id == series_id).values(last_at=now, instances=series.c.instances + 1)
+    )
+
+
+def in_state(tx: Connection, state: SeriesState, *, held_too: bool = False) -> list[Mapping[str, Any]]:
+    """Series revisions in *state*, not held unless *held_too*, oldest first, without their facts."""
+    columns = [c for c in series.c if c.name != "facts"]
+    where = series.c.state == state
+    if not held_too:
+        where &= series.c.held == ""
+    return rows(tx, select(*columns).where(where).order_by(series.c.id))
+
+
+def instances_of(tx: Connection, ids: Iterable[int]) -> list[Mapping[str, Any]]:
+    """Instances by id, in the order asked."""
+    wanted = list(ids)
+    found = {}
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        found.update({row["id"]: row for row in rows(tx, select(instance).where(instance.c.id.in_(part)))})
+    return [found[i] for i in wanted if i in found]
+
+
+def arrived_in(tx: Connection, series_id: int) -> list[Mapping[str, Any]]:
+    """The kept instances that came with this revision itself."""
+    where = (instance.c.series_id == series_id) & (instance.c.state == InstanceState.KEPT)
+    return rows(tx, select(instance).where(where).order_by(instance.c.id))
+
+
+def to_compare(tx: Connection, reason: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Objects that are in conflict for *reason* until their pixels are compared, each with the kept one."""
+    where = (instance.c.state == InstanceState.CONFLICT) & (instance.c.reason == reason)
+    aside = rows(tx, select(instance).where(where).order_by(instance.c.id))
+    return [(row, known) for row in aside if (known := kept(tx, row["sop_uid"])) is not None]
+
+
+def series_numbers(tx: Connection, study_uid: str) -> set[int]:
+    """The Series Numbers of a study that are known to us."""
+    where = (series.c.study_uid == study_uid) & series.c.series_number.is_not(None)
+    return set(tx.scalars(select(series.c.series_number).where(where)))
+
+
+def count_by_state(tx: Connection, table: Any) -> dict[str, int]:
+    """State → rows."""
+    return {
+        str(state): int(n)
+        for state, n in tx.execute(select(table.c.state, func.count()).group_by(table.c.state))
+    }
+
+
+def object_path(data: Path, receiver_run: int, sequence: int) -> Path:
+    """Where a received object lies, for ever."""
+    return bucket_folder(data, receiver_run, sequence) / f"{sequence:08d}{OBJECT}"

@@ -1,0 +1,241 @@
+"""The tables: what was done, and what is still to do. Each state column's moves stand beside it.
+
+Files are the truth about what was received; these tables are the truth about what was done with it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)  # fmt: skip
+from sqlalchemy.engine import Dialect
+
+VERSION = 1
+"""Of the schema; a database of a later version is refused."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Aware → naive UTC."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Naive UTC → aware."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class Words(TypeDecorator[str]):
+    """Text that may be a peer's: without NUL, which PostgreSQL takes nowhere, and cut where it is indexed.
+
+    A B-tree page of PostgreSQL holds at most 2 704 bytes of one value.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self.most = most
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """What is stored, and what is compared with it."""
+        return value.replace("\0", "")[: self.most] if value else value
+
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+metadata = MetaData()
+
+meta = Table(
+    "meta", metadata,
+    Column("key", String(32), primary_key=True),
+    Column("value", Words(), nullable=False),
+)  # fmt: skip
+
+cursor = Table(  # how far each receiver run's records were taken in
+    "cursor", metadata,
+    Column("receiver_run", Id, primary_key=True, autoincrement=False),
+    Column("sequence", Id, nullable=False),
+)  # fmt: skip
+
+series = Table(  # one row per revision of a series: the members of a sealed one never change
+    "series", metadata,
+    Column("id", Id, primary_key=True),
+    Column("study_uid", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", String(12), nullable=False),  # receiving → sealed → routed | unrouted | discarded | rejected
+    Column("reason", Words(), nullable=False, default=""),  # why it was sealed, then what became of it
+    Column("incomplete", Words(), nullable=False, default=""),  # why it is taken for incomplete
+    Column("held", String(32), nullable=False, default=""),  # e.g. restored: waits for a person
+    Column("ours", Boolean, nullable=False, default=False),  # made by a node like this one
+    Column("patient_id", Words(256), nullable=False, default=""),
+    Column("issuer", Words(256), nullable=False, default=""),
+    Column("accession", Words(256), nullable=False, default=""),
+    Column("modality", String(16), nullable=False, default=""),
+    Column("series_number", Integer),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("opened_at", Moment, nullable=False),
+    Column("last_at", Moment, nullable=False),
+    Column("sealed_at", Moment),
+    Column("facts", LargeBinary),  # members and facts, written at seal
+    UniqueConstraint("study_uid", "series_uid", "revision"),
+    Index("series_open", "state", sqlite_where=text("state IN ('receiving', 'sealed')"),
+          postgresql_where=text("state IN ('receiving', 'sealed')")),
+    Index("series_patient", "patient_id"),
+    Index("series_accession", "accession"),
+)  # fmt: skip
+
+instance = Table(  # one row per received object
+    "instance", metadata,
+    Column("id", Id, primary_key=True),
+    Column("receiver_run", Id, nullable=False),
+    Column("sequence", Id, nullable=False),
+    Column("state", String(12), nullable=False),  # kept | duplicate | replaced | conflict | unreadable | rejected
+    Column("reason", Words(), nullable=False, default=""),
+    Column("series_id", Id, ForeignKey("series.id")),  # the revision it came with; none when it cannot be grouped
+    Column("sop_uid", Words(256)),
+    Column("sop_class", Words(), nullable=False),
+    Column("transfer_syntax", Words(), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("pixel_digest", String(64), nullable=False),
+    Column("size", Id, nullable=False),
+    Column("peer", Words(), nullable=False),
+    Column("association", Words(), nullable=False),
+    Column("received_at", Moment, nullable=False),
+    UniqueConstraint("receiver_run", "sequence"),
+    Index("instance_kept", "sop_uid", unique=True, sqlite_where=text("state = 'kept'"),
+          postgresql_where=text("state = 'kept'")),
+    Index("instance_series", "series_id"),
+)  # fmt: skip
+
+run = Table(  # one rule over one revision
+    "run", metadata,
+    Column("id", Id, primary_key=True),
+    Column("series_id", Id, ForeignKey("series.id"), nullable=False),
+    Column("rule", Words(), nullable=False),
+    Column("state", String(12), nullable=False),  # waiting → running → done|refused|quarantined|cancelled|superseded
+    Column("reason", Words(), nullable=False, default=""),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("retries", Integer, nullable=False, default=0),  # how many more a failure may have
+    Column("plan", Words(), nullable=False),  # JSON: the rule as it was when the run began
+    Column("sends", Words(), nullable=False),  # JSON: output name → destinations
+    Column("shadow", Boolean, nullable=False, default=False),
+    Column("files", Words(), nullable=False),  # JSON: instance ids used
+    Column("identity", String(64), nullable=False, default=""),
+    Column("due_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    UniqueConstraint("series_id", "rule"),
+    Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
+          postgresql_where=text("state IN ('waiting', 'running')")),
+)  # fmt: skip
+
+product = Table(  # one derived object, immutable once its run is done
+    "product", metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", Id, ForeignKey("run.id"), nullable=False),
+    Column("output", Words(), nullable=False),
+    Column("index", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("path", Words(), nullable=False),  # relative to the data folder
+    Column("sop_uid", String(64), nullable=False, index=True),
+    Column("sop_class", Words(), nullable=False),
+    Column("transfer_syntax", Words(), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    UniqueConstraint("run_id", "output", "index"),
+)  # fmt: skip
+
+identity = Table(  # what an input, a rule meaning and versions were first made into; outlives retention
+    "identity", metadata,
+    Column("key", String(64), primary_key=True),  # without the generation
+    Column("generation", Integer, nullable=False, default=0),
+    Column("first_run_at", Moment, nullable=False),
+    Column("series_numbers", Words(), nullable=False),  # JSON: output name → Series Number
+    Column("digests", Words(), nullable=False, default="{}"),  # JSON: SOP Instance UID → digest of the file
+)  # fmt: skip
+
+delivery = Table(  # one object to one destination, once
+    "delivery", metadata,
+    Column("id", Id, primary_key=True),
+    Column("destination", Words(), nullable=False),
+    Column("state", String(12), nullable=False),  # waiting → sending → stored → committed | parked | held | cancelled
+    Column("reason", Words(), nullable=False, default=""),
+    Column("instance_id", Id, ForeignKey("instance.id")),  # one of these two
+    Column("product_id", Id, ForeignKey("product.id")),
+    Column("rule", Words(), nullable=False),
+    Column("stage", Integer, nullable=False, default=0),  # 0 images, 1 SEG and maps, 2 reports
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("status", Integer),  # the last C-STORE status
+    Column("due_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    UniqueConstraint("destination", "instance_id"),
+    UniqueConstraint("destination", "product_id"),
+    Index("delivery_queue", "destination", "due_at", sqlite_where=text("state IN ('waiting', 'sending')"),
+          postgresql_where=text("state IN ('waiting', 'sending')")),
+    Index("delivery_instance", "instance_id"),
+    Index("delivery_product", "product_id"),
+)  # fmt: skip
+
+destination = Table(  # a destination that is down, and since when
+    "destination", metadata,
+    Column("name", Words(), primary_key=True),
+    Column("down", Boolean, nullable=False, default=False),
+    Column("reason", Words(), nullable=False, default=""),
+    Column("since", Moment),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("next_at", Moment),
+)  # fmt: skip
+
+measurement = Table(  # one number of one run
+    "measurement", metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", Id, ForeignKey("run.id"), nullable=False),
+    Column("output", Words(), nullable=False),
+    Column("name", Words(), nullable=False),
+    Column("derivation", Words(), nullable=False, default=""),
+    Column("region", Words(), nullable=False, default=""),
+    Column("value", Float, nullable=False),
+    Column("unit", Words(), nullable=False),
+    Index("measurement_run", "run_id"),
+)  # fmt: skip
+
+event = Table(  # every change a person may ask about
+    "event", metadata,
+    Column("id", Id, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("name", String(40), nullable=False),
+    Column("series_id", Id),
+    Column("run_id", Id),
+    Column("instance_id", Id),
+    Column("destination", Words(), nullable=False, default=""),
+    Column("detail", Words(), nullable=False, default=""),
+    Index("event_series", "series_id"),
+    Index("event_run", "run_id"),
+)  # fmt: skip

@@ -1,0 +1,354 @@
+"""Rows of what is to be done: runs and their products, deliveries, destinations.
+
+Every claim adds 1 to `attempt`; every later update names the state and the attempt it expects, so
+that a worker or sender that was given up on can never overwrite its successor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+
+from node.model import DeliveryState, Exit, InstanceState, Product, RunState
+from node.store.database import add, move, rows
+from node.store.schema import delivery, destination, identity, instance, measurement, product, run, series
+
+STAGE = {"image": 0, "picture": 0, "segmentation": 1, "parametric_map": 1, "report": 2, "document": 2}
+"""Order within a run and destination: images, then SEG and maps, then what refers to them."""
+
+
+def add_run(tx: Connection, **values: Any) -> int | None:
+    """A waiting run; None where this rule already has one for this revision."""
+    where = (run.c.series_id == values["series_id"]) & (run.c.rule == values["rule"])
+    if tx.scalar(select(run.c.id).where(where)) is not None:
+        return None
+    return add(tx, run, state=RunState.WAITING, **values)
+
+
+def due_runs(tx: Connection, now: datetime, limit: int) -> list[Mapping[str, Any]]:
+    """Waiting runs whose time has come, oldest first."""
+    where = (run.c.state == RunState.WAITING) & (run.c.due_at <= now)
+    return rows(tx, select(run).where(where).order_by(run.c.due_at, run.c.id).limit(limit))
+
+
+def claim_run(tx: Connection, row: Mapping[str, Any], now: datetime) -> int | None:
+    """Waiting → running; the new attempt number, or None when another was quicker."""
+    attempt = int(row["attempt"]) + 1
+    claimed = move(
+        tx, run, row["id"], RunState.RUNNING, expected=(RunState.WAITING,), attempt=row["attempt"],
+    ) and tx.execute(
+        update(run).where(run.c.id == row["id"]).values(attempt=attempt, started_at=now, reason="")
+    ).rowcount  # fmt: skip
+    return attempt if claimed else None
+
+
+def cancel_older_runs(
+    tx: Connection, study_uid: str, series_uid: str, revision: int, reason: str
+) -> list[int]:
+    """Cancel what still waits of earlier revisions of a series; the runs' ids."""
+    older = select(series.c.id).where(
+        (series.c.study_uid == study_uid)
+        & (series.c.series_uid == series_uid)
+        & (series.c.revision < revision)
+    )
+    where = run.c.series_id.in_(older) & (run.c.state == RunState.WAITING)
+    ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
+    for key in ids:
+        move(tx, run, key, RunState.CANCELLED, expected=(RunState.WAITING,), reason=reason)
+    return ids
+
+
+def identity_of(tx: Connection, key: str) -> Mapping[str, Any] | None:
+    """What is remembered of an identity: generation, first run, series numbers, digests."""
+    found = rows(tx, select(identity).where(identity.c.key == key))
+    return found[0] if found else None
+
+
+def remember_identity(tx: Connection, key: str, first_run_at: datetime, numbers: Mapping[str, int]) -> None:
+    """A new identity, at its first run."""
+    tx.execute(
+        insert(identity).values(key=key, first_run_at=first_run_at, series_numbers=json.dumps(dict(numbers)))
+    )
+
+
+def settle_identity(tx: Connection, key: str, products: Iterable[Product]) -> bool:
+    """Remember the digests of what was made; False when the same UIDs already stand for other bytes.
+
+    Then the generation was raised: the run must be done again and will get new UIDs (design §6).
+    """
+    found = identity_of(tx, key)
+    known: dict[str, str] = json.loads(found["digests"]) if found else {}
+    made = {p.sop_uid: p.digest for p in products}
+    if any(known.get(uid, digest) != digest for uid, digest in made.items()):
+        tx.execute(update(identity).where(identity.c.key == key).values(generation=identity.c.generation + 1))
+        return False
+    tx.execute(update(identity).where(identity.c.key == key).values(digests=json.dumps({**known, **made})))
+    return True
+
+
+def is_ours(tx: Connection, sop_uid: str) -> bool:
+    """This object was made here."""
+    return tx.scalar(select(product.c.id).where(product.c.sop_uid == sop_uid).limit(1)) is not None
+
+
+def add_products(tx: Connection, run_id: int, folder: str, ended: Exit) -> list[tuple[int, Product]]:
+    """The products of a run that is done, with their row ids; *folder* is relative to the data folder."""
+    made = [
+        (add(
+            tx, product, run_id=run_id, output=p.output, index=p.index, kind=p.kind, path=f"{folder}/{p.path}",
+            sop_uid=p.sop_uid, sop_class=p.sop_class, transfer_syntax=p.transfer_syntax,
+            series_uid=p.series_uid, digest=p.digest,
+        ), p)
+        for p in ended.products
+    ]  # fmt: skip
+    for m in ended.measurements:
+        columns = {k: m.get(k, "") for k in ("output", "name", "derivation", "region", "unit")}
+        add(tx, measurement, run_id=run_id, value=float(m["value"]), **columns)
+    return made
+
+
+def deliver_instance(tx: Connection, instance_id: int, to: str, rule: str, now: datetime) -> bool:
+    """Queue a received object for a destination, unless it is or was queued there already."""
+    where = (delivery.c.destination == to) & (delivery.c.instance_id == instance_id)
+    if tx.scalar(select(delivery.c.id).where(where)) is not None:
+        return False
+    add(
+        tx, delivery, destination=to, state=DeliveryState.WAITING, instance_id=instance_id, rule=rule,
+        due_at=now, created_at=now,
+    )  # fmt: skip
+    return True
+
+
+def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
+    """Rule → how many of these received objects it queued."""
+    found: dict[str, int] = {}
+    for start in range(0, len(instances), 500):
+        where = delivery.c.instance_id.in_(instances[start : start + 500])
+        counted = func.count(delivery.c.instance_id.distinct())
+        for rule, count in tx.execute(select(delivery.c.rule, counted).where(where).group_by(delivery.c.rule)):
+            found[rule] = found.get(rule, 0) + count
+    return found
+
+
+def deliver_product(
+    tx: Connection, product_id: int, made: Product, to: str, rule: str, now: datetime
+) -> bool:
+    """Queue a product, unless the same object with the same bytes is or was queued there already."""
+    same = (product.c.sop_uid == made.sop_uid) & (product.c.digest == made.digest)
+    where = (delivery.c.destination == to) & (delivery.c.state != DeliveryState.CANCELLED) & same
+    join = delivery.join(product, product.c.id == delivery.c.product_id)
+    if tx.scalar(select(delivery.c.id).select_from(join).where(where).limit(1)) is not None:
+        return False
+    add(
+        tx, delivery, destination=to, state=DeliveryState.WAITING, product_id=product_id, rule=rule,
+        stage=STAGE[made.kind], due_at=now, created_at=now,
+    )  # fmt: skip
+    return True
+
+
+def hand_over(tx: Connection, old: int, new: int) -> None:
+    """What still waits to be sent of a replaced instance sends the newer one."""
+    waiting = (delivery.c.instance_id == old) & (delivery.c.state == DeliveryState.WAITING)
+    tx.execute(update(delivery).where(waiting).values(instance_id=new))
+
+
+def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now: datetime) -> int:
+    """Send again what reached a destination before the moment given for it: the sender asked (design §6)."""
+    of_results = (
+        select(product.c.id)
+        .join(run, run.c.id == product.c.run_id)
+        .join(instance, instance.c.series_id == run.c.series_id)
+        .where(instance.c.id == instance_id)
+    )
+    what = or_(delivery.c.instance_id == instance_id, delivery.c.product_id.in_(of_results))
+    again = 0
+    for name, before in to.items():
+        where = and_(
+            what, delivery.c.destination == name, delivery.c.finished_at < before,
+            delivery.c.state.in_((DeliveryState.STORED, DeliveryState.COMMITTED)),
+        )  # fmt: skip
+        values = {
+            "state": DeliveryState.WAITING,
+            "reason": "sent again: the object was received again",
+            "due_at": now,
+        }
+        again += tx.execute(update(delivery).where(where).values(failures=0, **values)).rowcount
+    return again
+
+
+def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
+    """Destinations for which something is due."""
+    where = (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
+    return list(tx.scalars(select(delivery.c.destination).where(where).distinct()))
+
+
+def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
+    """The next objects for a destination: images before SEG before reports of the same run, then age.
+
+    A report waits until everything of an earlier stage of its run is stored there.
+    """
+    earlier = delivery.alias()
+    of_earlier, of_this = product.alias(), product.alias()
+    blocked = (
+        select(earlier.c.id)
+        .select_from(earlier.join(of_earlier, of_earlier.c.id == earlier.c.product_id))
+        .where(
+            (of_earlier.c.run_id == of_this.c.run_id)
+            & (earlier.c.destination == delivery.c.destination)
+            & (earlier.c.stage < delivery.c.stage)
+            & earlier.c.state.not_in((DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED))
+        )
+        .exists()
+    )
+    where = (
+        (delivery.c.destination == to)
+        & (delivery.c.state == DeliveryState.WAITING)
+        & (delivery.c.due_at <= now)
+        & ~blocked
+    )
+    statement = (
+        _with_objects()
+        .outerjoin(of_this, of_this.c.id == delivery.c.product_id)
+        .where(where)
+        .order_by(delivery.c.stage, delivery.c.id)
+        .limit(limit)
+    )
+    return rows(tx, statement)
+
+
+def _with_objects() -> Select[Any]:
+    """Deliveries with the object they send: its UIDs, transfer syntax and where its file is."""
+    return (
+        select(
+            delivery,
+            func.coalesce(instance.c.sop_uid, product.c.sop_uid).label("sop_uid"),
+            func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class"),
+            func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
+            instance.c.receiver_run,
+            instance.c.sequence,
+            product.c.path,
+        )
+        .select_from(delivery)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .outerjoin(product, product.c.id == delivery.c.product_id)
+    )
+
+
+def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Waiting → sending; those that are ours now, with their new attempt number."""
+    ours: list[Mapping[str, Any]] = []
+    for row in found:
+        attempt = int(row["attempt"])
+        where = (
+            (delivery.c.id == row["id"])
+            & (delivery.c.state == DeliveryState.WAITING)
+            & (delivery.c.attempt == attempt)
+        )
+        values = {"state": DeliveryState.SENDING, "attempt": attempt + 1}
+        if tx.execute(update(delivery).where(where).values(**values)).rowcount == 1:
+            ours.append({**row, "attempt": attempt + 1})
+    return ours
+
+
+def finish_delivery(tx: Connection, key: int, attempt: int, to: DeliveryState, **values: Any) -> bool:
+    """Sending → stored | waiting | parked; False when it is not this attempt's any more."""
+    return move(tx, delivery, key, to, expected=(DeliveryState.SENDING,), attempt=attempt, **values)
+
+
+def give_back(tx: Connection) -> tuple[list[int], int]:
+    """At start nothing runs and nothing is being sent: all claims return to waiting. (run ids, deliveries)."""
+    runs = [int(i) for i in tx.scalars(select(run.c.id).where(run.c.state == RunState.RUNNING))]
+    for key in runs:
+        move(tx, run, key, RunState.WAITING, expected=(RunState.RUNNING,), reason="the node was restarted")
+    sending = delivery.c.state == DeliveryState.SENDING
+    count = tx.execute(update(delivery).where(sending).values(state=DeliveryState.WAITING)).rowcount
+    return runs, count
+
+
+def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:
+    """Sending → waiting: those of a batch that is over which were not reported."""
+    where = delivery.c.id.in_(list(claimed)) & (delivery.c.state == DeliveryState.SENDING)
+    tx.execute(update(delivery).where(where).values(state=DeliveryState.WAITING))
+
+
+def destinations(tx: Connection) -> dict[str, Mapping[str, Any]]:
+    """What is known of each destination that was ever tried."""
+    return {row["name"]: row for row in rows(tx, select(destination))}
+
+
+def set_destination(tx: Connection, name: str, **values: Any) -> None:
+    """Record that a destination is down or up again."""
+    if tx.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
+        tx.execute(insert(destination).values(name=name, **values))
+
+
+def retry_deliveries(tx: Connection, chosen: Collection[int], now: datetime) -> int:
+    """Parked | held → waiting, at a person's word."""
+    values = {"state": DeliveryState.WAITING, "due_at": now, "failures": 0, "reason": "retried by hand"}
+    may = delivery.c.state.in_((DeliveryState.PARKED, DeliveryState.HELD))
+    ids = sorted(chosen)
+    taken = 0
+    for start in range(0, len(ids), 500):  # a statement takes 32 766 parameters (SQLite), 65 535 (PostgreSQL)
+        where = delivery.c.id.in_(ids[start : start + 500]) & may
+        taken += tx.execute(update(delivery).where(where).values(**values)).rowcount
+    return taken
+
+
+def retry_run(tx: Connection, run_id: int, now: datetime) -> bool:
+    """Quarantined | refused | cancelled → waiting, at a person's word."""
+    expected = (RunState.QUARANTINED, RunState.REFUSED, RunState.CANCELLED)
+    return move(tx, run, run_id, RunState.WAITING, expected=expected, due_at=now, reason="retried by hand")
+
+
+def replaced(tx: Connection, instance_id: int, why: str) -> None:
+    """Kept → replaced, by a newer header."""
+    move(tx, instance, instance_id, InstanceState.REPLACED, expected=(InstanceState.KEPT,), reason=why)
+
+
+def run_row(tx: Connection, run_id: int) -> Mapping[str, Any] | None:
+    """One run."""
+    found = rows(tx, select(run).where(run.c.id == run_id))
+    return found[0] if found else None
+
+
+def numbers_in_study(tx: Connection, series_id: int) -> tuple[int | None, set[int]]:
+    """The series' own Series Number, and those its study already has: received ones and those of results."""
+    study_uid, own = tx.execute(
+        select(series.c.study_uid, series.c.series_number).where(series.c.id == series_id)
+    ).one()
+    in_study = series.c.study_uid == study_uid
+    taken = set(
+        tx.scalars(select(series.c.series_number).where(in_study & series.c.series_number.is_not(None)))
+    )
+    made = (
+        select(identity.c.series_numbers)
+        .join(run, run.c.identity == identity.c.key)
+        .join(series, series.c.id == run.c.series_id)
+        .where(in_study)
+    )
+    for numbers in tx.scalars(made):
+        taken.update(json.loads(numbers).values())
+    return own, taken
+
+
+def failures_of(tx: Connection, delivery_id: int) -> int:
+    """How often an object failed at its destination."""
+    return int(tx.execute(select(delivery.c.failures).where(delivery.c.id == delivery_id)).scalar_one())
+
+
+def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:
+    """The references an event about a delivery carries: its instance, or its run."""
+    statement = (
+        select(delivery.c.instance_id, product.c.run_id, run.c.series_id, instance.c.series_id)
+        .select_from(delivery)
+        .outerjoin(product, product.c.id == delivery.c.product_id)
+        .outerjoin(run, run.c.id == product.c.run_id)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .where(delivery.c.id == delivery_id)
+    )
+    instance_id, run_id, of_run, of_instance = tx.execute(statement).one()
+    return {"instance_id": instance_id, "run_id": run_id, "series_id": of_run or of_instance}

@@ -1,0 +1,63 @@
+"""Talking to peers from the command line: C-ECHO, and C-STORE of files as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from node.dryrun import files_in
+from node.errors import Misconfigured
+from node.read.header import arrival_of_file
+from node.send import scu
+from node.send.protocol import Destination, Item, Kind, Result
+from node.settings import Settings
+from node.shape import nearest
+
+
+def destination(settings: Settings, name: str) -> Destination:
+    """The peer's address. Raises Misconfigured where there is none."""
+    peer = settings.peers.get(name)
+    if peer is None:
+        raise Misconfigured(f"{name} is not among the peers{nearest(name, settings.peers)}")
+    if peer.host is None or peer.port is None or peer.ae_title is None:
+        raise Misconfigured(f"{name} has no address; give the peer `ae_title` and `address` in the site file")
+    return Destination(
+        name=name, host=peer.host, port=peer.port, ae_title=peer.ae_title,
+        calling_ae=peer.call_as or settings.node.ae_titles[0],
+    )  # fmt: skip
+
+
+def echo(settings: Settings, name: str) -> str | None:
+    """None when the peer answers, else why not and what next."""
+    return scu.echo(destination(settings, name))
+
+
+def echo_all(settings: Settings) -> dict[str, str | None]:
+    """C-ECHO every peer that has an address."""
+    return {name: echo(settings, name) for name, peer in settings.peers.items() if peer.receives}
+
+
+def send_files(settings: Settings, name: str, paths: Sequence[Path]) -> tuple[int, list[str]]:
+    """Send files; how many were stored, and a sentence for each that was not."""
+    to = destination(settings, name)
+    files: list[Path] = []
+    items: list[Item] = []
+    problems: list[str] = []
+    for path in files_in(paths):
+        try:
+            arrival, _ = arrival_of_file(path)
+        except (ValueError, OSError) as error:
+            problems.append(f"{path}: {error}")
+            continue
+        items.append(
+            Item(len(files), 1, str(path), arrival.sop_class, arrival.sop_uid, arrival.transfer_syntax)
+        )
+        files.append(path)
+    results: list[Result] = []
+    unreached = scu.send_objects(to, items, results.append)
+    stored = sum(r.kind in (Kind.STORED, Kind.WARNING) for r in results)
+    problems += [
+        f"{files[r.delivery]}: {r.what}" for r in results if r.kind in (Kind.FAILED, Kind.REFUSED_CONTEXT)
+    ]
+    problems += [f"{files[r.delivery]}: {r.what}" for r in results if r.kind is Kind.UNREADABLE_FILE]
+    return stored, problems + ([unreached] if unreached else [])

@@ -1,0 +1,220 @@
+"""The main of a worker process: one run, then it exits.
+
+`python -m node.worker` waits, warm, for the path of a run's folder on its standard input, works on
+`job.json` there and says in `products.json` how it ended. `python -m node.worker --specs` prints which
+operators are installed: plugin code is never loaded in the conductor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node import faults
+from node.derive.write import write
+from node.errors import Broken, Misconfigured, Refused, Retryable
+from node.model import Code, Exit, RunState
+from node.operator import Measurement
+from node.process import registry, steps
+from node.process.job import (
+    ERROR_FILE,
+    EXIT_FILE,
+    JOB_FILE,
+    LOG_FILE,
+    PROGRESS_FILE,
+    exit_to_json,
+    job_from_json,
+    spec_to_json,
+)
+from node.read.volume import load
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_ITK_OUT_OF_MEMORY = "Failed to allocate memory"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the operators, or wait for one run and do it."""
+    asked = _arguments(arguments)
+    if asked.specs:
+        print(json.dumps(specs_as_json(), indent=1))
+        return 0
+    confine(asked.memory, asked.nice, asked.parent)
+    specs_as_json()  # import what operators need while there is nothing to do yet
+    line = sys.stdin.readline().rstrip("\n")
+    return run_in(Path(line), asked.memory) if line else 0
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m node.worker", description="One run of the node.")
+    parser.add_argument("--specs", action="store_true", help="print the installed operators as JSON")
+    parser.add_argument("--memory", type=int, default=0, help="bytes this process may use; 0 is no limit")
+    parser.add_argument("--nice", type=int, default=0, help="added to the scheduling priority")
+    parser.add_argument("--parent", type=int, default=0, help="process to die with; 0 is none")
+    return parser.parse_args(arguments)
+
+
+def specs_as_json() -> dict[str, Any]:
+    """`{"operators": {name: spec}, "mistakes": [sentence]}`."""
+    with contextlib.redirect_stdout(sys.stderr):  # a plugin that prints at import must not spoil the JSON
+        found = registry.discover()
+    return {
+        "operators": {name: spec_to_json(spec) for name, spec in found.specs.items()},
+        "mistakes": list(found.mistakes),
+    }
+
+
+def confine(memory: int, nice: int, parent: int) -> None:
+    """Limit this process: memory, priority, first to die when the machine runs out, dead with its parent."""
+    if parent:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            raise SystemExit(0)
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    os.nice(nice)
+    with contextlib.suppress(OSError):  # not every container shows this file
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def run_in(folder: Path, memory: int = 0) -> int:
+    """Do the job in *folder* and write how it ended; 0 when that is on disk, else EX_TEMPFAIL."""
+    _log_to(folder / LOG_FILE)
+    faults.reach("before-job")
+    ended = _ended(folder, memory)
+    faults.reach("before-products")
+    try:
+        _save(ended, folder)
+    except OSError:
+        traceback.print_exc()
+        return os.EX_TEMPFAIL
+    faults.reach("after-products")
+    return 0
+
+
+def _ended(folder: Path, memory: int) -> Exit:
+    """How the job ended; every failure becomes a state and a sentence."""
+    try:
+        return work(folder)
+    except Exception as error:  # noqa: BLE001 (the last line of defence; it is said and kept)
+        state, reason = _verdict(error, _doing(folder))
+        if isinstance(error, MemoryError) or _ITK_OUT_OF_MEMORY in reason:
+            reason = _out_of_memory(_doing(folder), memory)
+        if state is not RunState.REFUSED:
+            _note(folder)
+        return Exit(state, reason)
+
+
+def _verdict(error: Exception, doing: str) -> tuple[RunState, str]:
+    if isinstance(error, Refused):
+        return RunState.REFUSED, str(error)
+    if isinstance(error, Retryable | OSError):
+        return RunState.WAITING, f"{doing}: {error}"
+    if isinstance(error, Broken | Misconfigured):  # these name the step themselves
+        return RunState.QUARANTINED, str(error)
+    return RunState.QUARANTINED, f"{doing}: {type(error).__name__}: {error}"
+
+
+def work(folder: Path) -> Exit:
+    """Read, run the steps, derive, gate. Raises what the rooms raise."""
+    job = job_from_json(json.loads((folder / JOB_FILE).read_text(encoding="utf-8")))
+
+    def begin(words: str) -> None:
+        (folder / PROGRESS_FILE).write_text(words + "\n", encoding="utf-8")
+
+    begin("reading the images")
+    loaded = load([Path(file) for file in job.files])
+    results = steps.run(job.plan, loaded.volume, registry.load, begin)
+    begin("writing the results")
+    products = write(results, job, loaded.headers, folder)
+    for path in {folder / product.path for product in products}:
+        _sync(path)
+    for parent in {(folder / product.path).parent for product in products}:
+        _sync(parent)
+    return Exit(RunState.DONE, "", tuple(products), measured(results))
+
+
+def measured(results: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Every number the steps made, whether it is sent or not: one plain mapping each."""
+    return tuple(
+        {
+            "output": name,
+            "name": _code(m.name),
+            "value": float(m.value),
+            "unit": _code(m.unit),
+            "derivation": _code(m.derivation),
+            "method": _code(m.method),
+            "region": m.region.label if m.region is not None else "",
+        }
+        for name, result in results.items()
+        if isinstance(result, list)
+        for m in result
+        if isinstance(m, Measurement)
+    )
+
+
+def _code(code: Code | None) -> str:
+    return "" if code is None else f"{code.value}^{code.scheme}^{code.meaning}"
+
+
+def _doing(folder: Path) -> str:
+    try:
+        return (folder / PROGRESS_FILE).read_text(encoding="utf-8").strip()
+    except OSError:
+        return "reading the job"
+
+
+def _out_of_memory(doing: str, memory: int) -> str:
+    allowed = f"the {memory / (1 << 30):.3g} GiB a run may use" if memory else "what this machine has"
+    return f"{doing} ran out of memory: it needed more than {allowed}"
+
+
+def _note(folder: Path) -> None:
+    """Keep the traceback for whoever mends the operator; a failure here must not hide the first one."""
+    try:
+        (folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        traceback.print_exc()
+
+
+def _log_to(path: Path) -> None:
+    """Send what operators and libraries print, and the stack of a crash, to *path*."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    faulthandler.enable()
+
+
+def _save(ended: Exit, folder: Path) -> None:
+    """Write `products.json` whole or not at all, after everything it names."""
+    part = folder / f"{EXIT_FILE}.part"
+    part.write_text(json.dumps(exit_to_json(ended), indent=1), encoding="utf-8")
+    _sync(part)
+    part.rename(folder / EXIT_FILE)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's bytes, or a directory's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # the result is on disk: no thread of an operator may keep this process alive

@@ -1,0 +1,148 @@
+"""Headers, jobs and volumes for the tests of derive: analytic ones and real samples."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from node.model import Code, Job, Output, Plan, Provenance, Step
+from node.operator import Mask, Measurement, Volume
+
+HU = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+LUNG = (Code("123037004", "SCT", "Anatomical Structure"), Code("39607008", "SCT", "Lung"))
+SAMPLES = Path(os.environ.get("PACSNODE_SAMPLES", Path(__file__).parents[2].parent / "shared" / "samples"))
+
+
+def job(*names: str, attributes: Mapping[str, str] | None = None, **provenance: object) -> Job:
+    """Make a job whose outputs are *names*, made by the shipped operators."""
+    steps = (
+        Step("reformat", {"volume": "received"}, {"thickness": 10.0, "combine": "mean"}, "thick"),
+        Step("segment_threshold", {"volume": "received"}, {"above": 0}, "body"),
+        Step("statistics", {"volume": "received", "mask": "body"}, {}, "stats"),
+    )
+    outputs = tuple(Output(name, i, attributes or {}) for i, name in enumerate(names, 1))
+    known = {
+        "identity": "ab" * 32,
+        "first_run_at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+        "software": "PACSNode 0.1.0",
+        "device": "PACSNODE",
+        "series_numbers": {name: 300 + i for i, name in enumerate(names, 1)},
+        "operators": {"reformat": "0.1.0", "segment_threshold": "0.1.0", "statistics": "0.1.0"},
+    }
+    return Job(
+        1, Plan("rule", "m" * 64, steps, outputs), Provenance(**{**known, **provenance}), (), "Europe/Berlin"
+    )
+
+
+def affine(spacing: Sequence[float], tilt: float = 0.0) -> np.ndarray:
+    """Index-to-patient matrix of a stack with *spacing* (slice, row, column), turned by *tilt* about two axes."""
+    c, s = np.cos(tilt), np.sin(tilt)
+    turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    axes = turn @ np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
+    made = np.eye(4)
+    made[:3, :3] = axes * np.asarray(spacing)
+    made[:3, 3] = [-20.0, -30.0, 100.0]
+    return made
+
+
+def ct_headers(slices: int, rows: int, columns: int, place: np.ndarray, **changed: object) -> list[Dataset]:
+    """Conformant CT headers on a grid; *changed* attributes are set in each, None removes one."""
+    return [_ct_header(k, rows, columns, place, changed) for k in range(slices)]
+
+
+def _ct_header(k: int, rows: int, columns: int, place: np.ndarray, changed: Mapping[str, object]) -> Dataset:
+    spacing = np.linalg.norm(place[:3, :3], axis=0)
+    header = Dataset()
+    for keyword, value in {
+        "SpecificCharacterSet": "ISO_IR 100", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "SOPClassUID": CTImageStorage, "SOPInstanceUID": f"1.2.3.4.{k + 1}", "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4", "FrameOfReferenceUID": "1.2.3.5", "PositionReferenceIndicator": "",
+        "StudyDate": "20251230", "StudyTime": "101112", "SeriesDate": "20251230", "SeriesTime": "101200",
+        "AcquisitionDate": "20251230", "AcquisitionTime": f"1013{k % 60:02d}", "ContentDate": "20251230",
+        "ContentTime": "101400", "AccessionNumber": "ACC1", "Modality": "CT", "Manufacturer": "Phantom Works",
+        "ReferringPhysicianName": "", "SeriesDescription": "Thorax 1.0 B60", "PatientName": "Müller^Jürgen",
+        "PatientID": "P-1", "PatientBirthDate": "19500102", "PatientSex": "M", "StudyID": "S1",
+        "SeriesNumber": 3, "AcquisitionNumber": 1, "InstanceNumber": k + 1, "KVP": "120", "BodyPartExamined": "CHEST",
+        "PatientPosition": "HFS", "SliceThickness": f"{spacing[0]:.4g}", "Exposure": "100",
+        "XRayTubeCurrent": str(200 + k), "WindowCenter": "40", "WindowWidth": "400", "RescaleIntercept": "-1024",
+        "RescaleSlope": "1", "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "Rows": rows,
+        "Columns": columns, "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
+        "PixelSpacing": [f"{v:.6g}" for v in spacing[1:]],
+        "ImagePositionPatient": [f"{v:.8g}" for v in place[:3, 3] + k * place[:3, 0]],
+        "ImageOrientationPatient": [f"{v:.10g}" for v in (*(place[:3, 2] / spacing[2]), *(place[:3, 1] / spacing[1]))],
+        **changed,
+    }.items():  # fmt: skip
+        if value is not None:
+            setattr(header, keyword, value)
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return header
+
+
+def volume(shape: tuple[int, int, int], place: np.ndarray, unit: Code = HU) -> Volume:
+    """Make a ramp of whole numbers from -1000 up."""
+    return Volume((np.arange(np.prod(shape)).reshape(shape) % 3000 - 1000).astype(np.float32), place, unit)
+
+
+def mask(shape: tuple[int, int, int], place: np.ndarray, label: str = "Lung") -> Mask:
+    """Make a box that touches no border, on a grid; asymmetric, so that no flip or swap goes unseen."""
+    array = np.zeros(shape, bool)
+    array[1:3, 2:5, 1:3] = True
+    array[2, 5, 1] = True
+    return Mask(array, place, label, *LUNG, description="Threshold")
+
+
+def numbers(region: Mask | None) -> list[Measurement]:
+    """Make a volume and a mean of *region*."""
+    return [
+        Measurement(Code("118565006", "SCT", "Volume"), 12.5, Code("mm3", "UCUM", "mm3"), region=region),
+        Measurement(
+            Code("112031", "DCM", "Attenuation Coefficient"), -45.25, HU,
+            derivation=Code("373098007", "SCT", "Mean"), region=region,
+        ),
+    ]  # fmt: skip
+
+
+def sample(folder: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray, list[Dataset]]:
+    """Values, affine and headers of a regular stack among the samples; skips where there are none."""
+    if not (SAMPLES / folder).is_dir():
+        pytest.skip(f"no samples at {SAMPLES / folder}")
+    found = [dcmread(path) for path in sorted((SAMPLES / folder).iterdir()) if path.suffix == ".dcm"]
+    found = [d for d in found if "ImagePositionPatient" in d]
+    axes = np.array(found[0].ImageOrientationPatient, float)
+    normal = np.cross(axes[:3], axes[3:])
+    places = {round(float(np.array(d.ImagePositionPatient, float) @ normal), 2): d for d in found}
+    chosen = [places[offset] for offset in sorted(places)][:count]
+    array = np.stack([d.pixel_array * float(d.get("RescaleSlope", 1)) + float(d.get("RescaleIntercept", 0))
+                      for d in chosen])  # fmt: skip
+    first, last = (np.array(d.ImagePositionPatient, float) for d in (chosen[0], chosen[-1]))
+    place = np.eye(4)
+    place[:3, 0] = (last - first) / (len(chosen) - 1)
+    place[:3, 1] = axes[3:] * float(chosen[0].PixelSpacing[0])
+    place[:3, 2] = axes[:3] * float(chosen[0].PixelSpacing[1])
+    place[:3, 3] = first
+    return array, place, [dcmread(d.filename, stop_before_pixels=True) for d in chosen]
+
+
+def tool(name: str) -> str:
+    """Find the path of a peer's program; skips where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def complaints(path: Path | str) -> set[str]:
+    """Collect what dciodvfy calls an error in a file."""
+    done = subprocess.run([tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False)
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}

@@ -1,0 +1,103 @@
+"""Claims about limits and about reading PDUs of a peer nobody trusts."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from node.receive.limits import Census, Watermark
+from node.receive.upper_layer import Fragments, data_set_type
+
+
+def command(dataset: bool) -> bytes:
+    """Return a command set with a Command Field and a Command Data Set Type."""
+    kind = 0x0001 if dataset else 0x0101
+    return struct.pack("<HHIH", 0, 0x0100, 2, 1) + struct.pack("<HHIH", 0, 0x0800, 2, kind)
+
+
+def pdv(context: int, control: int, payload: bytes) -> bytes:
+    """Return one fragment (PS3.8 Annex E)."""
+    return struct.pack(">IBB", len(payload) + 2, context, control) + payload
+
+
+COMMAND, LAST = 1, 2
+
+
+def test_two_receivers_see_each_others_associations_and_a_dead_one_is_forgotten() -> None:
+    """The census counts over processes; the supervisor's reset frees the places of one that died."""
+    fd = Census.create(2)
+    one, two = Census.join(fd, 0), Census.join(fd, 1)
+    one.add(1)
+    one.add(1)
+    two.add(1)
+    assert (one.total(), two.total()) == (3, 3)
+    Census.reset(fd, 0)
+    assert two.total() == 1
+    two.add(-1)
+    two.add(-1)
+    assert one.total() == 0
+    os.close(fd)
+
+
+def test_the_watermark_asks_at_most_once_a_second(tmp_path: Path) -> None:
+    """A full disk is noticed within a second, and asking costs nothing in between."""
+    now = [0.0]
+    never, always = (Watermark(tmp_path, share, lambda: now[0]) for share in (1.01, 0.0))
+    assert (never.is_full(), always.is_full()) == (False, True)
+    gone = Watermark(tmp_path / "gone", 0.5, lambda: now[0])
+    with pytest.raises(FileNotFoundError):
+        gone.is_full()
+    (tmp_path / "gone").mkdir()
+    gone.is_full()
+    (tmp_path / "gone").rmdir()
+    now[0] = 0.9
+    gone.is_full()
+    now[0] = 1.0
+    with pytest.raises(FileNotFoundError):
+        gone.is_full()
+
+
+def test_well_formed_messages_pass_however_they_are_cut() -> None:
+    """Split commands, one-byte dataset fragments and several fragments in one PDU are all legal."""
+    fragments = Fragments()
+    whole = command(dataset=True)
+    assert fragments.fault(pdv(1, COMMAND, whole[:5])) == ""
+    assert fragments.fault(pdv(1, COMMAND, whole[5:7])) == ""
+    assert fragments.fault(pdv(1, COMMAND | LAST, whole[7:]) + pdv(1, 0, b"x")) == ""
+    assert fragments.fault(pdv(1, 0, b"y") * 50) == ""
+    assert fragments.fault(pdv(1, LAST, b"z") + pdv(3, COMMAND | LAST, command(dataset=False))) == ""
+    assert fragments.fault(pdv(5, COMMAND | LAST, command(dataset=False))) == ""
+
+
+@pytest.mark.parametrize(
+    ("bodies", "fault"),
+    [
+        ([b""], "without a fragment"),
+        ([b"\0\0\0\1"], "without its header"),
+        ([struct.pack(">IBB", 1, 1, 3)], "a fragment of 1 bytes"),
+        ([struct.pack(">IBB", 0xFFFFFFFC, 1, 3) + b"abc"], "a fragment of 4294967292 bytes"),
+        ([pdv(1, LAST, b"data")], "without its command"),
+        ([pdv(1, COMMAND | LAST, command(True)), pdv(3, LAST, b"data")], "two presentation contexts"),
+        ([pdv(1, COMMAND | LAST, command(True)), pdv(1, 0, b"d"), pdv(1, COMMAND, b"c")], "inside a dataset"),
+        ([pdv(1, COMMAND | LAST, command(False)), pdv(1, LAST, b"data")], "without its command"),
+        ([pdv(1, COMMAND | LAST, b"\0" * 7)], "without Command Data Set Type"),
+        ([pdv(1, COMMAND, b"\0" * 60000)] * 2, "longer than 64 KiB"),
+    ],
+)
+def test_broken_fragments_are_named(bodies: list[bytes], fault: str) -> None:
+    """Each violation of PS3.8 Annex E is found before any of it is buffered further."""
+    fragments = Fragments()
+    faults = [fragments.fault(body) for body in bodies]
+    assert all(found == "" for found in faults[:-1])
+    assert fault in faults[-1]
+
+
+def test_a_command_that_lies_about_its_lengths_has_no_data_set_type() -> None:
+    """A length past the end, or an empty value, ends the search instead of reading beyond."""
+    assert data_set_type(struct.pack("<HHI", 0, 0x0002, 0xFFFFFFFF) + command(True)) is None
+    assert data_set_type(struct.pack("<HHI", 0, 0x0800, 0)) is None
+    assert data_set_type(struct.pack("<HHI", 0, 0x0800, 2)) is None
+    assert data_set_type(command(True)) == 1

@@ -1,0 +1,611 @@
+"""Claims about the wire: DCMTK and pynetdicom as senders, raw PDUs for what polite ones never do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from ipaddress import ip_network
+from pathlib import Path
+
+import pydicom
+import pytest
+from peers import need, wait_for
+from pydicom.data import get_testdata_file
+from pydicom.uid import UID
+from pynetdicom import AE, _config, build_context
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import CTImageStorage, Verification
+
+from node.model import AssociationEnd
+from node.receive.admission import Policy, Sender
+from node.receive.association import Desk
+from node.receive.limits import Census, Pace, Watermark
+from node.receive.listener import Listener, application_entity, configure
+from node.store.files import (
+    IMPLEMENTATION_UID,
+    IMPLEMENTATION_VERSION,
+    Disk,
+    ObjectFolder,
+    read_arrival,
+    read_end,
+    records_after,
+)
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+SENDERS = (Sender("CT01", ("CT01",)), Sender("FAR", ("FAR",), (ip_network("192.0.2.0/24"),)))
+
+
+@dataclass
+class Node:
+    """A receiver in this process."""
+
+    data: Path
+    keeper: ObjectFolder
+    listener: Listener
+    port: int
+
+    def objects(self) -> list[Path]:
+        """Return the objects kept so far."""
+        return [r.path for r in records_after(self.data, self.keeper.run, 0) if r.is_object]
+
+    def ends(self) -> list[AssociationEnd]:
+        """Return the association ends recorded so far."""
+        return [read_end(r.path) for r in records_after(self.data, self.keeper.run, 0) if not r.is_object]
+
+    def end(self) -> AssociationEnd:
+        """Wait for the one end there shall be."""
+        wait_for(lambda: bool(self.ends()), "the end of the association", 10)
+        (found,) = self.ends()
+        return found
+
+    def idle(self) -> bool:
+        """Whether no connection is followed any more and nothing is half-written."""
+        return not self.listener.desk.sessions() and not list(self.data.rglob("*.part"))
+
+
+@dataclass
+class Making:
+    """Makes nodes and takes them down again."""
+
+    folder: Path
+    nodes: list[Node] = field(default_factory=list)
+
+    def __call__(
+        self, disk: Disk | None = None, associations: int = 8, pace: Pace | None = None, refuse: float = 1.01
+    ) -> Node:
+        """Start a receiver on a free port."""
+        data = self.folder / f"node{len(self.nodes)}"
+        listening = socket.create_server(("127.0.0.1", 0))
+        keeper = ObjectFolder(data, disk or Disk("process"), lambda: None)
+        policy = Policy(("PACSNODE",), SENDERS, unknown_may_send=False, associations=associations)
+        fd = Census.create(1)
+        watermark = Watermark(data, refuse, time.monotonic)
+        desk = Desk(keeper.run, keeper, policy, Census.join(fd, 0), watermark, lambda: datetime.now(UTC))
+        os.close(fd)
+        pace = pace or Pace()
+        ae = application_entity("PACSNODE", (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION), pace)
+        listener = Listener(ae, listening, desk, pace)
+        listener.start()
+        self.nodes.append(Node(data, keeper, listener, listening.getsockname()[1]))
+        return self.nodes[-1]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    """Give a maker of receivers; pynetdicom's switches are put back after the test."""
+    before = (_config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"])
+    configure()
+    making = Making(tmp_path)
+    yield making
+    for made in making.nodes:
+        if not made.listener.desk.stopping.is_set():
+            made.listener.drain(0.1)
+    _config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"] = before
+
+
+def dataset_of(path: Path) -> bytes:
+    """Return the dataset bytes of a Part 10 file, by pydicom's account of its file meta."""
+    meta = pydicom.dcmread(path, stop_before_pixels=True).file_meta
+    return path.read_bytes()[144 + meta.FileMetaInformationGroupLength :]
+
+
+def kept_dataset(path: Path) -> bytes:
+    """Return the dataset bytes of a kept object."""
+    return path.read_bytes()[read_arrival(path)[1] :]
+
+
+def associate(
+    node: Node, abstract: str, transfer: str, calling: str = "CT01", called: str = "PACSNODE"
+) -> Association:
+    """Associate with pynetdicom."""
+    ae = AE(ae_title=calling)
+    return ae.associate("127.0.0.1", node.port, contexts=[build_context(abstract, transfer)], ae_title=called)
+
+
+def send_bytes(
+    assoc: Association, uid: str | None, dataset: bytes, abstract: str = CTImageStorage, message: int = 1
+) -> int | None:
+    """Send one C-STORE with these very bytes; return the status of the answer, None without one."""
+    request = C_STORE()
+    request.MessageID = message
+    request._affected_sop_class_uid = UID(abstract)
+    request._affected_sop_instance_uid = None if uid is None else UID(uid)
+    request.Priority = 2
+    request.DataSet = BytesIO(dataset)
+    assoc._reactor_checkpoint.clear()
+    assoc.dimse.send_msg(request, next(iter(assoc._accepted_cx)))
+    _, answer = assoc.dimse.get_msg(block=True)
+    assoc._reactor_checkpoint.set()
+    return None if answer is None else int(answer.Status)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------
+
+FILES = {
+    "CT_small.dcm": "-xe",
+    "MR_small_implicit.dcm": "-xi",
+    "MR_small_bigendian.dcm": "-xb",
+    "JPEG2000.dcm": "-xw",
+    "MR_small_RLE.dcm": "-xr",
+    "SC_rgb_jpeg_dcmtk.dcm": "-xy",
+    "image_dfl.dcm": "-xd",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_dcmtk_sends_is_kept_byte_for_byte(node: Callable[..., Node], name: str) -> None:
+    """Compressed, deflated and big endian datasets are kept as sent, in the transfer syntax they came in."""
+    source = Path(str(get_testdata_file(name)))
+    receiver = node()
+    log: list[bytes] = []
+    tap, wire = tapped(receiver.port, log)
+    with tap:
+        titles = ["-aet", "CT01", "-aec", "PACSNODE"]
+        done = subprocess.run(
+            [need("storescu"), FILES[name], *titles, "127.0.0.1", str(wire), str(source)],
+            capture_output=True, text=True, check=False, env={**os.environ, "TCP_NODELAY": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        wait_for(receiver.idle, "the end")
+    (path,) = receiver.objects()
+    facts, _ = read_arrival(path)
+    original = pydicom.dcmread(source)
+    assert facts.sop_uid == original.SOPInstanceUID
+    assert facts.transfer_syntax == original.file_meta.TransferSyntaxUID
+    assert (facts.peer, facts.calling, facts.called) == ("CT01", "CT01", "PACSNODE")
+    assert facts.address.startswith("127.0.0.1:")
+    assert kept_dataset(path) == sent_dataset(b"".join(log))
+    end = receiver.end()
+    assert (end.objects, end.aborted, end.association) == (1, False, facts.association)
+
+
+def tapped(port: int, log: list[bytes]) -> tuple[socket.socket, int]:
+    """Listen on a port that passes one connection on to *port* and notes what the client sent."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def carry(source: socket.socket, target: socket.socket, note: list[bytes] | None) -> None:
+        while data := source.recv(65536):
+            if note is not None:
+                note.append(data)
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        client, _ = listening.accept()
+        server = socket.create_connection(("127.0.0.1", port))
+        back = threading.Thread(target=carry, args=(server, client, None), daemon=True)
+        back.start()
+        carry(client, server, log)
+        back.join(5)
+        client.close()
+        server.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, listening.getsockname()[1]
+
+
+def sent_dataset(stream: bytes) -> bytes:
+    """Return the dataset in a recorded stream of PDUs (PS3.8 9.3)."""
+    found, offset = b"", 0
+    while offset < len(stream):
+        kind, _, length = struct.unpack_from(">BBI", stream, offset)
+        body, offset = stream[offset + 6 : offset + 6 + length], offset + 6 + length
+        while kind == 4 and body:
+            size, _, control = struct.unpack_from(">IBB", body)
+            found += body[6 : 4 + size] if not control & 1 else b""
+            body = body[4 + size :]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("abstract", "transfer"),
+    [
+        ("1.2.826.0.1.3680043.9.9999.1", EXPLICIT),  # a private SOP class
+        ("1.2.840.10008.5.1.4.1.1.999", EXPLICIT),  # a standard one from the future
+        (CTImageStorage, "1.3.6.1.4.1.9590.1.1"),  # a private transfer syntax
+        (CTImageStorage, "1.2.840.10008.1.2.4.205"),  # HTJ2K
+    ],
+)
+def test_private_and_unknown_classes_and_syntaxes_are_kept_as_sent(
+    node: Callable[..., Node], abstract: str, transfer: str
+) -> None:
+    """Whatever calls itself storage is taken, and its bytes are never looked at."""
+    receiver = node()
+    assoc = associate(receiver, abstract, transfer)
+    garbage = bytes(range(256)) * 1200  # several PDUs, nothing DICOM about it
+    assert send_bytes(assoc, "1.2.3", garbage, abstract) == 0x0000
+    assoc.release()
+    (path,) = receiver.objects()
+    facts, _ = read_arrival(path)
+    assert (facts.sop_class, facts.transfer_syntax) == (abstract, transfer)
+    assert kept_dataset(path) == garbage
+
+
+@pytest.mark.parametrize("uid", ["../../../etc/passwd", "..", "1." + "2" * 90, "not a uid", "/", None])
+def test_an_illegal_instance_uid_is_kept_and_never_becomes_a_name(
+    node: Callable[..., Node], uid: str | None
+) -> None:
+    """Paths, 90 characters, letters and nothing at all are kept with success, inside the bucket."""
+    receiver = node()
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, uid, b"\x08\x00\x60\x00CS\x02\x00CT") == 0x0000
+    assoc.release()
+    (path,) = receiver.objects()
+    assert path == receiver.data / "objects" / "00000001" / "0000" / "00000001.dcm"
+    assert read_arrival(path)[0].sop_uid == (uid or "")
+
+
+def test_an_echo_is_answered_and_leaves_no_record(node: Callable[..., Node]) -> None:
+    """C-ECHO works with DCMTK, and a monitor that asks every few seconds does not fill the disk."""
+    receiver = node()
+    command = [need("echoscu"), "-aet", "CT01", "-aec", "PACSNODE", "127.0.0.1", str(receiver.port)]
+    assert subprocess.run(command, check=False).returncode == 0
+    wait_for(receiver.idle, "the end")
+    assert list(records_after(receiver.data, 1, 0)) == []
+
+
+# --- who gets in ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "numbers"),
+    [
+        ("CT01", "OTHER", (1, 1, 7)),
+        ("STRANGER", "PACSNODE", (1, 1, 3)),
+        ("FAR", "PACSNODE", (1, 1, 3)),
+    ],
+)
+def test_the_wrong_title_or_address_is_rejected_on_the_wire(
+    node: Callable[..., Node], calling: str, called: str, numbers: tuple[int, int, int]
+) -> None:
+    """The A-ASSOCIATE-RJ reaches the sender with result, source and reason of PS3.8 9.3.4."""
+    receiver = node()
+    assoc = associate(receiver, Verification, EXPLICIT, calling, called)
+    answer = assoc.acceptor.primitive
+    assert assoc.is_rejected
+    assert (answer.result, answer.result_source, answer.diagnostic) == numbers
+    wait_for(receiver.idle, "the end")
+    assert receiver.listener.desk.census.total() == 0
+
+
+def test_the_limit_counts_associations_and_not_idle_connections(node: Callable[..., Node]) -> None:
+    """With two allowed, three silent connections take no place, a third association is told to come again."""
+    receiver = node(associations=2)
+    silent = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(3)]
+    first, second = (associate(receiver, Verification, EXPLICIT) for _ in range(2))
+    assert first.is_established
+    assert second.is_established
+    third = associate(receiver, Verification, EXPLICIT)
+    assert third.is_rejected
+    assert (third.acceptor.primitive.result, third.acceptor.primitive.diagnostic) == (2, 2)
+    first.release()
+    wait_for(lambda: receiver.listener.desk.census.total() == 1, "the place to be free")
+    fourth = associate(receiver, Verification, EXPLICIT)
+    assert fourth.is_established
+    for assoc in (second, fourth):
+        assoc.release()
+    for connection in silent:
+        connection.close()
+
+
+# --- when the disk fails ----------------------------------------------------------------------------------
+
+
+class FullDisk(Disk):
+    """Has no room while told so."""
+
+    full = True
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        """Write, or not."""
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(fd, data)
+
+
+def test_a_full_disk_is_answered_a700_and_recovers_by_itself(node: Callable[..., Node]) -> None:
+    """ENOSPC refuses the object, leaves nothing, keeps the association, and the next object is kept."""
+    disk = FullDisk("process")
+    receiver = node(disk)
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", b"data") == 0xA700
+    assert not [p for p in receiver.data.rglob("*") if p.suffix]
+    disk.full = False
+    assert send_bytes(assoc, "1.2.3", b"data") == 0x0000
+    assoc.release()
+    wait_for(receiver.idle, "the end")
+    assert (receiver.end().objects, len(receiver.objects())) == (1, 1)
+
+
+def test_the_end_of_an_association_that_the_disk_refused_is_recorded_later(
+    node: Callable[..., Node],
+) -> None:
+    """An owed end is written as soon as the disk takes it."""
+    disk = FullDisk("process")
+    receiver = node(disk)
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", b"data") == 0xA700
+    assoc.release()
+    wait_for(receiver.idle, "the end")
+    assert receiver.ends() == []
+    disk.full = False
+    receiver.listener.desk.settle()
+    receiver.listener.desk.settle()
+    assert receiver.end().objects == 0
+
+
+def test_above_the_watermark_objects_are_refused(node: Callable[..., Node]) -> None:
+    """`disk.refuse` answers 0xA700 before a byte is written."""
+    receiver = node(refuse=0.0)
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", b"data") == 0xA700
+    assoc.release()
+    assert receiver.objects() == []
+
+
+def test_an_error_nobody_expected_is_answered_and_the_association_goes_on(node: Callable[..., Node]) -> None:
+    """A fault of ours in one object is 0xC211 for that object, and leaves no part."""
+
+    class BrokenDisk(Disk):
+        broken = True
+
+        def sync(self, fd: int) -> None:
+            """Break once."""
+            if self.broken:
+                self.broken = False
+                raise ZeroDivisionError
+            super().sync(fd)
+
+    receiver = node(BrokenDisk("process"))
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", b"data") == 0xC211
+    assert not list(receiver.data.rglob("*.part"))
+    assert send_bytes(assoc, "1.2.4", b"data") == 0x0000
+    assoc.release()
+
+
+def test_a_store_without_a_dataset_is_answered(node: Callable[..., Node]) -> None:
+    """A C-STORE-RQ that announces no dataset gets 0xC000, and nothing is kept."""
+    receiver = node()
+    connection = raw(receiver)
+    body = store_pdu(b"")[6:]
+    size = struct.unpack_from(">I", body)[0] + 4
+    command = body[:size].replace(
+        struct.pack("<HHIH", 0, 0x800, 2, 1), struct.pack("<HHIH", 0, 0x800, 2, 0x101)
+    )
+    connection.sendall(struct.pack(">BBI", 4, 0, size) + command)
+    kind, answer = read_pdu(connection)
+    assert kind == 4
+    assert struct.pack("<HHIH", 0, 0x900, 2, 0xC000) in answer
+    connection.close()
+    assert receiver.objects() == []
+
+
+# --- how it can end ---------------------------------------------------------------------------------------
+
+
+def test_an_abort_is_recorded_once_with_what_was_stored_before_it(node: Callable[..., Node]) -> None:
+    """A-ABORT after one object: one `.end`, aborted, one object; nothing half-written."""
+    receiver = node()
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", b"data") == 0x0000
+    assoc.abort()
+    end = receiver.end()
+    assert (end.objects, end.aborted, end.peer) == (1, True, "CT01")
+    wait_for(receiver.idle, "the end")
+    assert len(receiver.ends()) == 1
+
+
+def request_pdu(calling: str = "CT01", length: int | None = None) -> bytes:
+    """Return an A-ASSOCIATE-RQ for CT in Explicit VR Little Endian, on context 1 (PS3.8 9.3.2)."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    context = item(0x20, b"\1\0\0\0" + item(0x30, CTImageStorage.encode()) + item(0x40, EXPLICIT.encode()))
+    user = item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
+    body = struct.pack(">HH", 1, 0) + b"PACSNODE".ljust(16) + calling.encode().ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
+    return struct.pack(">BBI", 1, 0, len(body) if length is None else length) + body
+
+
+def store_pdu(dataset_part: bytes) -> bytes:
+    """Return a P-DATA-TF with a C-STORE-RQ and the first part of its dataset."""
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", 0, number, len(value)) + value
+
+    uid = CTImageStorage.encode() + b"\0"
+    command = element(0x0002, uid) + element(0x0100, b"\1\0") + element(0x0110, b"\7\0")
+    command += element(0x0700, b"\2\0") + element(0x0800, b"\1\0") + element(0x1000, b"1.2.3\0")
+    command = element(0x0000, struct.pack("<I", len(command))) + command
+    body = struct.pack(">IBB", len(command) + 2, 1, 3) + command
+    body += struct.pack(">IBB", len(dataset_part) + 2, 1, 0) + dataset_part
+    return struct.pack(">BBI", 4, 0, len(body)) + body
+
+
+def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
+    """Read one PDU; type 0 when the connection ended instead."""
+    connection.settimeout(10)
+    data = b""
+    try:
+        while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+            more = connection.recv(65536)
+            if not more:
+                return 0, b""
+            data += more
+    except ConnectionResetError:
+        return 0, b""
+    return data[0], data[6:]
+
+
+def raw(node: Node) -> socket.socket:
+    """Associate by hand."""
+    connection = socket.create_connection(("127.0.0.1", node.port))
+    connection.sendall(request_pdu())
+    assert read_pdu(connection)[0] == 2
+    return connection
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "reset"])
+def test_an_object_that_never_ended_leaves_nothing(node: Callable[..., Node], how: str) -> None:
+    """A-ABORT, FIN and RST in the middle of a dataset: no object, no part, no thread, no place taken."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(store_pdu(b"half"))
+    if how == "abort":
+        connection.sendall(struct.pack(">BBIBBBB", 7, 0, 4, 0, 0, 0, 0))
+    if how == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    wait_for(receiver.idle, "the end", 10)
+    assert receiver.objects() == []
+    assert receiver.listener.desk.census.total() == 0
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        struct.pack(">BBI", 4, 0, 0xFFFFFFFF),
+        struct.pack(">BBI", 4, 0, 131073) + bytes(20),
+        struct.pack(">BBI", 5, 0, 5000),
+        struct.pack(">BBI", 9, 0, 4) + bytes(4),
+        struct.pack(">BBI", 4, 0, 6) + struct.pack(">IBB", 0xFFFFFFFC, 1, 3),
+        struct.pack(">BBI", 4, 0, 8) + struct.pack(">IBB", 4, 1, 2) + b"xx",
+        struct.pack(">BBIIBB", 4, 0, 16, 12, 1, 3) + struct.pack("<HHIH", 0, 0x100, 2, 1),
+        struct.pack(">BBIIBB", 4, 0, 16, 12, 1, 3) + struct.pack("<HHIH", 0, 0x800, 2, 0x101),
+    ],
+)  # fmt: skip
+def test_a_broken_pdu_is_answered_with_an_abort_at_once(node: Callable[..., Node], pdu: bytes) -> None:
+    """Impossible lengths, unknown types, stray datasets and commands without fields: A-ABORT, and over."""
+    receiver = node()
+    connection = raw(receiver)
+    before = time.monotonic()
+    connection.sendall(pdu)
+    assert read_pdu(connection)[0] in (7, 0)
+    assert time.monotonic() - before < 2
+    connection.close()
+    wait_for(receiver.idle, "the end", 10)
+    assert associate(receiver, Verification, EXPLICIT).is_established
+
+
+def test_an_announced_length_is_not_buffered(node: Callable[..., Node]) -> None:
+    """4 GiB of A-ASSOCIATE-RQ from a stranger cost no memory and end at once."""
+    receiver = node()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    connection = socket.create_connection(("127.0.0.1", receiver.port))
+    with pytest.raises(OSError):
+        connection.sendall(request_pdu(length=0xFFFFFFFF))
+        for _ in range(640):
+            connection.sendall(bytes(100_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
+    connection.close()
+    wait_for(receiver.idle, "the end", 10)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\1\0\0", b"\1\0\0\0\0\xff\0"])
+def test_a_silent_peer_is_closed_by_a_deadline(node: Callable[..., Node], sent: bytes) -> None:
+    """Nothing, half a header and half a PDU all end when their time is over."""
+    receiver = node(pace=Pace(negotiate=0.5, pdu=0.5))
+    connection = socket.create_connection(("127.0.0.1", receiver.port))
+    connection.sendall(sent)
+    connection.settimeout(10)
+    while connection.recv(100):  # an A-ABORT may come first
+        pass
+    wait_for(receiver.idle, "the end", 5)
+
+
+def test_a_dripping_peer_is_closed_by_a_deadline(node: Callable[..., Node]) -> None:
+    """One byte at a time within a PDU does not renew its time; others are served meanwhile."""
+    receiver = node(pace=Pace(pdu=1.0))
+    connection = raw(receiver)
+    pdu = store_pdu(b"slow")
+    with pytest.raises(OSError):
+        for i in range(60):
+            connection.sendall(pdu[i : i + 1])
+            time.sleep(0.05)
+            if i == 5:
+                assert associate(receiver, Verification, EXPLICIT).is_established
+    wait_for(lambda: len(receiver.listener.desk.sessions()) == 1, "the end", 5)
+
+
+def test_pipelined_objects_are_all_stored_and_held_back_by_tcp(node: Callable[..., Node]) -> None:
+    """A sender that does not wait for answers gets one for each object, and fills no queue here."""
+    receiver = node()
+    connection = raw(receiver)
+    one = store_pdu(b"first") + struct.pack(">BBI", 4, 0, 8) + struct.pack(">IBB", 4, 1, 2) + b"!!"
+    most = 0
+    for _ in range(100):
+        connection.sendall(one)
+        (session,) = receiver.listener.desk.sessions()
+        most = max(most, session._assoc.dimse.msg_queue.qsize())
+    wait_for(lambda: len(receiver.objects()) == 100, "all objects", 20)
+    assert most <= 3
+    assert {kept_dataset(path) for path in receiver.objects()} == {b"first!!"}
+    connection.sendall(struct.pack(">BBII", 5, 0, 4, 0))
+    assert receiver.end() == AssociationEnd(receiver.end().association, "CT01", 100, False, receiver.end().at)
+
+
+# --- stopping ---------------------------------------------------------------------------------------------
+
+
+def test_a_stopping_receiver_finishes_the_object_in_hand_and_aborts_the_rest(
+    node: Callable[..., Node],
+) -> None:
+    """The C-STORE in hand is answered with success and kept, an idle association aborted; then it is over."""
+
+    class SlowDisk(Disk):
+        started = threading.Event()
+
+        def rename(self, source: Path, target: Path) -> None:
+            """Take a while."""
+            self.started.set()
+            time.sleep(0.5)
+            super().rename(source, target)
+
+    disk = SlowDisk("process")
+    receiver = node(disk)
+    idle, busy = (associate(receiver, CTImageStorage, EXPLICIT) for _ in range(2))
+    statuses: list[int | None] = []
+    sender = threading.Thread(target=lambda: statuses.append(send_bytes(busy, "1.2.3", b"data" * 100)))
+    sender.start()
+    disk.started.wait(5)
+    receiver.listener.drain(10)
+    sender.join(5)
+    assert statuses == [0x0000]
+    wait_for(lambda: idle.is_aborted and busy.is_aborted, "the aborts", 5)
+    assert len(receiver.objects()) == 1
+    assert (receiver.end().objects, receiver.end().aborted) == (1, True)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", receiver.port), timeout=1)

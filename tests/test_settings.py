@@ -1,0 +1,293 @@
+"""The site file: what it means, and that every mistake is named with its place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import settings
+from node.errors import Misconfigured
+from node.settings import Disk, Limits, SealPolicy, Settings
+
+NODE = """\
+node:
+  ae_titles: [PACSNODE, PACSNODE_STAT]
+  listen: 0.0.0.0:11112
+  timezone: Europe/Berlin
+  data: /srv/pacsnode
+  rules: ./rules
+"""
+
+
+def read(text: str = "", **environ: str) -> Settings:
+    """Parse a site file made of a valid `node` part and *text*."""
+    return settings.parse(NODE + text, "/etc/site/node.yaml", environ)
+
+
+def mistakes(text: str = "", node: str = NODE, **environ: str) -> list[str]:
+    """Return the sentences that *text* is refused with, its own lines counted from 1."""
+    with pytest.raises(Misconfigured) as caught:
+        settings.parse(node + text, "f", environ)
+    return list(caught.value.mistakes)
+
+
+def test_a_small_file_is_enough() -> None:
+    """The `node` part alone gives every setting, with the defaults that the shipped file documents."""
+    found = read()
+    assert found.node.ae_titles == ("PACSNODE", "PACSNODE_STAT")
+    assert found.node.listen == ("0.0.0.0", 11112)
+    assert found.node.data == Path("/srv/pacsnode")
+    assert found.node.rules == Path("/etc/site/rules")
+    assert found.node.durability == "power"
+    assert 1 <= found.node.receivers <= 4
+    assert (found.unknown_senders, found.state, found.engine) == ("refuse", "sqlite", "local")
+    assert found.disk == Disk(0.80, 0.88, 0.95)
+    assert found.seal[0].policy == SealPolicy(
+        timedelta(seconds=60), False, timedelta(seconds=1), timedelta(hours=2)
+    )
+    assert found.seal[0].when is None
+    assert found.limits == Limits(workers=found.limits.workers)
+
+
+def test_the_shipped_file_works() -> None:
+    """`config/node.yaml` is accepted as it is and holds the peers that the README speaks of."""
+    path = Path(__file__).parents[1] / "config" / "node.yaml"
+    found = settings.load(path, {})
+    assert found.node.rules.resolve() == path.parents[1] / "rules"
+    assert set(found.peers) == {"PACS", "CT01", "MR01"}
+    assert found.peers["PACS"].receives
+    assert not found.peers["CT01"].receives
+
+
+def test_everything_can_be_said() -> None:
+    """Each key of the site file arrives typed, in the unit its name promises."""
+    found = read("""\
+unknown_senders: accept
+peers:
+  CT01: {sends_as: [CT01, C2], from_address: [10.1.2.3, 10.9.0.0/16], seal: {on_release: yes, settle: 500 ms}}
+  PACS: {ae_title: ORTHANC, address: pacs.example:4242, call_as: NODE2, associations: 3, redeliver_after: 1 h}
+  RESEARCH: {ae_title: XNAT, address: "[2001:db8::1]:104", sends_as: [], only: deidentified}
+seal:
+  - {when: {Modality: US}, quiet_for: 10 min}
+  - {quiet_for: 90 s, attention_after: 1 h}
+disk: {warn: 50 %, stop_processing: 60 %, refuse: 70.5 %}
+limits: {associations: 7, run_time: 90 s, run_memory: 2 GiB, workers: 3}
+state: postgresql://node@db/pacsnode
+engine: local
+""")
+    scanner, pacs, research = found.peers.values()
+    assert scanner.from_address == ("10.1.2.3/32", "10.9.0.0/16")
+    assert scanner.seal == SealPolicy(on_release=True, settle=timedelta(milliseconds=500))
+    assert (pacs.host, pacs.port, pacs.call_as, pacs.associations) == ("pacs.example", 4242, "NODE2", 3)
+    assert pacs.sends_as == ("ORTHANC",)
+    assert pacs.redeliver_after == timedelta(hours=1)
+    assert (research.host, research.sends_as, research.only) == ("2001:db8::1", (), "deidentified")
+    assert found.seal[0].when is not None
+    assert found.seal[0].when.plain() == {"Modality": "US"}
+    assert [line.policy.quiet_for.total_seconds() for line in found.seal] == [600, 90]
+    assert found.disk == Disk(0.5, 0.6, 0.705)
+    assert found.limits == Limits(7, timedelta(seconds=90), 2 * 2**30, 3)
+    assert found.state == "postgresql://node@db/pacsnode"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unknown_sender: refuse", "f:7: unknown key unknown_sender; did you mean unknown_senders?"),
+        ("unknown_senders: accpet", "f:7: accpet is not one of refuse, accept; did you mean accept?"),
+        ("peers: {A: {sends_as: A, adress: x:1}}", "f:7: unknown key adress; did you mean address?"),
+        ("peers: {A: {sends_as: [SEVENTEEN_LETTERS]}}", "AE title SEVENTEEN_LETTERS has 17 characters"),
+        ("peers: {A: {sends_as: ['A\\B']}}", "plain ASCII without backslash"),
+        ('peers: {A: {sends_as: ["A\\tB"]}}', "plain ASCII without backslash or control"),
+        ("peers: {A: {sends_as: ['   ']}}", "not all spaces"),
+        ("peers: {A: {sends_as: [KÖLN]}}", "plain ASCII"),
+        ("peers: {A: {from_address: 10.1.2.3}}", "peer A needs sends_as"),
+        ("peers: {A: {address: h:104}}", "peer A has an address but no ae_title"),
+        ("peers: {A: {sends_as: A, call_as: B}}", "call_as needs an address"),
+        ("peers: {A: {sends_as: A, only: deidentified}}", "only needs an address"),
+        ("peers: {A: {ae_title: A, address: h:0}}", "expected host:port"),
+        ("peers: {A: {ae_title: A, address: h:70000}}", "expected host:port"),
+        ("peers: {A: {ae_title: A, address: 10.1.2.3}}", "expected host:port"),
+        ("peers: {A: {ae_title: A, address: h:1, only: deidentifed}}", "did you mean deidentified?"),
+        ("peers: {A: {ae_title: A, address: h:1, associations: 0}}", "0 is too small; the least is 1"),
+        ("peers: {A: {sends_as: A, from_address: [ct.example]}}", "'ct.example' is not an IP address"),
+        ("peers: {A: {sends_as: A, from_address: [10.1.2.3/24]}}", "did you mean 10.1.2.0/24?"),
+        ("peers: {A: {sends_as: A, from_address: []}}", "leave it out to allow any address"),
+        ("peers: {A B: {sends_as: A}}", "peer name 'A B' must be"),
+        ("peers: {A: {sends_as: A}, a: {sends_as: B}}", "differs from A only in case"),
+        ("peers: [A]", "expected a mapping from peer name to peer"),
+        ("seal: [{quiet_for: 1 min}, {quiet_for: 2 min}]", "this line is never reached"),
+        ("seal: [{when: {Modality: US}}]", "the last line under seal must have no when"),
+        ("seal: [{when: US}, {quiet_for: 60 s}]", "expected a mapping of conditions"),
+        ("seal: [{quiet_for: 60}]", "expected a duration such as 45 s"),
+        ("seal: [{quiet_for: 0 s}]", "longer than 0 s"),
+        ("disk: {warn: 90 %}", "disk shares must rise"),
+        ("disk: {warn: 0.8}", "expected a percentage"),
+        ("disk: {per_destination: 30 %}", "per_destination is not available in this version; remove it"),
+        ("limits: {run_memory: 4}", "expected a size"),
+        ("limits: {workers: many}", "expected a whole number"),
+        ("state: mysql://x", "state must be sqlite or postgresql://"),
+        ("engine: dask://h:8786", "engine dask is not available in this version"),
+        ("engine: spark", "spark is not one of local"),
+    ],
+)
+def test_a_mistake_is_named(text: str, expected: str) -> None:
+    """One mistake gives one sentence, with file and line and what would be right."""
+    (sentence,) = mistakes(text)
+    assert sentence.startswith("f:7: ")
+    assert expected in sentence
+
+
+@pytest.mark.parametrize("key", ["tls", "alerts", "web", "keep", "deidentify", "never_process"])
+def test_a_later_key_is_refused(key: str) -> None:
+    """A key of the design that this version does not act on is refused, not ignored."""
+    assert mistakes(f"{key}: {{}}") == [f"f:7: {key} is not available in this version; remove it"]
+
+
+@pytest.mark.parametrize(
+    "key", ["tls", "commit", "commit_after", "iocm", "shows", "window", "transfer_syntaxes", "durability"]
+)
+def test_a_later_key_of_a_peer_is_refused(key: str) -> None:
+    """The same holds inside a peer."""
+    expected = [f"f:7: {key} is not available in this version; remove it"]
+    assert mistakes(f"peers: {{A: {{ae_title: A, address: h:1, {key}: yes}}}}") == expected
+
+
+def test_all_mistakes_come_at_once() -> None:
+    """One reading names everything that is wrong, so that a file is not mended line by line."""
+    node = "node: {ae_titles: [], listen: 104, timezone: Europe/Berln, data: d, durability: disk}\n"
+    found = mistakes("keep: {}\nunknown: x\n", node=node)
+    assert len(found) == 7
+    assert any("did you mean Europe/Berlin?" in sentence for sentence in found)
+    assert any("rules is missing" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "- a", "a: 1\n---\nb: 2", "node: [", "node: {}\nnode: {}"])
+def test_what_is_no_site_file_is_refused(text: str) -> None:
+    """An empty file, a list, two documents, broken YAML or a doubled key is refused with a place."""
+    assert mistakes(text, node="")[0].startswith("f:")
+
+
+@pytest.mark.parametrize("second", ["from_address: 10.1.0.0/16", "from_address: [10.2.0.0/16, 10.1.2.3]", ""])
+def test_two_peers_cannot_be_one_sender(second: str) -> None:
+    """Two peers that call as the same title from overlapping addresses are refused."""
+    (sentence,) = mistakes(
+        f"peers:\n  A: {{sends_as: CT, from_address: 10.1.2.3}}\n  B: {{sends_as: CT, {second}}}"
+    )
+    assert sentence.startswith("f:9: peers A and B both send as CT")
+
+
+def test_the_address_tells_peers_apart() -> None:
+    """The same calling title from disjoint networks is two peers; elsewhere it is unknown."""
+    found = read("""\
+peers:
+  A: {sends_as: CT, from_address: 10.1.0.0/16}
+  B: {sends_as: CT, from_address: ["2001:db8::/32", 10.2.0.0/16]}
+  C: {sends_as: [MR]}
+""")
+    assert found.peer_of("CT", "10.1.2.3") == "A"
+    assert found.peer_of("CT ", "::ffff:10.2.2.3") == "B"
+    assert found.peer_of("CT", "2001:db8::5") == "B"
+    assert found.peer_of("CT", "10.3.2.3") is None
+    assert found.peer_of("CT", "not an address") is None
+    assert found.peer_of("ct", "10.1.2.3") is None
+    assert found.peer_of("MR", "192.0.2.1") == "C"
+
+
+PEERS = "peers:\n  PACS: {ae_title: P, address: h:1}\n  CT-01: {sends_as: [CT]}\n"
+
+
+def test_the_environment_overrides_the_file() -> None:
+    """A variable replaces a value, adds a missing one, and finds a peer whatever its case or dashes."""
+    found = read(
+        PEERS,
+        PACSNODE__NODE__LISTEN="127.0.0.1:104",
+        PACSNODE__NODE__AE_TITLES="[ONE, TWO]",
+        PACSNODE__PEERS__PACS__ADDRESS="'[::1]:4242'",
+        PACSNODE__PEERS__CT_01__SEAL__ON_RELEASE="yes",
+        PACSNODE__DISK__WARN="70 %",
+        PACSNODE__SEAL="[{quiet_for: 5 s}]",
+        PACSNODE_CONFIG="not a key",
+    )
+    assert found.node.listen == ("127.0.0.1", 104)
+    assert found.node.ae_titles == ("ONE", "TWO")
+    assert (found.peers["PACS"].host, found.peers["PACS"].port) == ("::1", 4242)
+    assert found.peers["CT-01"].seal == SealPolicy(on_release=True)
+    assert found.disk.warn == 0.70
+    assert found.seal[0].policy.quiet_for == timedelta(seconds=5)
+
+
+def test_a_whole_part_is_overridden_before_its_keys() -> None:
+    """`…__LIMITS` replaces the mapping and `…__LIMITS__WORKERS` then one key of it."""
+    found = read("", PACSNODE__LIMITS__WORKERS="5", PACSNODE__LIMITS="{associations: 3}")
+    assert (found.limits.associations, found.limits.workers) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PACSNODE__NODE__LISTEN", "104", "expected host:port"),
+        ("PACSNODE__NODE__LISTN", "x:104", "unknown key listn; did you mean listen?"),
+        (
+            "PACSNODE__PEERS__PACKS__ADDRESS",
+            "h:1",
+            "no peer of the site file is named PACKS; did you mean PACS?",
+        ),
+        ("PACSNODE__NODE__LISTEN", "", "one value"),
+        ("PACSNODE__NODE____LISTEN", "h:1", "expected a name such as"),
+        ("PACSNODE__NODE__AE_TITLES__0", "X", "below a list or a single value"),
+        ("PACSNODE__NODE", "{a: [", "not valid YAML"),
+        ("PACSNODE__WEB", "{}", "web is not available in this version"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(name: str, value: str, expected: str) -> None:
+    """What is wrong with a variable is said with its name, typed by the same shape as the file."""
+    sentence = mistakes(PEERS, **{name: value})[0]
+    assert sentence.startswith(name)
+    assert expected in sentence
+
+
+def test_a_database_password_is_not_shown() -> None:
+    """The printed settings do not hold the database URL or the file's text."""
+    assert "secret" not in repr(read("state: postgresql://node:secret@db/pacsnode"))
+
+
+@given(st.text(max_size=40), st.text(max_size=20))
+def test_no_text_breaks_the_parser(text: str, value: str) -> None:
+    """Any text at all gives Settings or Misconfigured, never another exception."""
+    for attempt in (
+        text,
+        NODE + text,
+        NODE + f"peers: {{A: {{sends_as: {value!r}, from_address: {value!r}}}}}",
+    ):
+        try:
+            settings.parse(attempt, "f", {"PACSNODE__NODE__LISTEN": value})
+        except Misconfigured as error:
+            assert error.mistakes
+
+
+def test_the_site_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option wins over the variable, the variable over ./config/node.yaml; else the way out is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "_PLACES", (Path("config/node.yaml"), tmp_path / "etc" / "node.yaml"))
+    with pytest.raises(Misconfigured, match="name one with --config FILE or PACSNODE_CONFIG=FILE"):
+        settings.find(None, {"PACSNODE_CONFIG": ""})
+    for place in (tmp_path / "etc" / "node.yaml", tmp_path / "config" / "node.yaml"):
+        place.parent.mkdir()
+        place.touch()
+        assert settings.find(None, {}).absolute() == place
+    assert settings.find(None, {"PACSNODE_CONFIG": "a.yaml"}) == Path("a.yaml")
+    assert settings.find("b.yaml", {"PACSNODE_CONFIG": "a.yaml"}) == Path("b.yaml")
+
+
+def test_an_unreadable_file_is_said(tmp_path: Path) -> None:
+    """A file that is absent or not UTF-8 is refused in words."""
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        settings.load(tmp_path / "none.yaml", {})
+    (tmp_path / "latin.yaml").write_bytes(b"node: {ae_titles: [K\xd6LN]}")
+    with pytest.raises(Misconfigured, match="not UTF-8"):
+        settings.load(tmp_path / "latin.yaml", {})
