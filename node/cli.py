@@ -266,7 +266,9 @@ _LISTS: dict[str, tuple[Callable[..., Any], dict[str, str], tuple[str, ...]]] = 
 
 _WANTED = {
     "state": click.option("--state", default="", help="Only this state."),
-    "series": click.option("--series", default="", help="Only this series: its number or Series Instance UID."),
+    "series": click.option(
+        "--series", default="", help="Only this series: its number or Series Instance UID."
+    ),
     "run": click.option("--run", type=int, default=0, help="Only this run."),
     "to": click.option("--to", "destination", default="", help="Only this destination."),
 }

@@ -8,15 +8,11 @@ claims back and goes on from the tables and the files.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import selectors
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +25,9 @@ from node.assemble.resend import RECOMPRESSED
 from node.child import LineChild
 from node.engine import Engine
 from node.errors import Broken, Misconfigured
-from node.model import Header, SeriesState
+from node.model import SeriesState
 from node.ops import log as logging
-from node.reader import header_from_json
+from node.readings import Reading, Readings
 from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
 from node.store import intake, work
 from node.store.database import note
@@ -44,108 +40,7 @@ _GROUP = 200
 _GROUP_SECONDS = 0.02
 _PAUSE = 0.002
 """Between two transactions, so that a command-line writer gets its turn."""
-_OUTSTANDING = 64
-_READ_TIMEOUT = 10.0
-_READ_RATE = 50e6
-"""Bytes per second that a slow disk gives: a large object is hashed whole and takes its time."""
-_READ_TRIES = 3
-"""A reader that is killed from outside twice in a row says nothing about the object it was at."""
 _POLL = 1.0
-
-
-@dataclass
-class Reading:
-    """One record on its way through the reader; an association's end passes without."""
-
-    record: Record | None
-    paths: list[Path]
-    header: Header | None = None
-    failed: str = ""
-    ready: bool = False
-    asked_at: float = 0.0
-    tries: int = 0
-    rebuild: tuple[int, int] | None = None
-    """(series, instance) of an open series that is being rebuilt after a restart."""
-    compared: int | None = None
-    """The instance whose pixels are compared with those of the first path."""
-    same: bool = False
-
-    @property
-    def patience(self) -> float:
-        """Seconds the reader may take."""
-        size = 0
-        for path in self.paths:
-            with contextlib.suppress(OSError):
-                size += path.stat().st_size
-        return _READ_TIMEOUT + size / _READ_RATE
-
-
-class Readings:
-    """The records in order, the reader that works on them, and who is to blame when it dies."""
-
-    def __init__(self) -> None:
-        self.child = LineChild("node.reader")
-        self.queue: deque[Reading] = deque()
-        self._asked: deque[Reading] = deque()
-
-    def add(self, reading: Reading) -> None:
-        """One more record, last in order."""
-        self.queue.append(reading)
-
-    @property
-    def room(self) -> int:
-        """How many more records may be queued."""
-        return 4 * _OUTSTANDING - len(self.queue)
-
-    def ask(self, now: float) -> None:
-        """Keep the reader busy; give up on one that has taken too long over one object."""
-        if self._asked and now - self._asked[0].asked_at > self._asked[0].patience:
-            self.died(f"the reader took more than {self._asked[0].patience:.0f} s")
-        if not self.child.ensure():
-            return
-        for reading in self.queue:
-            if len(self._asked) >= _OUTSTANDING:
-                break
-            if not reading.ready and not reading.asked_at:
-                if not self.child.say(json.dumps({"paths": [str(path) for path in reading.paths]})):
-                    self.died("the reader crashed")
-                    return
-                reading.asked_at = now
-                self._asked.append(reading)
-
-    def listen(self, now: float) -> None:
-        """Take the answers that came; they come in the order that was asked."""
-        lines, alive = self.child.lines()
-        for line in lines:
-            answer = json.loads(line)
-            reading = self._asked.popleft()
-            if self._asked:
-                self._asked[0].asked_at = now
-            reading.ready = True
-            reading.failed = answer.get("failed", "")
-            if "header" in answer:
-                reading.header = header_from_json(answer["header"])
-            reading.same = answer.get("same", False)
-        if not alive:
-            self.died("the reader crashed")
-
-    def died(self, why: str) -> None:
-        """The object it was at is to blame when it happens again and again; all others are asked again."""
-        self.child.kill()
-        if self._asked:
-            head = self._asked[0]
-            head.tries += 1
-            if head.tries >= _READ_TRIES:
-                head.ready, head.failed = True, why
-        for reading in self._asked:
-            reading.asked_at = 0.0
-        self._asked.clear()
-
-    def done(self, most: int) -> Iterator[Reading]:
-        """Finished readings from the front, in order."""
-        while most and self.queue and self.queue[0].ready:
-            most -= 1
-            yield self.queue.popleft()
 
 
 @dataclass
@@ -165,9 +60,7 @@ class Conductor:
         self.next_batch = 1
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
-        self.watched: dict[
-            str, tuple[int, int | None]
-        ] = {}  # child → the generation and descriptor we listen to
+        self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
         self.disk_note = ""
         self.attended: set[int] = set()  # open series that were shown for being open so long

@@ -45,11 +45,11 @@ def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, 
         for judged in one.judged:
             yield from (f"  {line}" for line in explain.lines(judged))
             sent = one.at_once.get(judged.rule.name)
-            if sent is not None and sent != one.objects:
+            if sent is not None and sent != (one.objects if judged.routes else 0):
                 yield f"    as they arrive: {sent} of {one.objects} objects are sent"
         yield ""
     if passed_over:
-        yield f"{len(passed_over)} files belong to no series:"
+        yield f"{len(passed_over)} {'file belongs' if len(passed_over) == 1 else 'files belong'} to no series:"
         yield from (f"  {path}: {why}" for path, why in passed_over.items())
 
 

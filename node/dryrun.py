@@ -51,7 +51,7 @@ class Found:
 
 
 def files_in(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files named and all files below the folders named, in order. Raises Misconfigured for one that is not there."""
+    """The files named and all below the folders named, in order. Raises Misconfigured for what is not there."""
     for path in paths:
         if not path.exists():
             raise Misconfigured(f"{path}: there is no such file or folder")

@@ -376,9 +376,7 @@ def _sent_at_once(tx: Connection, judged: Sequence[Judgement], members: Sequence
     return [f"{name} ({counts[name]} of {len(members)} objects, as they came)" for name in names]
 
 
-def _outcome(
-    judged: Sequence[Judgement], at_once: Sequence[str], sealed: str
-) -> tuple[SeriesState, str]:
+def _outcome(judged: Sequence[Judgement], at_once: Sequence[str], sealed: str) -> tuple[SeriesState, str]:
     chosen = [j for j in judged if j.runs or j.routes]
     if any(j.rule.discard for j in chosen):
         names = ", ".join(j.rule.name for j in chosen if j.rule.discard)
@@ -536,10 +534,14 @@ def deliver(
 ) -> tuple[Destination, tuple[Item, ...]] | None:
     """Waiting → sending: the next objects for a destination, one alone while it is down; None if nothing is due."""
     peer = parts.settings.peers.get(to)
-    if peer is None or peer.host is None or peer.port is None or peer.ae_title is None:
-        return None
     known = work.destinations(tx).get(to)
     down = bool(known and known["down"])
+    if peer is None or peer.host is None or peer.port is None or peer.ae_title is None:
+        if not down:
+            _mark_down(
+                tx, parts, to, f"{to} is no peer with an address any more; see `peers` in the site file"
+            )
+        return None
     if known and down and (open_batches or (known["next_at"] and known["next_at"] > parts.now())):
         return None
     if open_batches >= peer.associations:
@@ -605,16 +607,15 @@ def batch_over(tx: Connection, parts: Parts, to: str, error: str | None, claimed
             work.set_destination(tx, to, down=False, reason="", since=None, failures=0, next_at=None)
             note(tx, parts.now(), "destination_up", destination=to)
         return
+    _mark_down(tx, parts, to, error)
+
+
+def _mark_down(tx: Connection, parts: Parts, to: str, error: str) -> None:
+    """The destination is down: why, since when, and when it is tried next; an event when that is news."""
+    known = work.destinations(tx).get(to)
     failures = (known["failures"] if known else 0) + 1
     since = known["since"] if known and known["down"] else parts.now()
     if not (known and known["down"] and known["reason"] == error):
         note(tx, parts.now(), "destination_down", error, destination=to)
-    work.set_destination(
-        tx,
-        to,
-        down=True,
-        reason=error,
-        since=since,
-        failures=failures,
-        next_at=retry.next_probe(failures, parts.now()),
-    )
+    due = retry.next_probe(failures, parts.now())
+    work.set_destination(tx, to, down=True, reason=error, since=since, failures=failures, next_at=due)

@@ -96,7 +96,7 @@ def layout(
     before = sum(widths.values()) + 2 * len(keys)
     beside = width - before >= _LEAST_WORDS
     heading = "  ".join(_padded(columns[key], widths[key]) for key in keys)
-    yield Text(f"{heading}  {columns[words]}" if beside else heading, style="bold")
+    yield Text(f"{heading}  {columns[words]}" if beside else heading.rstrip(), style="bold")
     for row in cells:
         line = Text("  ").join(Text(_padded(row[key], widths[key]), _style(key, row[key])) for key in keys)
         broken = textwrap.wrap(row[words], width - (before if beside else 4)) or [""]

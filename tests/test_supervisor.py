@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from peers import free_port, hold, need, wait_for
+from peers import free_port, keep_answers, need, wait_for
 from pydicom.uid import UID
 from pynetdicom import AE, build_context
 from pynetdicom.dimse_primitives import C_STORE
@@ -137,6 +137,7 @@ def send(port: int, uids: list[str], calling: str = "CT01") -> list[int | None]:
     assoc = AE(ae_title=calling).associate(
         "127.0.0.1", port, contexts=[build_context(CTImageStorage, "1.2.840.10008.1.2")], ae_title="PACSNODE"
     )
+    keep_answers(assoc)
     statuses: list[int | None] = []
     for uid in uids:
         request = C_STORE()
@@ -144,7 +145,7 @@ def send(port: int, uids: list[str], calling: str = "CT01") -> list[int | None]:
         request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CTImageStorage, UID(uid)
         request.Priority = 2
         request.DataSet = BytesIO(uid.encode() * 50)
-        hold(assoc)
+        assoc._reactor_checkpoint.clear()
         if not assoc.is_established:
             statuses.append(None)
             continue

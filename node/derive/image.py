@@ -190,11 +190,14 @@ def _copy_if_agreed(dataset: Dataset, keyword: str, headers: Sequence[Dataset]) 
 
 
 def _set_varying(dataset: Dataset, series: _Series, sources: Sequence[int]) -> None:
-    """Per-slice attributes: kept where all contributors agree; type 1 from the one in the middle."""
+    """Per-slice attributes: kept where all contributors agree; types 1 and 1C from the one in the middle.
+
+    A slab of PET slices so has the Frame Reference Time and the Decay Factor of its middle (C.8.9.4).
+    """
     rows = roots(series.sop_class)
     for keyword, column in series.varying.items():
         element = column.agreed(sources)
-        if element is None and rows[keyword].type == "1":
+        if element is None and rows[keyword].type in ("1", "1C"):
             element = column.variants[column.rows[sources[len(sources) // 2]]]
         put(dataset, keyword, element)
 

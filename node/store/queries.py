@@ -118,7 +118,9 @@ def _of_delivery(statement: Select[Any], wanted: Wanted) -> Select[Any]:
             runs = runs.where(run.c.id == wanted.run)
         if wanted.series:
             runs = runs.where(run.c.series_id.in_(_of_series(select(series.c.id), wanted.series)))
-        what: ColumnElement[bool] = delivery.c.product_id.in_(select(product.c.id).where(product.c.run_id.in_(runs)))
+        what: ColumnElement[bool] = delivery.c.product_id.in_(
+            select(product.c.id).where(product.c.run_id.in_(runs))
+        )
         if not wanted.run:
             ids = _of_series(select(series.c.id), wanted.series)
             received = select(instance.c.id).where(instance.c.series_id.in_(ids))

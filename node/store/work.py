@@ -129,7 +129,9 @@ def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
     for start in range(0, len(instances), 500):
         where = delivery.c.instance_id.in_(instances[start : start + 500])
         counted = func.count(delivery.c.instance_id.distinct())
-        for rule, count in tx.execute(select(delivery.c.rule, counted).where(where).group_by(delivery.c.rule)):
+        for rule, count in tx.execute(
+            select(delivery.c.rule, counted).where(where).group_by(delivery.c.rule)
+        ):
             found[rule] = found.get(rule, 0) + count
     return found
 

@@ -24,6 +24,7 @@ from node.read.values import values_of
 from node.store.arrival import encode_head, read_arrival
 from node.testing import Grid, Series, body_volume, write_ct_series
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about what is meant here
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 IMPLICIT, LITTLE, BIG, DEFLATED = (
     str(u)

@@ -1,0 +1,240 @@
+"""Claims about the verbs that tell what is where, and why, and about the tables they print."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cli_material import Place, lived_in, pacsnode, place
+from flow_material import NOON
+
+from node.show import layout, printable, safe, when
+from node.store.database import note, open_database
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A site where a CT was routed and processed, an MR was not wanted, and one object is parked."""
+    return lived_in(tmp_path_factory.mktemp("lived"))
+
+
+def test_status_tells_what_the_node_holds(lived: Place) -> None:
+    """Counts by state, that it does not run, and what success means here."""
+    text = lived.run("status").stdout
+    assert "PACSNODE on 127.0.0.1:11112, not running" in text
+    assert "survives power loss" in text
+    assert "instances: 11 kept" in text
+    assert "series: 1 routed, 1 unrouted" in text
+    assert "deliveries: 1 parked, 7 stored, 1 waiting" in text
+    found = lived.json("status")
+    assert found["running"] is False
+    assert found["series"] == {"routed": 1, "unrouted": 1}
+    assert 0 < found["disk_used"] < 1
+
+
+def test_a_destination_that_is_down_stands_out(tmp_path: Path) -> None:
+    """Since when and why; brackets in the reason are no colours."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    database = open_database("sqlite", made.folder / "data")
+    from node.store import work
+
+    with database.write() as tx:
+        work.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
+    database.close()
+    result = made.run("status")
+    assert "PACS is down since 2026-03-01" in result.stdout
+    assert "refused [/x] [red]" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["series", "runs", "deliveries", "events"])
+def test_every_list_has_a_table_and_json(lived: Place, verb: str) -> None:
+    """The JSON has a row for each line of the table, and parses."""
+    found = lived.json(verb)
+    assert found
+    assert all(isinstance(row, dict) for row in found)
+    text = lived.run(verb, COLUMNS="1000").stdout
+    assert len(text.splitlines()) == len(found) + 1
+
+
+@pytest.mark.parametrize("verb", ["series", "runs", "deliveries", "events"])
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_no_table_is_wider_than_the_terminal(lived: Place, verb: str, columns: str) -> None:
+    """At 80 and at 100 columns every line fits."""
+    for line in lived.run(verb, COLUMNS=columns).stdout.splitlines():
+        assert len(line) <= int(columns), line
+
+
+def test_the_series_table_reads_at_80_columns(lived: Place) -> None:
+    """Each series is a line, its reason in whole words below it; empty columns are not shown."""
+    heading, *rows = lived.run("series", COLUMNS="80").stdout.splitlines()
+    assert heading.split() == ["series", "rev", "state", "modality", "number", "objects", "last", "object"]
+    assert rows[0].split()[:6] == ["2", "1", "unrouted", "MR", "4", "3"]
+    assert rows[1].startswith("    quiet for 60 s; no rule: thick: Modality: is MR")
+
+
+def test_into_a_pipe_each_row_is_one_line(lived: Place) -> None:
+    """`pacsnode series | grep` finds the whole row."""
+    result = pacsnode("--config", lived.site, "series", COLUMNS=None)  # type: ignore[arg-type]
+    assert len(result.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["series", "--state", "routed"], 1),
+        (["series", "--series", "2"], 1),
+        (["series", "--state", "held"], 0),
+        (["series", "--limit", "1"], 1),
+        (["runs", "--series", "1"], 1),
+        (["runs", "--series", "2"], 0),
+        (["runs", "--run", "1", "--state", "done"], 1),
+        (["deliveries", "--to", "PACS", "--state", "parked"], 1),
+        (["deliveries", "--to", "ARCHIVE"], 0),
+        (["deliveries", "--series", "2"], 0),
+        (["events", "--to", "PACS"], 1),
+        (["events", "--run", "1"], 2),
+    ],
+)
+def test_lists_can_be_narrowed(lived: Place, arguments: list[str], expected: int) -> None:
+    """Each option that is offered narrows the list."""
+    assert len(lived.json(*arguments)) == expected
+
+
+def test_an_option_that_would_do_nothing_is_not_offered(lived: Place) -> None:
+    """`series --to` has no meaning: usage error, exit code 2."""
+    assert lived.run("series", "--to", "PACS").exit_code == 2
+    assert lived.run("events", "--state", "x").exit_code == 2
+    assert lived.run("series", "--limit", "0").exit_code == 2
+
+
+def test_an_empty_list_says_so(lived: Place) -> None:
+    """A sentence for people, an empty list for scripts."""
+    assert lived.run("series", "--state", "x").stdout == "No series like that.\n"
+    assert lived.json("series", "--state", "x") == []
+
+
+def test_lists_name_no_patient(lived: Place) -> None:
+    """Neither tables nor JSON of series, runs, deliveries and events hold the patient's name or ID."""
+    for verb in ("series", "runs", "deliveries", "events", "status"):
+        text = lived.run(verb).stdout + lived.run(verb, "--json").stdout
+        assert "PHANTOM-1" not in text
+        assert "Analytic" not in text
+
+
+def test_find_tells_a_study_as_one_timeline(lived: Place) -> None:
+    """All that happened to the study's series, in order, and where its objects are."""
+    accession = lived.json("find", "--patient", "PHANTOM-1")[0]["series"][0]["accession"]
+    text = lived.run("find", "--accession", accession).stdout
+    order = [text.index(word) for word in ("series_opened", "series_sealed", "series_routed", "run_done")]
+    assert order == sorted(order)
+    assert "thick: runs; route: runs" in text
+    assert "→ PACS: 1 parked, 7 stored, 1 waiting" in text
+    (study,) = lived.json("find", "--study", lived.json("find", "--since", "36500 d")[0]["study_uid"])
+    assert [one["id"] for one in study["series"]] == [1, 2]
+
+
+def test_finding_nothing_is_a_failure_in_words(lived: Place) -> None:
+    """Exit code 1, and a sentence."""
+    result = lived.run("find", "--accession", "nope")
+    assert (result.exit_code, result.stdout) == (1, "nothing found\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [([], "find needs"), (["--since", "yesterday"], "expected a time such as")]
+)
+def test_find_asks_for_something_to_look_for(lived: Place, arguments: list[str], says: str) -> None:
+    """Without a criterion, or with a time it cannot read: exit code 2."""
+    result = lived.run("find", *arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_retry_takes_up_what_is_parked(tmp_path: Path) -> None:
+    """By destination and status; asked again there is nothing, which is exit code 1."""
+    made = lived_in(tmp_path / "site") if (tmp_path / "site").mkdir() is None else None
+    assert made is not None
+    assert made.run("retry", "--to", "PACS", "--status", "C000").exit_code == 1
+    assert made.json("retry", "--to", "PACS", "--status", "0122") == {
+        "retried": 1,
+        "what": "parked deliveries",
+    }
+    result = made.run("retry", "--to", "PACS")
+    assert (result.exit_code, result.stdout) == (1, "nothing to retry among the parked deliveries\n")
+    assert made.json("events")[0]["detail"] == "1 retried by hand"
+    assert made.run("retry", "--run", "1").exit_code == 1  # it is done
+    assert made.run("retry").exit_code == 2
+    assert "hexadecimal" in made.run("retry", "--to", "PACS", "--status", "zz").stderr
+
+
+def test_a_node_that_never_ran_says_so(tmp_path: Path) -> None:
+    """Exit code 2 and what to do, for every verb that asks the database."""
+    made = place(tmp_path / "site")
+    for verb in ("status", "series", "runs", "deliveries", "events"):
+        result = made.run(verb)
+        assert result.exit_code == 2
+        assert "pacsnode run" in result.stderr
+
+
+def test_a_peers_words_never_steer_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences and line breaks in a reason come out as blanks."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    database = open_database("sqlite", made.folder / "data")
+    with database.write() as tx:
+        note(tx, NOON, "odd", "a\x1b[31mred\nnext [/bold]", destination="PACS")
+    database.close()
+    text = made.run("events").stdout
+    assert "\x1b" not in text
+    assert "a [31mred next [/bold]" in text
+
+
+# --- the table by itself
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def test_a_time_is_as_short_as_it_can_be_told() -> None:
+    """The time today, day and time this year, else the date."""
+    noon = NOW.astimezone().replace(hour=12)
+    assert when(noon, noon) == "12:00:00"
+    assert when(noon - timedelta(days=20), noon).endswith("12:00")
+    assert when(noon - timedelta(days=400), noon) == (noon - timedelta(days=400)).strftime("%Y-%m-%d")
+
+
+def test_words_stand_beside_where_there_is_room_and_below_where_not() -> None:
+    """The last column is broken between words and keeps its place."""
+    rows = [{"id": 1, "state": "routed", "why": "quiet for 60 s; " * 4}]
+    columns = {"id": "id", "state": "state", "why": "why"}
+    wide = [line.plain for line in layout(rows, columns, 60, NOW)]
+    assert wide[0] == "id  state   why"
+    assert wide[1].startswith("1   routed  quiet for 60 s;")
+    assert all(line.startswith(" " * 12 + "q") or line.startswith(" " * 12) for line in wide[2:])
+    narrow = [line.plain for line in layout(rows, columns, 35, NOW)]
+    assert narrow[0] == "id  state"
+    assert narrow[1] == "1   routed"
+    assert narrow[2].startswith("    quiet for 60 s;")
+    assert max(map(len, narrow)) <= 35
+
+
+def test_columns_without_a_value_are_left_out() -> None:
+    """What nobody has takes no room."""
+    lines = [line.plain for line in layout([{"id": 1, "held": "", "why": "x"}],
+                                           {"id": "id", "held": "held", "why": "why"}, 80, NOW)]  # fmt: skip
+    assert lines == ["id  why", "1   x"]
+
+
+def test_wide_characters_keep_the_columns_in_line() -> None:
+    """Chinese and Japanese characters take two places each."""
+    rows = [{"a": "山田", "b": "x", "why": ""}, {"a": "long", "b": "y", "why": ""}]
+    lines = [line.plain for line in layout(rows, {"a": "a", "b": "b", "why": "why"}, 80, NOW)]
+    assert lines[1] == "山田  x"
+    assert lines[2] == "long  y"
+
+
+def test_text_for_terminals_is_harmless() -> None:
+    """Control characters become blanks, and brackets stay brackets."""
+    assert printable("a\tb\0c\u202ed") == "a b c d"
+    assert json.loads(json.dumps(safe("[red]x"))) == "\\[red]x"

@@ -1,0 +1,493 @@
+"""A whole node as processes in a folder of its own, the PACS it sends to, and a sender that never gives up.
+
+The node is started as its user starts it (`pacsnode run`) and killed as an operating system kills: SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import peers
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.sop_class import _STORAGE_CLASSES
+from sqlalchemy import select, update
+
+from node.operator import Volume
+from node.store import queries
+from node.store.database import Database, open_database, rows
+from node.store.schema import delivery, event, instance, product, run, series
+from node.testing import Grid, Series, sphere_volume, write_ct_series
+
+TABLES = {
+    "event": event,
+    "series": series,
+    "run": run,
+    "delivery": delivery,
+    "instance": instance,
+    "product": product,
+}
+ROUTE_ALL = """
+rule: all
+purpose: Everything that is received goes to the PACS at once.
+owner: tests@hospital.example
+when: {}
+send:
+  - {what: received, to: PACS}
+"""
+MEASURE_CT = """
+rule: measure
+purpose: The ball in the phantom gets an outline and a report, and thick axials.
+owner: tests@hospital.example
+when: {Modality: CT, slices: {at_least: 4}}
+do:
+  - segment_threshold: {at_least: 0}
+    as: ball
+  - statistics: {mask: ball}
+    as: measured
+  - reformat: {plane: axial, thickness: 6 mm, every: 6 mm, combine: mean}
+    as: thick
+send:
+  - {what: thick, to: PACS}
+  - {what: ball, to: PACS}
+  - {what: measured, to: PACS}
+on_failure: {retry: 3, then: quarantine}
+"""
+_ROLES = {
+    "receiver": "node.receiver", "reader": "node.reader", "conductor": "node.conductor",
+    "sender": "node.sender", "worker": "node.worker",
+}  # fmt: skip
+_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5")
+
+
+def digest_of(dataset: bytes) -> str:
+    """SHA-256 of a dataset's bytes as they are on the wire."""
+    return hashlib.sha256(dataset).hexdigest()
+
+
+# --- the PACS
+
+
+@dataclass
+class Pacs:
+    """A C-STORE SCP that remembers every dataset it was given, byte for byte, in the order it came."""
+
+    port: int
+    ae_title: str = "PACS"
+    answer: Callable[[str, int], int] = lambda _uid, _nth: 0x0000
+    """SOP Instance UID, how many came before it → the C-STORE status."""
+    got: list[tuple[str, str]] = field(default_factory=list)
+    """(SOP Instance UID, digest of the dataset) of every object it answered with success."""
+    datasets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    """SOP Instance UID → its last bytes and their transfer syntax."""
+    asked: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def held(self) -> dict[str, set[str]]:
+        """SOP Instance UID → the different digests that came under it: more than one is a twin."""
+        found: dict[str, set[str]] = {}
+        for uid, digest in list(self.got):
+            found.setdefault(uid, set()).add(digest)
+        return found
+
+    def times(self, uid: str) -> int:
+        """How often an object came."""
+        return sum(1 for other, _ in self.got if other == uid)
+
+    def read(self, uid: str) -> Dataset:
+        """One object."""
+        data, syntax = self.datasets[uid]
+        uid_of = pydicom.uid.UID(syntax)
+        found = decode(io.BytesIO(data), uid_of.is_implicit_VR, uid_of.is_little_endian)
+        found.file_meta = pydicom.dataset.FileMetaDataset()
+        found.file_meta.TransferSyntaxUID = uid_of
+        return found
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Pacs]:
+        """Answer as long as the block lasts."""
+        ae = AE(self.ae_title)
+        ae.require_called_aet = True
+        ae.maximum_pdu_size = 131072
+        for context in _STORAGE_CLASSES.values():
+            ae.add_supported_context(context, list(_SYNTAXES))
+        ae.add_supported_context("1.2.840.10008.1.1")
+        server = ae.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+        )
+        try:
+            yield self
+        finally:
+            server.shutdown()
+
+    def _store(self, happened: evt.Event) -> int:
+        uid = str(happened.request.AffectedSOPInstanceUID)
+        data = happened.request.DataSet.getvalue()
+        with self._lock:
+            status = self.answer(uid, self.asked)
+            self.asked += 1
+            if status == 0x0000:
+                self.got.append((uid, digest_of(data)))
+                self.datasets[uid] = (data, str(happened.context.transfer_syntax))
+        return status
+
+
+# --- the sender
+
+
+@dataclass
+class Scanner:
+    """A C-STORE SCU: sends again what was not acknowledged, on a new association, as real ones do."""
+
+    port: int
+    ae_title: str = "CT01"
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """SOP Instance UID → digest of the dataset, for each status 0x0000 that came."""
+
+    def send(self, files: Sequence[Path], seconds: float = 40.0, pause: float = 0.0) -> None:
+        """Send all of *files*; fail the test when that takes longer than *seconds*."""
+        datasets = [pydicom.dcmread(path) for path in files]
+        until = time.monotonic() + seconds
+        waiting = list(datasets)
+        while waiting:
+            if time.monotonic() > until:
+                pytest.fail(f"{len(waiting)} objects were not acknowledged within {seconds:g} s")
+            waiting = self._once(waiting, pause)
+            if waiting:
+                time.sleep(0.2)
+
+    def try_once(self, files: Sequence[Path]) -> None:
+        """One association, whatever comes of it."""
+        self._once([pydicom.dcmread(path) for path in files], 0.0)
+
+    def _once(self, datasets: Sequence[Dataset], pause: float) -> list[Dataset]:
+        """One association; what was not acknowledged on it."""
+        ae = AE(self.ae_title)
+        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 2, 3, 10, 10
+        for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
+            ae.add_requested_context(sop_class, syntax)
+        assoc = ae.associate("127.0.0.1", self.port, ae_title="PACSNODE")
+        peers.keep_answers(assoc)
+        left = list(datasets)
+        while left and assoc.is_established:
+            ds = left[0]
+            try:
+                status = assoc.send_c_store(ds)
+            except (RuntimeError, ValueError):  # the association ended in between
+                break
+            if "Status" not in status:
+                break
+            if status.Status == 0x0000:
+                syntax = ds.file_meta.TransferSyntaxUID
+                data = encode(ds, syntax.is_implicit_VR, syntax.is_little_endian)
+                assert data is not None
+                self.acknowledged[str(ds.SOPInstanceUID)] = digest_of(data)
+                left.pop(0)
+            elif status.Status & 0xFF00 != 0xA700:
+                pytest.fail(f"C-STORE was answered with {status.Status:04X}")
+            else:
+                break
+            if pause:
+                time.sleep(pause)
+        if assoc.is_established:
+            assoc.release()
+        return left
+
+
+# --- the node
+
+
+@dataclass
+class House:
+    """A site: a folder with node.yaml and rules, and the processes of the node that serves it."""
+
+    folder: Path
+    port: int
+    pacs_port: int
+    environ: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """What all roles logged, over all starts."""
+        return self.folder / "node.log"
+
+    # --- life
+
+    def start(self, **environ: str) -> None:
+        """Start the node; returns when it listens."""
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "node.cli", "--config", str(self.folder / "node.yaml"), "run"],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **self.environ, **environ},
+            )  # fmt: skip
+        peers.wait_listening(self.process, self.port, self.log)
+
+    def stop(self) -> None:
+        """SIGTERM, and the node must end well by itself."""
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.terminate()
+            try:
+                code = process.wait(45)
+            except subprocess.TimeoutExpired:
+                self._kill_all(process.pid)
+                pytest.fail(f"the node did not stop within 45 s: {self.tail()}")
+            assert code == 0, f"the node ended with {code}: {self.tail()}"
+
+    def kill_all(self) -> None:
+        """SIGKILL every process of the node in one go, as a power cut would."""
+        if self.process is not None:
+            process, self.process = self.process, None
+            self._kill_all(process.pid)
+            process.wait()
+
+    @staticmethod
+    def _kill_all(pid: int) -> None:
+        for found in (pid, *descendants(pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found, signal.SIGKILL)
+
+    def pids(self, role: str) -> list[int]:
+        """The processes of one role, or [the supervisor]."""
+        if self.process is None:
+            return []
+        if role == "supervisor":
+            return [self.process.pid]
+        wanted = _ROLES[role].encode()
+        return [pid for pid in descendants(self.process.pid) if wanted in _command(pid)]
+
+    def kill(self, role: str) -> bool:
+        """SIGKILL one process of *role*; False where there was none."""
+        for pid in self.pids(role):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+    # --- what it says
+
+    def database(self) -> Database:
+        """The node's tables."""
+        return open_database("sqlite", self.data, create=False)
+
+    def table(self, name: str, /, **equal: Any) -> list[Mapping[str, Any]]:
+        """All rows of a table, those only where the columns equal what is given."""
+        statement = select(TABLES[name]).order_by(TABLES[name].c.id)
+        for column, value in equal.items():
+            statement = statement.where(TABLES[name].c[column] == value)
+        database = self.database()
+        try:
+            with database.read() as tx:
+                return rows(tx, statement)
+        finally:
+            database.close()
+
+    def hurry(self) -> None:
+        """Let every delivery that waits for its next attempt have it now."""
+        database = self.database()
+        try:
+            with database.write() as tx:
+                tx.execute(
+                    update(delivery).where(delivery.c.state == "waiting").values(due_at=datetime.now(UTC))
+                )
+        finally:
+            database.close()
+
+    def overview(self) -> dict[str, Any]:
+        """Counts by state and destinations."""
+        database = self.database()
+        try:
+            with database.read() as tx:
+                return queries.overview(tx)
+        finally:
+            database.close()
+
+    def instances(self) -> int:
+        """How many received objects are indexed, whatever became of them."""
+        return len(self.table("instance"))
+
+    def idle(self) -> bool:
+        """Everything that lies in the folder is indexed, and nothing is under way."""
+        database = self.database()
+        try:
+            with database.read() as tx:
+                if not queries.is_idle(tx):
+                    return False
+        finally:
+            database.close()
+        known = {(row["receiver_run"], row["sequence"]) for row in self.table("instance")}
+        lying = {(int(p.parts[-3]), int(p.stem)) for p in (self.data / "objects").glob("*/*/*.dcm")}
+        return lying <= known
+
+    def wait_idle(self, seconds: float = 40.0) -> None:
+        """Wait until nothing is left to do, twice in a row; fail with what still is."""
+        until = time.monotonic() + seconds
+        calm = 0
+        while calm < 2:
+            calm = calm + 1 if self.idle() else 0
+            if time.monotonic() > until:
+                pytest.fail(f"the node was not idle after {seconds:g} s: {self.state()}\n{self.tail()}")
+            time.sleep(0.1)
+
+    def wait_for(self, ready: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+        """Wait until *ready*; fail with *what*, the tables and the log."""
+        until = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > until:
+                pytest.fail(f"{what} took longer than {seconds:g} s: {self.state()}\n{self.tail()}")
+            time.sleep(0.05)
+
+    def state(self) -> str:
+        """The tables in short."""
+        found = self.overview()
+        reasons = [row["reason"] for row in self.table("run") if row["state"] != "done"]
+        return json.dumps({**found, "reasons": reasons}, default=str)
+
+    def tail(self, most: int = 3000) -> str:
+        """The end of the log."""
+        return self.log.read_text(errors="replace")[-most:] if self.log.exists() else ""
+
+
+@contextlib.contextmanager
+def house(
+    folder: Path,
+    rules: Mapping[str, str],
+    *,
+    pacs_port: int | None = None,
+    extra: str = "",
+    environ: Mapping[str, str] | None = None,
+    destinations: str = "",
+    quiet_for: str = "700 ms",
+) -> Iterator[House]:
+    """A site in *folder*; what of its node is left at the end of the block is killed.
+
+    *extra* is added to the site file, *destinations* to its peers (indented by two).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port, pacs_port = peers.free_port(), pacs_port or peers.free_port()
+    (folder / "rules").mkdir()
+    for name, text in rules.items():
+        (folder / "rules" / f"{name}.yaml").write_text(text)
+    (folder / "node.yaml").write_text(
+        f"""
+node:
+  ae_titles: [PACSNODE]
+  listen: 127.0.0.1:{port}
+  timezone: Europe/Berlin
+  data: data
+  rules: rules
+  durability: power
+  receivers: 1
+peers:
+  CT01: {{sends_as: [CT01]}}
+  PACS: {{ae_title: PACS, address: 127.0.0.1:{pacs_port}, sends_as: [PACS]}}
+{destinations}
+seal:
+  - {{quiet_for: {quiet_for}}}
+disk: {{warn: 97 %, stop_processing: 98 %, refuse: 99 %}}
+{extra}
+"""
+    )
+    made = House(folder, port, pacs_port, dict(environ or {}))
+    try:
+        yield made
+    finally:
+        made.kill_all()
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below *pid*, parents first."""
+    below: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                below.setdefault(parent, []).append(int(entry.name))
+    found, look = [], [pid]
+    while look:
+        children = below.get(look.pop(0), [])
+        found += children
+        look += children
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+# --- what is sent
+
+
+def ball(folder: Path, name: str = "ball", slices: int = 8) -> list[Path]:
+    """A small CT series of a ball of 40 HU in air; same name, same bytes."""
+    volume: Volume = sphere_volume(Grid((slices, 24, 24), (3.0, 2.0, 2.0)), radius=9.0, inside=40.0)
+    return write_ct_series(folder / name, volume, series=Series(name))
+
+
+def changed(path: Path, target: Path, change: Callable[[Dataset], None]) -> Path:
+    """A copy of one object with *change* applied to its dataset."""
+    ds = pydicom.dcmread(path)
+    change(ds)
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(target)
+    return target
+
+
+def fresh_uids(files: Iterable[Path], folder: Path) -> list[Path]:
+    """Copies under a new Study, Series and SOP Instance UIDs."""
+    study, of_series = generate_uid(), generate_uid()
+
+    def change(ds: Dataset) -> None:
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, of_series, generate_uid()
+
+    return [changed(path, folder / path.name, change) for path in files]
+
+
+# --- the claims
+
+
+def assert_delivered(scanner: Scanner, pacs: Pacs) -> None:
+    """Every acknowledged object is at the PACS, byte-equal, and nothing came as twins."""
+    held = pacs.held
+    missing = [uid for uid in scanner.acknowledged if uid not in held]
+    assert not missing, (
+        f"{len(missing)} of {len(scanner.acknowledged)} acknowledged objects are not at the PACS"
+    )
+    for uid, digest in scanner.acknowledged.items():
+        assert held[uid] == {digest}, f"{uid} reached the PACS with other bytes"
+    twins = {uid: digests for uid, digests in held.items() if len(digests) > 1}
+    assert not twins, f"different bytes came under one SOP Instance UID: {twins}"
+
+
+def derived(scanner: Scanner, pacs: Pacs) -> set[str]:
+    """The SOP Instance UIDs at the PACS that nobody sent to the node."""
+    return set(pacs.held) - set(scanner.acknowledged)
