@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from node import app, faults, flow
 from node.assemble.completeness import Sealed, verdict
@@ -147,6 +148,8 @@ class Conductor:
         """All claims return to waiting; open series are rebuilt from their files; catch-up lists what came since."""
         parts = self.parts
         with parts.database.write() as tx:
+            for duplicate in intake.fresh_duplicates(tx, _GROUP):  # committed, and killed before the unlink
+                intake.object_path(parts.data, *duplicate).unlink(missing_ok=True)
             runs, deliveries = work.give_back(tx)
             for run_id in runs:
                 note(tx, parts.now(), "run_waiting", "the node was restarted", run_id=run_id)
@@ -204,19 +207,33 @@ class Conductor:
         remove: list[Path] = []
         compare: list[Reading] = []
         until = time.monotonic() + _GROUP_SECONDS
-        with self.parts.database.write() as tx:
-            for reading in self.readings.done(_GROUP):
-                self._take(tx, reading, remove, compare)
-                self.behind = max(0, self.behind - 1)
-                if time.monotonic() > until:
-                    break
-            faults.reach("before-index-commit")
+        reading = self.readings.queue[0]
+        try:
+            with self.parts.database.write() as tx:
+                for reading in self.readings.done(_GROUP):
+                    self._take(tx, reading, remove, compare)
+                    self.behind = max(0, self.behind - 1)
+                    if time.monotonic() > until:
+                        break
+                faults.reach("before-index-commit")
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:
+            self._blame(reading, error)
+            raise
         faults.reach("after-index-commit")
         for path in remove:
             path.unlink(missing_ok=True)
         for reading in compare:
             self.readings.add(reading)
         return True
+
+    def _blame(self, reading: Reading, error: Exception) -> None:
+        """Set the object aside that we failed over, so that the next conductor gets past it."""
+        if reading.record is not None and reading.record.is_object:
+            record = (reading.record.run, reading.record.sequence)
+            with self.parts.database.write() as tx:
+                flow.set_aside(tx, self.parts, record, f"the node failed over it ({type(error).__name__})")
 
     def _take(self, tx: Any, reading: Reading, remove: list[Path], compare: list[Reading]) -> None:
         if reading.rebuild is not None:

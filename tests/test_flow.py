@@ -31,7 +31,7 @@ from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED
 from node.model import Exit, RunState
 from node.route.rules import parse_rules
 from node.send.protocol import Kind
-from node.store import work
+from node.store import intake, work
 from node.store.schema import delivery, destination, identity, instance, run, series
 from node.store.schema import product as products
 
@@ -889,3 +889,37 @@ def test_time_is_the_clock_of_the_parts(tmp_path: Path) -> None:
     stamps = [e["at"] for e in house.events()] + [r["created_at"] for r in house.rows(delivery)]
     stamps += [r["finished_at"] for r in house.rows(delivery)] + [r["started_at"] for r in house.rows(run)]
     assert set(stamps) == {clock.at}
+
+
+def test_an_older_header_never_arrives_after_the_newer_one(house: House) -> None:
+    """What was on its way when a newer header came, and failed, is cancelled when its turn comes again."""
+    house.complete(header(1))
+    older = house.claim()
+    house.take(header(1, digest="f" * 64))
+    newer = house.claim()
+    house.answer(older, Kind.FAILED, 0xA700)
+    house.answer(newer)
+    house.clock.tick(minutes=5)
+    assert house.claim() == ()
+    assert states(house, delivery) == ["cancelled", "stored"]
+
+
+def test_an_object_that_the_node_fails_over_is_set_aside_once(house: House) -> None:
+    """Set aside, it is in no series and not routed, and the catch-up passes it."""
+    with house.tx() as tx:
+        for _ in range(2):
+            flow.set_aside(tx, house.parts, (1, 1), "the node failed over it (ValueError)")
+    (row,) = house.rows(instance)
+    assert row["state"] == "unreadable"
+    assert row["reason"].startswith("the node failed over it (ValueError)")
+    assert queued(house) == []
+
+
+def test_a_duplicate_that_outlived_its_commit_is_found_at_start(house: House) -> None:
+    """Killed between commit and unlink, the duplicate's file is removed by the next start."""
+    house.take(header(1), header(1))
+    with house.tx() as tx:
+        intake.set_cursor(tx, 1, 2)
+        assert intake.fresh_duplicates(tx, 200) == [(1, 2)]
+        intake.set_cursor(tx, 1, 500)
+        assert intake.fresh_duplicates(tx, 200) == []

@@ -100,6 +100,17 @@ def revision_before(tx: Connection, series_id: int) -> int | None:
     return tx.scalar(select(series.c.id).where(where).order_by(series.c.revision.desc()).limit(1))
 
 
+def fresh_duplicates(tx: Connection, most: int) -> list[tuple[int, int]]:
+    """The records of duplicates among the last *most* that each receiver run's cursor passed."""
+    statement = (
+        select(instance.c.receiver_run, instance.c.sequence)
+        .join(cursor, cursor.c.receiver_run == instance.c.receiver_run)
+        .where(instance.c.sequence > cursor.c.sequence - most)
+        .where(instance.c.state == InstanceState.DUPLICATE)
+    )
+    return [(int(receiver_run), int(sequence)) for receiver_run, sequence in tx.execute(statement)]
+
+
 def latest(tx: Connection, study_uid: str, series_uid: str) -> Mapping[str, Any] | None:
     """The newest revision of a series, without its facts."""
     columns = [c for c in series.c if c.name != "facts"]

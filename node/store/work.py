@@ -232,6 +232,7 @@ def _with_objects() -> Select[Any]:
             func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
             instance.c.receiver_run,
             instance.c.sequence,
+            instance.c.state.label("instance_state"),
             product.c.path,
         )
         .select_from(delivery)
@@ -269,6 +270,15 @@ def give_back(tx: Connection) -> tuple[list[int], int]:
     sending = delivery.c.state == DeliveryState.SENDING
     count = tx.execute(update(delivery).where(sending).values(state=DeliveryState.WAITING)).rowcount
     return runs, count
+
+
+def cancel_deliveries(tx: Connection, chosen: Iterable[int], reason: str, now: datetime) -> None:
+    """Waiting | parked → cancelled."""
+    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(
+        (DeliveryState.WAITING, DeliveryState.PARKED)
+    )
+    values = {"state": DeliveryState.CANCELLED, "reason": reason, "finished_at": now}
+    tx.execute(update(delivery).where(where).values(**values))
 
 
 def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:

@@ -1,0 +1,38 @@
+"""START READING HERE: the whole road of an object, one module per step.
+
+    keep → take_in → seal → route → run → deliver
+
+1. *keep* is the receivers' and lives in `store.files.ObjectFolder.keep`: it returns when losing power can no
+   longer lose the object, and only then is status 0x0000 sent. Everything below runs in the conductor.
+2. `taking.take_in` indexes one object, judges it against what is known, and puts it into its series;
+   `routing.route_at_once` queues it where a rule sends each object as it arrives.
+3. `sealing.seal` closes a revision of a series when the evidence says that it is complete.
+4. `routing.route` judges the sealed revision by every rule, opens runs, and queues received objects.
+5. `running.start_run` makes a job for a worker; `running.finish_run` queues what the worker made.
+6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers.
+
+Each function claims rows, calls one room, and leaves the rest to the transaction that its caller opened;
+what must happen after the commit is returned.
+"""
+
+from node.flow.delivering import batch_over, deliver, delivered
+from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
+from node.flow.routing import judgements, route
+from node.flow.running import Started, finish_run, first_number, retry_wait, start_run
+from node.flow.sealing import attention_at, seal, seal_policy
+from node.flow.taking import (
+    Taken,
+    compared,
+    made_by_a_node,
+    members_of,
+    set_aside,
+    take_in,
+    unreadable,
+    unreadable_now,
+)  # fmt: skip
+
+__all__ = [
+    "NODE_MAJOR", "SOFTWARE", "Parts", "Started", "Taken", "attention_at", "batch_over", "compared", "deliver",
+    "delivered", "finish_run", "first_number", "judgements", "made_by_a_node", "members_of", "retry_wait", "route",
+    "seal", "seal_policy", "set_aside", "start_run", "take_in", "unreadable", "unreadable_now",
+]  # fmt: skip

@@ -1,0 +1,45 @@
+"""What the steps work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from node import __version__
+from node.assemble.assembly import Assembly
+from node.model import OperatorSpec
+from node.route.match import Context
+from node.route.rules import RuleSet, When
+from node.settings import SealPolicy, Settings
+from node.store.database import Database
+
+NODE_MAJOR = int(__version__.split(".")[0])
+SOFTWARE = f"PACSNode {__version__}"
+
+
+@dataclass
+class Parts:
+    """What the steps work with; `app` builds it."""
+
+    database: Database
+    settings: Settings
+    rules: RuleSet
+    seal_lines: Sequence[tuple[When | None, SealPolicy]]
+    specs: Mapping[str, OperatorSpec]
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    assembly: Assembly = field(default_factory=Assembly)
+    hold: str = ""
+    """Why series are held and nothing is routed (`restored`); empty in a running node."""
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.settings.node.data
+
+    def context(self, **about: Any) -> Context:
+        """The clock and place that rules are judged in."""
+        return Context(now=self.now(), timezone=self.settings.node.timezone, **about)

@@ -1,0 +1,117 @@
+"""route: what every rule says, the runs it opens, and the received objects it sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from node.facts import gather
+from node.flow.parts import Parts
+from node.model import Header, SeriesState
+from node.process.plan import plan_to_json
+from node.route.match import Judgement, judge, judge_immediate
+from node.route.rules import Send
+from node.store import intake, work
+from node.store.database import move, note
+from node.store.schema import series
+
+
+def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header) -> None:
+    """Queue one object where an immediate rule sends it."""
+    if parts.hold:
+        return
+    for judged in judge_immediate(parts.rules.rules, gather([header.attributes]), parts.context()):
+        if judged.routes:
+            for send in judged.rule.sends:
+                if send.what == "received" and send.immediate:
+                    _send_received(tx, parts, [(instance_id, header.peer)], send, judged.rule.name)
+
+
+def _send_received(
+    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: str
+) -> int:
+    """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
+    queued = 0
+    for instance_id, peer in objects:
+        for to in send.destinations(peer):
+            if parts.settings.peers[to].only == "deidentified":
+                note(tx, parts.now(), "delivery_refused", f"{rule}: {to} takes only de-identified data",
+                     instance_id=instance_id, destination=to)  # fmt: skip
+            else:
+                queued += work.deliver_instance(tx, instance_id, to, rule, parts.now())
+    return queued
+
+
+def judgements(
+    tx: Connection, parts: Parts, row: Mapping[str, Any]
+) -> tuple[tuple[int, ...], tuple[Judgement, ...]]:
+    """What every rule says of a sealed revision: member ids and the judgements over them."""
+    members, facts = intake.members_and_facts(tx, row["id"])
+    context = parts.context(
+        revision=row["revision"],
+        incomplete=row["incomplete"],
+        ours="made by a PACSNode" if row["ours"] else "",
+    )
+    return members, judge(parts.rules.rules, facts, context)
+
+
+def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
+    """Sealed → routed | unrouted | discarded: a run per matching rule, and received objects where rules send them."""
+    members, judged = judgements(tx, parts, row)
+    again = "a later revision replaces it"
+    for cancelled in work.cancel_older_runs(tx, row["study_uid"], row["series_uid"], row["revision"], again):
+        note(tx, parts.now(), "run_cancelled", again, series_id=row["id"], run_id=cancelled)
+    peers = {found["id"]: found["peer"] for found in intake.instances_of(tx, members)}
+    for j in judged:
+        used = [members[i] for i in j.used]
+        if j.runs and j.rule.steps:
+            _open_run(tx, parts, row["id"], j, used)
+        for send in j.rule.sends if j.routes else ():
+            if send.what == "received" and not send.immediate:
+                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule.name)
+    state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
+    move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
+    decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in judged]
+    note(tx, parts.now(), f"series_{state}", json.dumps(decisions, ensure_ascii=False), series_id=row["id"])
+
+
+def _sent_at_once(tx: Connection, judged: Sequence[Judgement], members: Sequence[int]) -> list[str]:
+    """Rules that do not hold for the whole series but sent some of its objects as they came, with how many."""
+    asked = [j for j in judged if not (j.runs or j.routes) and any(send.immediate for send in j.rule.sends)]
+    counts = work.sent_by_rule(tx, members) if asked else {}
+    names = [j.rule.name for j in asked if j.rule.name in counts]
+    return [f"{name} ({counts[name]} of {len(members)} objects, as they came)" for name in names]
+
+
+def _outcome(judged: Sequence[Judgement], at_once: Sequence[str], sealed: str) -> tuple[SeriesState, str]:
+    chosen = [j for j in judged if j.runs or j.routes]
+    if any(j.rule.discard for j in chosen):
+        names = ", ".join(j.rule.name for j in chosen if j.rule.discard)
+        return SeriesState.DISCARDED, f"{sealed}; discarded by {names}"
+    if chosen or at_once:
+        return SeriesState.ROUTED, f"{sealed}; {', '.join((*(j.rule.name for j in chosen), *at_once))}"
+    if not judged:
+        return SeriesState.UNROUTED, f"{sealed}; there are no rules"
+    return SeriesState.UNROUTED, f"{sealed}; no rule: " + "; ".join(
+        f"{j.rule.name}: {j.because}" for j in judged
+    )
+
+
+def _open_run(tx: Connection, parts: Parts, series_id: int, judged: Judgement, used: Sequence[int]) -> None:
+    plan = judged.rule.plan()
+    if plan is None:
+        return
+    sends: dict[str, list[str]] = {}
+    for send in judged.rule.sends:
+        if send.what != "received":
+            sends.setdefault(send.what, []).extend(to for to in send.to if to not in sends.get(send.what, ()))
+    run_id = work.add_run(
+        tx, series_id=series_id, rule=judged.rule.name, plan=json.dumps(plan_to_json(plan)),
+        sends=json.dumps(sends), shadow=judged.rule.shadow, files=json.dumps(list(used)),
+        retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
+    )  # fmt: skip
+    if run_id is not None:
+        note(tx, parts.now(), "run_opened", judged.because, series_id=series_id, run_id=run_id)

@@ -1,0 +1,45 @@
+"""seal: when a series counts as complete, and what is written down then."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from node.assemble.completeness import Policy, gaps
+from node.facts import gather
+from node.flow.parts import Parts
+from node.route.match import holds
+from node.settings import SealPolicy
+from node.store import intake
+from node.store.database import note
+
+
+def seal_policy(parts: Parts, series_id: int) -> Policy:
+    """The peer's own policy, else the first line of `seal` that fits the series' first object."""
+    found = parts.assembly.series[series_id]
+    if found.policy is not None:
+        return found.policy
+    peer = parts.settings.peers.get(found.peer)
+    chosen = peer.seal if peer else None
+    if chosen is None:
+        facts, context = gather(list(found.members.values())[:1]), parts.context()
+        fits = (policy for when, policy in parts.seal_lines if when is None or holds(when, facts, context))
+        chosen = next(fits, SealPolicy())
+    found.policy = Policy(chosen.quiet_for, chosen.on_release, chosen.settle, chosen.attention_after)
+    return found.policy
+
+
+def attention_at(parts: Parts, series_id: int) -> float:
+    """Monotonic seconds from which an open series is shown."""
+    opened = parts.assembly.series[series_id].opened
+    return opened + seal_policy(parts, series_id).attention_after.total_seconds()
+
+
+def seal(tx: Connection, parts: Parts, series_id: int, reason: str) -> None:
+    """Receiving → sealed: from here on this revision never changes."""
+    found = parts.assembly.close(series_id)
+    facts = found.facts()
+    incomplete = gaps(facts)
+    members = tuple(found.members)
+    if intake.seal_series(tx, series_id, reason, incomplete, members=members, facts=facts, now=parts.now()):
+        detail = f"{len(members)} objects: {reason}" + (f"; {incomplete}" if incomplete else "")
+        note(tx, parts.now(), "series_sealed", detail, series_id=series_id)

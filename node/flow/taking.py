@@ -1,0 +1,219 @@
+"""take_in: one received object → its row, its series, and what rules route at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
+from node.errors import Broken
+from node.flow.parts import Parts
+from node.flow.routing import route_at_once
+from node.model import Arrival, Cell, Header, InstanceState, SeriesState
+from node.store import intake, work
+from node.store.arrival import read_arrival
+from node.store.database import note
+from node.store.intake import object_path
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What must follow the commit: a duplicate's file to remove, or two files whose pixels to compare."""
+
+    remove: Path | None = None
+    compare: tuple[Path, Path] | None = None
+    instance: int = 0
+
+
+def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Header) -> Taken:
+    """Index one received object, put it into its series, and queue what rules route at once."""
+    if intake.has_file(tx, *record):  # catch-up met it twice
+        return Taken()
+    if not header.readable:
+        _unreadable(tx, parts, record, header)
+        return Taken()
+    row = intake.kept(tx, header.sop_uid) if header.sop_uid else None
+    judged = judge(_known(row) if row else None, header)
+    if judged.state is InstanceState.DUPLICATE and row:
+        intake.add_instance(tx, header, record, judged.state, reason=judged.why, series_id=row["series_id"])
+        _send_again(tx, parts, row)
+        return Taken(remove=object_path(parts.data, *record))
+    if judged.state is InstanceState.CONFLICT and row:
+        aside = _keep_aside(tx, parts, record, header, judged.state, judged.why)
+        if judged.why != RECOMPRESSED:
+            return Taken()
+        known = object_path(parts.data, row["receiver_run"], row["sequence"])
+        return Taken(compare=(known, object_path(parts.data, *record)), instance=aside)
+    _keep(tx, parts, record, header, row["id"] if row and judged.replaces else None)
+    return Taken()
+
+
+def unreadable(tx: Connection, parts: Parts, record: tuple[int, int], why: str) -> None:
+    """The reader could not tell anything of this object: it is kept as it came, visible and releasable."""
+    if not intake.has_file(tx, *record):
+        _unreadable(tx, parts, record, _header_of_arrival(parts, record, why))
+
+
+def set_aside(tx: Connection, parts: Parts, record: tuple[int, int], why: str) -> None:
+    """The node itself failed over this object: aside, and not even routed, so that it fails only once."""
+    if not intake.has_file(tx, *record):
+        header = _header_of_arrival(parts, record, why)
+        _keep_aside(tx, parts, record, header, InstanceState.UNREADABLE, why)
+
+
+def _header_of_arrival(parts: Parts, record: tuple[int, int], why: str) -> Header:
+    """A header that holds no more than how the object came."""
+    try:
+        arrival, _ = read_arrival(object_path(parts.data, *record))
+    except (Broken, OSError) as error:  # damaged on the disk: it must not stop what came after it
+        why = f"{why}; its file meta cannot be read ({type(error).__name__})"
+        arrival = Arrival("", "", "", "", "", "", "", "", "", parts.now())
+    return Header(
+        readable=False, why=why, sop_uid=arrival.sop_uid, sop_class=arrival.sop_class,
+        transfer_syntax=arrival.transfer_syntax, study_uid="", series_uid="", peer=arrival.peer,
+        calling=arrival.calling, called=arrival.called, association=arrival.association,
+        received_at=arrival.received_at, size=0, digest="", pixel_digest="", frames=0,
+        attributes={
+            "from": ((arrival.peer,),), "called": ((arrival.called,),),
+            "sop_class": ((arrival.sop_class,),), "transfer_syntax": ((arrival.transfer_syntax,),),
+        },
+    )  # fmt: skip
+
+
+def unreadable_now(tx: Connection, parts: Parts, instance_id: int, why: str) -> None:
+    """An object of an open series could be read when it came and cannot any more: aside, and said."""
+    reason = f"it cannot be read any more: {why}"
+    if intake.set_aside(tx, instance_id, InstanceState.UNREADABLE, reason):
+        note(tx, parts.now(), "instance_unreadable", reason, instance_id=instance_id)
+
+
+def _unreadable(tx: Connection, parts: Parts, record: tuple[int, int], header: Header) -> None:
+    """Kept aside, and routed by the rules that need no more than how it came (promise 2)."""
+    aside = _keep_aside(tx, parts, record, header, InstanceState.UNREADABLE, header.why)
+    route_at_once(tx, parts, aside, header)
+
+
+def compared(tx: Connection, parts: Parts, instance_id: int, header: Header | None, same: bool) -> None:
+    """The pixels of a recompressed copy were compared: the same make it a header revision (design §6)."""
+    row = intake.instances_of(tx, [instance_id])[0]
+    if row["state"] != InstanceState.CONFLICT:
+        return
+    if not same or header is None:
+        intake.explain_instance(tx, instance_id, OTHER_PIXELS)
+        note(tx, parts.now(), "instance_conflict", OTHER_PIXELS, instance_id=instance_id)
+        return
+    known = intake.kept(tx, row["sop_uid"])
+    _adopt(tx, parts, instance_id, header, known["id"] if known else None)
+
+
+def _send_again(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
+    """The sender asked once more: what was delivered long enough ago is delivered again (design §6)."""
+    if parts.hold:
+        return
+    before = {name: parts.now() - peer.redeliver_after for name, peer in parts.settings.peers.items()}
+    if again := work.redeliver(tx, row["id"], before, parts.now()):
+        note(tx, parts.now(), "redelivery", f"{again} sent again", series_id=row["series_id"])
+
+
+def _known(row: Mapping[str, Any]) -> Known:
+    return Known(
+        row["id"], row["study_uid"] or "", row["series_uid"] or "",
+        row["transfer_syntax"], row["digest"], row["pixel_digest"],
+    )  # fmt: skip
+
+
+def _keep_aside(
+    tx: Connection, parts: Parts, record: tuple[int, int], header: Header, state: InstanceState, why: str
+) -> int:
+    """Visible and releasable, in no series."""
+    found = intake.add_instance(tx, header, record, state, reason=why, series_id=None)
+    note(tx, parts.now(), f"instance_{state}", why, instance_id=found)
+    return found
+
+
+def _keep(tx: Connection, parts: Parts, record: tuple[int, int], header: Header, old: int | None) -> None:
+    state = InstanceState.KEPT if old is None else InstanceState.CONFLICT  # two cannot be kept under one UID
+    new = intake.add_instance(tx, header, record, state, reason=header.why, series_id=None)
+    _adopt(tx, parts, new, header, old)
+
+
+def _adopt(tx: Connection, parts: Parts, new: int, header: Header, old: int | None) -> None:
+    """Put an object into its series and route it at once; *old* is the one whose place it takes."""
+    series_id = None if header.why else _series_for(tx, parts, header)
+    if old is not None:
+        work.replaced(tx, old, "a newer header of the same pixels came")
+        work.hand_over(tx, old, new)
+        note(tx, parts.now(), "header_revision", "newest header wins", series_id=series_id, instance_id=new)
+    intake.adopt(tx, new, series_id, header.why)
+    if series_id is None:
+        note(tx, parts.now(), "instance_ungrouped", header.why, instance_id=new)
+    else:
+        if old is not None:
+            parts.assembly.drop(series_id, old)
+        parts.assembly.add(series_id, new, header, parts.monotonic(), late=old is None)
+        intake.touched(tx, series_id, parts.now())
+    route_at_once(tx, parts, new, header)
+
+
+def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
+    """The revision that is open for this object's series, opened now where there is none."""
+    newest = intake.latest(tx, header.study_uid, header.series_uid)
+    if newest and newest["state"] == SeriesState.RECEIVING:
+        return int(newest["id"])
+    members: dict[int, Mapping[str, Cell]] = {}
+    revision = 1
+    if newest:
+        revision = newest["revision"] + 1
+        members = members_of(tx, newest["id"])
+    about = _about(tx, parts, header)
+    if newest and newest["held"]:  # nobody has released it yet
+        about["held"] = newest["held"]
+    opened = intake.open_series(tx, header, revision, about, parts.now())
+    parts.assembly.begin(opened, header.peer, members)
+    note(tx, parts.now(), "series_opened", f"revision {revision}", series_id=opened)
+    return opened
+
+
+def members_of(tx: Connection, series_id: int) -> dict[int, Mapping[str, Cell]]:
+    """A sealed revision's members that are still kept, with their attributes."""
+    ids, facts = intake.members_and_facts(tx, series_id)
+    kept = {row["id"] for row in intake.instances_of(tx, ids) if row["state"] == InstanceState.KEPT}
+    return {
+        key: {name: cell for name in facts.columns if (cell := facts.cell(name, i)) is not None}
+        for i, key in enumerate(ids)
+        if key in kept
+    }
+
+
+def _about(tx: Connection, parts: Parts, header: Header) -> dict[str, Any]:
+    """The columns of a series that people search by."""
+
+    def first(name: str) -> str:
+        cell = header.attributes.get(name)
+        return cell[0][0] if cell and cell[0] else ""
+
+    number = first("SeriesNumber")
+    return {
+        "patient_id": first("PatientID"),
+        "issuer": first("IssuerOfPatientID"),
+        "accession": first("AccessionNumber"),
+        "modality": first("Modality")[:16],
+        "series_number": int(number) if re.fullmatch(r"-?[0-9]{1,9}", number) else None,
+        "ours": work.is_ours(tx, header.sop_uid) or made_by_a_node(header),
+        "held": parts.hold,
+    }
+
+
+def made_by_a_node(header: Header) -> bool:
+    """Contributing Equipment (0018,A001) names a node like this one: process nothing twice (design §6)."""
+    return any(
+        name.startswith("ContributingEquipmentSequence[")
+        and name.endswith((".Manufacturer", ".ManufacturerModelName"))
+        and any(value == ("PACSNode",) for value in cell)
+        for name, cell in header.attributes.items()
+    )

@@ -1,0 +1,190 @@
+"""Inner names of pynetdicom, pydicom and highdicom that the node uses: an upgrade of a library fails here first.
+
+What is asked of each name is what the file that uses it takes for granted, no more.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pynetdicom.association
+import pynetdicom.dul
+import pynetdicom.fsm
+import pytest
+from highdicom import _standard_utils
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID
+from pynetdicom import AE, _config
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.transport import RequestHandler
+
+NODE = Path(__file__).parents[2] / "node"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+RAW = RawDataElement(Tag("PatientID"), "LO", 2, b"P ", 0, False, True)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """One name, the files below `node/` that use it, and what they take for granted."""
+
+    name: str
+    users: str
+    holds: Callable[[], bool]
+
+
+def association() -> Any:
+    """Make an acceptor's association that has no socket and never starts."""
+    return pynetdicom.association.Association(AE(), "acceptor")
+
+
+def takes(method: Any, *names: str) -> bool:
+    """Whether a bound method has to be called with exactly these arguments."""
+    parameters = inspect.signature(method).parameters.values()
+    return tuple(p.name for p in parameters if p.default is p.empty) == names
+
+
+def calls(module: ModuleType, text: str) -> bool:
+    """Whether the module looks a name up when it calls it, so that an instance's own one takes its place."""
+    return text in inspect.getsource(module)
+
+
+def pdus_are_decoded() -> bool:
+    """A-RELEASE-RQ is PDU type 5 and event 12 (PS3.8 9.3.6, Table 9-10)."""
+    pdu, event = association().dul._decode_pdu(bytearray(b"\5\0\0\0\0\4\0\0\0\0"))
+    return type(pdu).__name__ == "A_RELEASE_RQ" and event == "Evt12"
+
+
+def a_store_may_have_empty_uids() -> bool:
+    """Without UIDs the inner names are None; an empty UID put there is what the property gives back."""
+    message = C_STORE()
+    absent = message._affected_sop_class_uid is None and message._affected_sop_instance_uid is None
+    message._affected_sop_class_uid = message._affected_sop_instance_uid = UID("")
+    return absent and message.AffectedSOPClassUID == "" and message.AffectedSOPInstanceUID == ""
+
+
+def elements_are_put_as_they_are() -> bool:
+    """What is put into the dictionary is what the dataset holds, without conversion."""
+    dataset = Dataset()
+    dataset._dict[RAW.tag] = RAW
+    return dataset.get_item("PatientID") is RAW and list(dataset.elements()) == [RAW]
+
+
+def items_inherit_the_character_set() -> bool:
+    """A dataset without Specific Character Set has that of the dataset around it."""
+    dataset = Dataset()
+    dataset._parent_encoding = "latin_1"
+    return bool(dataset._character_set == "latin_1")
+
+
+def tables_lead_to_attributes() -> bool:
+    """From a SOP class over its IOD's modules, their usage and entity, to attributes, their place and type."""
+    modules = _standard_utils.get_iod_module_map()[_standard_utils.get_sop_class_iod_map()[CT]]
+    known = {module["key"]: (module["usage"], module["ie"]) for module in modules}
+    rows = _standard_utils.get_module_attribute_map()["general-series"]
+    types = {row["keyword"]: row["type"] for row in rows if row["path"] == []}
+    return known["general-series"] == ("M", "Series") and types["Modality"] == "1"
+
+
+UPPER = "receive/upper_layer.py"
+INNER = [
+    Inner("dul._read_pdu_data", UPPER, lambda: takes(association().dul._read_pdu_data)
+          and calls(pynetdicom.dul, "self._read_pdu_data()")),
+    Inner("dul._decode_pdu", UPPER, pdus_are_decoded),
+    Inner("dul._recv_pdu", UPPER, lambda: isinstance(association().dul._recv_pdu, queue.Queue)),
+    Inner("dul.event_queue", UPPER, lambda: isinstance(association().dul.event_queue, queue.Queue)),
+    Inner("dul.to_user_queue", UPPER, lambda: isinstance(association().dul.to_user_queue, queue.Queue)),
+    Inner("dul.state_machine", UPPER, lambda: association().dul.state_machine.current_state == "Sta1"
+          and {"Sta1", "Sta2", "Sta13"} <= set(pynetdicom.fsm.STATES)
+          and {"Evt17", "Evt19"} <= set(pynetdicom.fsm.EVENTS)),
+    Inner("dimse.receive_primitive", UPPER, lambda: takes(association().dimse.receive_primitive, "primitive")
+          and calls(pynetdicom.fsm, "dul.assoc.dimse.receive_primitive(")),
+    Inner("dimse.msg_queue", f"{UPPER} demo/scanner.py",
+          lambda: isinstance(association().dimse.msg_queue, queue.Queue)),
+    Inner("dimse.message", "receive/association.py", lambda: association().dimse.message is None),
+    Inner("assoc._serve_request", f"{UPPER} demo/scanner.py",
+          lambda: takes(association()._serve_request, "msg", "context_id")
+          and calls(pynetdicom.association, "self._serve_request(")),
+    Inner("assoc._abort_nonblocking", "receive/association.py",
+          lambda: takes(association()._abort_nonblocking)),
+    Inner("acse.send_reject", "receive/association.py",
+          lambda: takes(association().acse.send_reject, "result", "source", "diagnostic")),
+    Inner("RequestHandler._create_association", "receive/listener.py",
+          lambda: takes(RequestHandler._create_association, "self")),
+    Inner("message._affected_sop_class_uid", UPPER, a_store_may_have_empty_uids),
+    Inner("message._affected_sop_instance_uid", UPPER, a_store_may_have_empty_uids),
+    Inner("_config.VALIDATORS", "receive/listener.py", lambda: isinstance(_config.VALIDATORS["UI"](UID("1.2")), tuple)),
+    Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
+          lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),
+    Inner("_config.UNRESTRICTED_STORAGE_SERVICE", "receive/listener.py",
+          lambda: calls(pynetdicom.association, "if _config.UNRESTRICTED_STORAGE_SERVICE and")),
+    Inner("_config.ENFORCE_UID_CONFORMANCE", "send/negotiation.py",
+          lambda: isinstance(_config.ENFORCE_UID_CONFORMANCE, bool)),
+    Inner("_config.STORE_SEND_CHUNKED_DATASET", "demo/scanner.py",
+          lambda: calls(pynetdicom.association, "if not _config.STORE_SEND_CHUNKED_DATASET")),
+    Inner("dataset._dict", "derive/inherit.py derive/image.py derive/making.py", elements_are_put_as_they_are),
+    Inner("dataset._parent_encoding", "derive/inherit.py", items_inherit_the_character_set),
+    Inner("dataset._character_set", "derive/inherit.py", items_inherit_the_character_set),
+    Inner("element._replace", "read/elements.py", lambda: RAW._replace(VR="SQ").VR == "SQ"),
+    Inner("highdicom._standard_utils", "derive/standard.py", tables_lead_to_attributes),
+]  # fmt: skip
+OF_PYTHON = {"_exit"}
+"""Underscored names that Python itself documents: os._exit."""
+
+
+@pytest.mark.parametrize("inner", INNER, ids=lambda inner: inner.name)
+def test_inner_names_are_as_the_node_uses_them(inner: Inner) -> None:
+    """The library still has the name, in the shape that the files beside it take for granted."""
+    assert inner.holds(), f"{inner.name} has changed; see to node/: {inner.users}"
+
+
+@pytest.mark.parametrize("inner", INNER, ids=lambda inner: inner.name)
+def test_inner_names_are_used_where_it_is_said(inner: Inner) -> None:
+    """Each file that is named beside a name holds it: what nobody uses any more leaves the list."""
+    word = inner.name.rpartition(".")[2]
+    assert [user for user in inner.users.split() if word not in (NODE / user).read_text("utf-8")] == []
+
+
+def inner_names() -> dict[str, set[str]]:
+    """Collect underscored names that node/ uses but nowhere defines, each with the files that use it."""
+    used: dict[str, set[str]] = {}
+    ours: set[str] = set()
+    for path in NODE.rglob("*.py"):
+        for found in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names: list[str] = []
+            if isinstance(found, ast.FunctionDef | ast.ClassDef):
+                ours.add(found.name)
+            elif isinstance(found, ast.Name) and isinstance(found.ctx, ast.Store):
+                ours.add(found.id)
+            elif isinstance(found, ast.Attribute):
+                made_here = isinstance(found.ctx, ast.Store) and ast.unparse(found.value) == "self"
+                (ours.add if made_here else names.append)(found.attr)
+            elif isinstance(found, ast.ImportFrom) and not (found.module or "").startswith("node"):
+                names = [*(found.module or "").split("."), *(alias.name for alias in found.names)]
+            for name in names:
+                if name.startswith("_") and not name.endswith("__"):
+                    used.setdefault(name, set()).add(path.relative_to(NODE).as_posix())
+    return {name: files for name, files in used.items() if name not in ours}
+
+
+def test_every_inner_name_is_listed() -> None:
+    """Whoever reaches into a library says so here: no underscored name of another's is used unlisted."""
+    listed = {word: inner.users.split() for inner in INNER for word in inner.name.split(".")}
+    configured = {
+        file for inner in INNER if inner.name.startswith("_config.") for file in inner.users.split()
+    }
+    listed["_config"] = sorted(configured)
+    unlisted = {
+        name: sorted(files - set(listed.get(name, ())))
+        for name, files in inner_names().items()
+        if name not in OF_PYTHON and files - set(listed.get(name, ()))
+    }
+    assert unlisted == {}
