@@ -13,6 +13,10 @@ from typing import Any
 from node.model import Cell, Value
 
 ABSENT = -1
+_PARALLEL = 2e-3
+"""Difference of direction cosines (0.1°) below which slices are parallel: scanners round them differently."""
+_MOST_STACKS = 64
+"""Orientations that are compared with a new one; radial acquisitions have some dozens."""
 _FARTHEST = 1e6
 """mm: no patient is a kilometre long; a coordinate beyond is no coordinate."""
 
@@ -128,22 +132,34 @@ def _numbers(value: Value, length: int) -> tuple[float, ...] | None:
 
 def stacks(facts: Facts) -> tuple[Stack, ...]:
     """The parallel stacks in a series, largest first; instances without plane geometry are left out."""
-    groups: dict[tuple[float, ...], set[tuple[float, ...]]] = {}
+    groups: list[tuple[tuple[float, ...], set[tuple[float, ...]]]] = []
+    group_of: dict[Value, int] = {}
     for i in range(facts.size):
-        orientations, positions = (
-            facts.cell("ImageOrientationPatient", i),
-            facts.cell("ImagePositionPatient", i),
-        )
+        orientations = facts.cell("ImageOrientationPatient", i)
+        positions = facts.cell("ImagePositionPatient", i)
         if not orientations or not positions or len(orientations) != 1:
             continue
-        orientation = _numbers(orientations[0], 6)
-        if orientation is None:
-            continue
-        key = tuple(round(v, 3) + 0.0 for v in orientation)
-        found = (_numbers(p, 3) for p in positions)
-        groups.setdefault(key, set()).update(p for p in found if p is not None)
-    made = (_stack(orientation, points) for orientation, points in groups.items())
+        stated = orientations[0]
+        if stated not in group_of:
+            group_of[stated] = _group(groups, _numbers(stated, 6))
+        if group_of[stated] != ABSENT:
+            found = (_numbers(p, 3) for p in positions)
+            groups[group_of[stated]][1].update(p for p in found if p is not None)
+    made = (_stack(orientation, points) for orientation, points in groups)
     return tuple(sorted(made, key=lambda s: -len(s.offsets)))
+
+
+def _group(
+    groups: list[tuple[tuple[float, ...], set[tuple[float, ...]]]], orientation: tuple[float, ...] | None
+) -> int:
+    """The index of the group with this orientation, a new one where none is within _PARALLEL; ABSENT without one."""
+    if orientation is None:
+        return ABSENT
+    for index, (known, _) in enumerate(groups[:_MOST_STACKS]):
+        if all(abs(a - b) <= _PARALLEL for a, b in zip(known, orientation, strict=True)):
+            return index
+    groups.append((orientation, set()))
+    return len(groups) - 1
 
 
 def _stack(orientation: tuple[float, ...], points: set[tuple[float, ...]]) -> Stack:

@@ -153,3 +153,16 @@ def test_the_frames_of_a_multi_frame_object_are_slices() -> None:
     places = tuple(("0", "0", str(z)) for z in (0, 4, 8, 12))
     facts = gather([{"ImageOrientationPatient": (tuple(map(str, AXIAL)),), "ImagePositionPatient": places}])
     assert stacks(facts)[0].offsets == (0.0, 4.0, 8.0, 12.0)
+
+
+def test_a_jitter_in_the_orientation_splits_no_stack() -> None:
+    """Direction cosines that a scanner rounds differently from slice to slice are one stack."""
+    instances = [
+        {
+            "ImageOrientationPatient": (("1", "0", "0", "0", f"{0.7005 + jitter:.6f}", "0.713654"),),
+            "ImagePositionPatient": (("0", "0", str(3 * k)),),
+        }
+        for k, jitter in enumerate((0.00001, -0.00001, 0.00001, -0.00001))
+    ]
+    (stack,) = stacks(gather(instances))
+    assert len(stack.offsets) == 4

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 from flow_material import House, done, product
 
 from node import app
 from node.cli import main
-from node.model import Exit, RunState
+from node.model import Exit, OperatorSpec, RunState
 from node.send.protocol import Kind
 from node.testing import Grid, Series, body_volume, head_volume, write_ct_series, write_mr_series
 
@@ -65,9 +67,20 @@ class Place:
         return json.loads(result.stdout)
 
 
+_ask_worker = app.operators
+
+
+@cache
+def installed() -> tuple[dict[str, OperatorSpec], list[str]]:
+    """What a worker says of the installed operators; asked once, because each answer takes a process."""
+    return _ask_worker()
+
+
 def pacsnode(*arguments: str | Path, **environ: str) -> Result:
     """The command line in this process."""
-    return CliRunner().invoke(main, [str(a) for a in arguments], env=environ, catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "operators", installed)
+        return CliRunner().invoke(main, [str(a) for a in arguments], env=environ, catch_exceptions=False)
 
 
 def place(folder: Path, rules: str = RULES, port: int = 4242) -> Place:
@@ -81,7 +94,7 @@ def place(folder: Path, rules: str = RULES, port: int = 4242) -> Place:
 def lived_in(folder: Path) -> Place:
     """A site where a CT was received, routed and processed, an MR was not wanted, and one object is parked."""
     made = place(folder)
-    house = House(folder, RULES, specs=app.operator_specs(), text=made.site.read_text())
+    house = House(folder, RULES, specs=installed()[0], text=made.site.read_text())
     house.receive(
         write_ct_series(folder / "images" / "ct", CT, series=Series("ct", number=3, description="Thorax 5mm"))
     )

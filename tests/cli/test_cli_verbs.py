@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from cli_material import CT, MR, RULES, Place, lived_in, pacsnode, place
+from cli_material import CT, MR, RULES, Place, installed, lived_in, pacsnode, place
 from flow_material import House
 from peers import free_port
 from pynetdicom import AE, evt
@@ -207,7 +207,7 @@ def test_files_the_kept_series_and_what_was_routed_agree(tmp_path: Path) -> None
         one["series_uid"]: one
         for one in lived.json("explain", lived.folder / "images", "--from", "CT01")["series"]
     }
-    house = House(lived.folder, RULES, specs=app.operator_specs(), text=lived.site.read_text())
+    house = House(lived.folder, RULES, specs=installed()[0], text=lived.site.read_text())
     recorded = {
         e["series_id"]: json.loads(e["detail"]) for e in house.rows(event) if e["detail"].startswith("[{")
     }
@@ -229,7 +229,7 @@ def test_a_series_the_node_does_not_hold_is_refused(tmp_path: Path) -> None:
     result = lived.run("explain", "--series", "99")
     assert result.exit_code == 3
     assert "holds no such series" in result.stderr
-    house = House(lived.folder, RULES, specs=app.operator_specs(), text=lived.site.read_text())
+    house = House(lived.folder, RULES, specs=installed()[0], text=lived.site.read_text())
     house.receive(write_ct_series(tmp_path / "late", CT, series=Series("late")))
     house.database.close()
     assert "it is judged when it is sealed" in lived.run("explain", "--series", "3").stderr
@@ -303,7 +303,8 @@ def test_a_rule_file_that_is_wrong_is_exit_code_2(site: Place, images: Path, tmp
 
 
 def test_operators_are_told_with_options_units_and_defaults(site: Place) -> None:
-    """All of them, or one; a wrong name gets the nearest."""
+    """All of them, as a worker of its own says; or one; a wrong name gets the nearest."""
+    installed.cache_clear()
     names = [spec["name"] for spec in json.loads(pacsnode("operators", "--json").stdout)]
     assert {"reformat", "segment_body", "segment_threshold", "statistics"} <= set(names)
     text = pacsnode("operators", "reformat").stdout
