@@ -115,8 +115,11 @@ class Conductor:
             self._hear_sender()
             self._forget(self.sender, fd)
         else:
-            while len(_drain(fd)) == 4096:
-                pass
+            heard = _drain(fd)
+            while heard is not None and len(heard) == 4096:
+                heard = _drain(fd)
+            if heard == b"" and name == "wake":  # its end: the supervisor, who holds it open, is gone
+                self.stopping = True
             self.poll_at = 0.0
 
     def _forget(self, child: LineChild, fd: int) -> None:
@@ -424,11 +427,12 @@ def _listed(data: Path, receiver_run: int, cursor: int) -> list[Record]:
     return [record for record in found if record.sequence <= last]
 
 
-def _drain(fd: int) -> bytes:
+def _drain(fd: int) -> bytes | None:
+    """What can be read at once: b"" at the end, None where nothing is there."""
     try:
         return os.read(fd, 4096)
     except BlockingIOError:
-        return b""
+        return None
 
 
 def main(arguments: list[str] | None = None) -> int:

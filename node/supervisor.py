@@ -350,7 +350,7 @@ class _Roles:
         return Child(f"receiver_{slot}", command, (listen_fd, wake_fd, census_fd), self.text)
 
     def conductor(self, wake_fd: int) -> Child:
-        command = [*self.commands.conductor, *self._options({"--wake-fd": wake_fd})]
+        command = [*self.commands.conductor, *self._options({"--wake-fd": wake_fd, "--parent": os.getpid()})]
         return Child("conductor", command, (wake_fd,), self.text)
 
     def _options(self, named: Mapping[str, int]) -> list[str]:

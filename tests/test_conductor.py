@@ -1,0 +1,84 @@
+"""Claims about the conductor as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from node import settings as site
+from node.conductor import Conductor
+from node.reader import answer
+
+SITE = """
+node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
+"""
+
+
+def start(folder: Path, wake_fd: int, *options: str) -> subprocess.Popen[bytes]:
+    """A conductor over an empty data folder."""
+    (folder / "data").mkdir()
+    (folder / "rules").mkdir()
+    given = ["--wake-fd", str(wake_fd), "--file", str(folder / "node.yaml"), *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "node.conductor", *given],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(wake_fd,),
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(SITE.encode())
+    process.stdin.close()
+    return process
+
+
+def test_a_conductor_ends_when_nobody_can_wake_it_any_more(tmp_path: Path) -> None:
+    """The wake pipe's end says that the supervisor is gone, even where it died before we could ask to die with it."""
+    read, write = os.pipe()
+    process = start(tmp_path, read)
+    os.close(read)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"conductor_started" in line:
+            break
+    os.close(write)
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_conductor_whose_parent_died_first_does_not_begin(tmp_path: Path) -> None:
+    """Told whose child it is, it ends when that is not its parent any more."""
+    read, write = os.pipe()
+    process = start(tmp_path, read, "--parent", "999999")
+    os.close(read)
+    assert process.wait(timeout=20) != 0 or not (tmp_path / "data" / "pacsnode.db").exists()
+    os.close(write)
+
+
+def test_a_full_wake_pipe_is_not_its_end(tmp_path: Path) -> None:
+    """Exactly as many bytes as are read at once mean many objects, not a dead supervisor."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "rules").mkdir()
+    from node import app
+
+    settings = site.parse(SITE, str(tmp_path / "node.yaml"), {})
+    conductor = Conductor(app.build(settings), None)
+    read, write = os.pipe()
+    try:
+        for end in (read, write):
+            os.set_blocking(end, False)
+        os.write(write, b"x" * 4096)
+        conductor._heard("wake", read)
+        assert not conductor.stopping
+        os.close(write)
+        conductor._heard("wake", read)
+        assert conductor.stopping
+    finally:
+        os.close(read)
+        conductor.engine.stop()
+        conductor.parts.database.close()
+
+
+def test_the_reader_answers_whatever_it_is_asked(tmp_path: Path) -> None:
+    """A file that is gone, or is none of ours, is an answer with a reason and never an exception."""
+    assert "failed" in answer('{"paths": ["%s"]}' % (tmp_path / "gone.dcm"))
+    (tmp_path / "x.dcm").write_bytes(b"not DICOM")
+    assert "failed" in answer('{"paths": ["%s"]}' % (tmp_path / "x.dcm"))
