@@ -1,0 +1,107 @@
+"""Claims about the wiring: which rules are in use, and what a start refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node import app, desk
+from node import settings as site
+from node.errors import Misconfigured
+from node.settings import Settings
+
+SITE = """
+node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
+peers: {PACS: {ae_title: PACS, address: "127.0.0.1:4242"}}
+"""
+GOOD = "rule: all\npurpose: p\nowner: o@h.example\nwhen: {}\nsend: [{what: received, to: PACS}]\n"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A site with an empty rules folder."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "rules").mkdir()
+    return site.parse(SITE, str(tmp_path / "node.yaml"), {})
+
+
+def write(settings: Settings, text: str) -> None:
+    """Put one rule file into the site's folder."""
+    (settings.node.rules / "all.yaml").write_text(text)
+
+
+def names(settings: Settings) -> tuple[list[str], str]:
+    """The rules in use after a start, and what is said against those in the folder."""
+    rules, problem = app.load_rules(settings, {})
+    return [rule.name for rule in rules.rules], problem
+
+
+def test_rules_that_pass_are_used(settings: Settings) -> None:
+    """A good folder is used as it is, and nothing is said against it."""
+    write(settings, GOOD)
+    assert names(settings) == (["all"], "")
+
+
+def test_on_first_start_broken_rules_leave_reception_alone(settings: Settings) -> None:
+    """Without a set that ever passed there are no rules; the mistake is told with file and line."""
+    write(settings, GOOD.replace("to: PACS", "to: PAX"))
+    used, problem = names(settings)
+    assert used == []
+    assert "rules/all.yaml:5" in problem
+    assert "PACS" in problem
+
+
+def test_after_a_mistake_the_last_good_rules_stay_in_use(settings: Settings) -> None:
+    """Promise 8: an edit that does not pass changes nothing, over any number of starts, until it is mended."""
+    write(settings, GOOD)
+    names(settings)
+    write(settings, GOOD.replace("when:", "whem:"))
+    for _ in range(2):
+        used, problem = names(settings)
+        assert used == ["all"]
+        assert "did you mean when" in problem
+    write(settings, GOOD.replace("rule: all", "rule: everything"))
+    assert names(settings) == (["everything"], "")
+
+
+def test_last_good_rules_that_no_longer_fit_the_site_are_not_used(settings: Settings, tmp_path: Path) -> None:
+    """A peer that was removed makes the kept rules wrong too: reception only, and both reasons."""
+    write(settings, GOOD)
+    names(settings)
+    write(settings, "rule: [")
+    changed = site.parse(SITE.replace("PACS: {", "ARCHIVE: {"), str(tmp_path / "node.yaml"), {})
+    used, problem = names(changed)
+    assert used == []
+    assert "the last good rules do not fit either" in problem
+
+
+def test_status_names_the_mistakes_until_they_are_mended(settings: Settings) -> None:
+    """What `status` says of the rules is what the last start found."""
+    write(settings, GOOD.replace("when:", "whem:"))
+    app.build(settings).database.close()
+    told = "\n".join(desk.status_lines(desk.status(settings)))
+    assert "rules/all.yaml:4" in told
+    write(settings, GOOD)
+    app.build(settings).database.close()
+    assert desk.status(settings)["rules_problem"] == ""
+
+
+def test_a_missing_rules_folder_is_told(settings: Settings) -> None:
+    """No folder is a mistake in words, not a start without a reason."""
+    settings.node.rules.rmdir()
+    assert "there is no such folder" in names(settings)[1]
+
+
+def test_one_data_folder_has_one_conductor(settings: Settings) -> None:
+    """The second one is refused and told what to do."""
+    import os
+
+    held = app.hold(settings.node.data)
+    try:
+        assert app.is_running(settings.node.data)
+        with pytest.raises(Misconfigured, match="stop it first"):
+            app.hold(settings.node.data)
+    finally:
+        os.close(held)
+    assert not app.is_running(settings.node.data)
