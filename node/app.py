@@ -126,6 +126,32 @@ def disk_used(data: Path) -> float:
     return usage.used / (usage.used + usage.free)
 
 
+def disk_problem(settings: Settings) -> str:
+    """What the node does not do because the disk is too full, and what to do; empty when all is well."""
+    share, disk = disk_used(settings.node.data), settings.disk
+    if share >= disk.refuse:
+        what, key = "senders are answered A700 (out of resources)", f"disk.refuse ({disk.refuse:.0%})"
+    elif share >= disk.stop_processing:
+        what, key = (
+            "processing waits",
+            f"disk.stop_processing ({disk.stop_processing:.0%})",
+        )
+    elif share >= disk.warn:
+        what, key = "it fills up", f"disk.warn ({disk.warn:.0%})"
+    else:
+        return ""
+    return f"the disk of node.data is {share:.0%} full, above {key}: {what}; free space or raise the limit"
+
+
+def rules_changed(settings: Settings) -> bool:
+    """Whether the rule files differ from the set that passed last; they are read when the node starts."""
+    try:
+        kept = json.loads((settings.node.data / _LAST_GOOD).read_text(encoding="utf-8"))
+        return bool(kept != read_folder(settings.node.rules))
+    except (OSError, ValueError, Misconfigured):
+        return True
+
+
 def seal_lines(settings: Settings) -> list[tuple[When | None, SealPolicy]]:
     """The site file's `seal` with its conditions compiled. Raises Misconfigured."""
     shaper = Shaper()

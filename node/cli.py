@@ -360,6 +360,20 @@ def retry(context: click.Context, destination: str, status_code: str, run: int, 
 
 
 @main.command()
+@click.option("--series", "ref", default="", help="One series: its number or Series Instance UID.")
+@click.option("--all", "everything", is_flag=True, help="Every series that is held.")
+@click.pass_context
+@verb
+def release(context: click.Context, ref: str, everything: bool) -> int:
+    """Let held series go: they are routed and processed as if they had just come."""
+    if bool(ref) == everything:
+        raise Misconfigured("release needs --series N, or --all")
+    count = desk.release(_database(context), ref)
+    click.echo(f"{count} series released" if count else "nothing to release: not held")
+    return DONE if count else FAILED
+
+
+@main.command()
 @paths
 @click.option("--to", "destination", required=True, help="A peer of the site file.")
 @click.pass_context
@@ -422,6 +436,10 @@ def reindex(context: click.Context) -> int:
     """Add rows for received files that the database lacks; series found so are held until released."""
     added, held = app.reindexed(_site(context), lambda count: click.echo(f"{count} objects …", err=True))
     click.echo(f"{added} objects added; {held} series held as restored")
+    if held:
+        click.echo(
+            "what was done with them is not known: `pacsnode release --series N` or `--all` lets them go on"
+        )
     return DONE
 
 

@@ -21,7 +21,7 @@ from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
 from node.settings import Settings
 from node.shape import nearest
-from node.store import queries, work
+from node.store import intake, queries, work
 from node.store.database import Database, note, open_database
 from node.store.queries import Search, Wanted
 
@@ -173,6 +173,8 @@ def status(settings: Settings) -> dict[str, Any]:
         "data": str(settings.node.data),
         "durability": settings.node.durability,
         "disk_used": app.disk_used(settings.node.data),
+        "disk_problem": app.disk_problem(settings),
+        "rules_changed": app.rules_changed(settings),
         "rules_problem": app.rules_problem(database),
         **found,
     }
@@ -184,6 +186,8 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['ae_titles'][0]} on {found['listen']}, {running}; data in {show.safe(found['data'])}"
     lasts = "power loss" if found["durability"] == "power" else "kill -9, not power loss"
     yield f"disk {found['disk_used']:.0%} used; what is acknowledged survives {lasts}"
+    if found["disk_problem"]:
+        yield f"[red]{found['disk_problem']}[/]"
     for name in ("instances", "series", "runs", "deliveries"):
         counts = ", ".join(f"{n} {show.state(state)}" for state, n in sorted(found[name].items()))
         yield f"{name}: {counts or 'none'}"
@@ -193,8 +197,10 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         if row["down"]:
             yield f"[red]{row['name']} is down since {show.moment(row['since'])}[/]: {show.safe(row['reason'])}"
     if found["rules_problem"]:
-        yield "[red]the rules have mistakes; the last good ones are in use:[/]"
+        yield "[red]at the last start the rules had mistakes; the last good ones are in use:[/]"
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
+    if found["rules_changed"]:
+        yield "[yellow]the rules in the folder are not the ones in use: `pacsnode check` them and restart the node[/]"
 
 
 # --- find
@@ -258,6 +264,22 @@ def retry(database: Database, run: int, wanted: Wanted) -> tuple[int, str]:
             detail = f"{count} retried by hand"
             note(tx, now, f"delivery_{DeliveryState.WAITING}", detail, destination=wanted.destination)
         return count, "parked deliveries"
+
+
+def release(database: Database, ref: str) -> int:
+    """Let a held series go, or with an empty *ref* all of them; how many. Raises Refused for one that is not there."""
+    now = datetime.now(UTC)
+    with database.write() as tx:
+        chosen = intake.held_series(tx)
+        if ref:
+            row = queries.series_by_ref(tx, ref)
+            if row is None:
+                raise Refused(f"series {ref}: the node holds no such series; `pacsnode series` lists them")
+            chosen = [row["id"]]
+        released = [key for key in chosen if intake.release_series(tx, key)]
+        for key in released:
+            note(tx, now, "series_released", "by hand", series_id=key)
+    return len(released)
 
 
 # --- operators

@@ -78,6 +78,8 @@ class Peer:
     only: str = ""
     """`deidentified`: identified data never goes there."""
     seal: SealPolicy | None = None
+    seal_given: frozenset[str] = frozenset()
+    """The keys its `seal` gives; the others come from the first line of the site's `seal` that fits."""
     redeliver_after: timedelta = timedelta(minutes=10)
 
     @property
@@ -276,7 +278,10 @@ def _ae_title(shaper: Shaper, node: Node) -> str:
 
 def _address(shaper: Shaper, node: Node) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(node.text.strip())
-    if not match or not 1 <= int(match[3]) <= 65535:
+    if match and int(match[3]) > 65535:
+        shaper.wrong(node, f"port {int(match[3])} is above 65535")
+        return _NOWHERE.listen
+    if not match or int(match[3]) < 1:
         shaper.wrong(node, f"expected host:port such as 10.1.2.9:4242, found {node.text!r}")
         return _NOWHERE.listen
     return match[1] or match[2], int(match[3])
@@ -346,6 +351,7 @@ def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
         seal=_policy(shaper, given["seal"], _fields(shaper, given["seal"], _POLICY))
         if "seal" in given
         else None,
+        seal_given=frozenset(given["seal"].fields if "seal" in given else ()) & frozenset(_POLICY),
         redeliver_after=_get(given, "redeliver_after", shaper.duration, Peer.redeliver_after),
     )
 

@@ -105,3 +105,30 @@ def test_one_data_folder_has_one_conductor(settings: Settings) -> None:
     finally:
         os.close(held)
     assert not app.is_running(settings.node.data)
+
+
+def test_status_says_what_a_full_disk_stops(settings: Settings, tmp_path: Path) -> None:
+    """Above each limit `status` names the key, what does not happen any more, and what to do."""
+    app.build(settings).database.close()
+    assert desk.status(settings)["disk_problem"] == ""
+    text = SITE + "disk: {warn: 0.1 %, stop_processing: 0.2 %, refuse: 0.3 %}\n"
+    full = site.parse(text, str(tmp_path / "node.yaml"), {})
+    told = "\n".join(desk.status_lines(desk.status(full)))
+    assert "disk.refuse" in told
+    assert "A700" in told
+
+
+def test_status_says_that_the_rules_in_the_folder_are_not_in_use(settings: Settings) -> None:
+    """Rules are read at start: an edit since then is told, and how to put it to use."""
+    write(settings, GOOD)
+    app.build(settings).database.close()
+    assert not desk.status(settings)["rules_changed"]
+    write(settings, GOOD.replace("rule: all", "rule: everything"))
+    assert "restart the node" in "\n".join(desk.status_lines(desk.status(settings)))
+
+
+def test_a_lost_database_is_told_by_every_verb(settings: Settings) -> None:
+    """Where received objects lie and the database is gone, nobody is told that there is no data."""
+    (settings.node.data / "objects").mkdir()
+    with pytest.raises(Misconfigured, match="reindex"):
+        desk.status(settings)

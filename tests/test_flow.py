@@ -923,3 +923,39 @@ def test_a_duplicate_that_outlived_its_commit_is_found_at_start(house: House) ->
         assert intake.fresh_duplicates(tx, 200) == [(1, 2)]
         intake.set_cursor(tx, 1, 500)
         assert intake.fresh_duplicates(tx, 200) == []
+
+
+def test_results_of_a_later_revision_say_so_and_supersede(tmp_path: Path) -> None:
+    """Revision 2's descriptions end `(rev 2)`; revision 1's run is superseded and what waits of it is cancelled."""
+    house = with_rules(tmp_path, SMOOTH)
+    house.complete(header(1))
+    first = house.start()
+    assert first is not None
+    assert "SeriesDescription" not in first.job.plan.outputs[0].attributes
+    house.finish(first, done(product(1)))
+    house.complete(header(2))
+    second = house.start()
+    assert second is not None
+    assert second.job.plan.outputs[0].attributes["SeriesDescription"] == "{SeriesDescription} soft (rev 2)"
+    house.finish(second, done(product(2)))
+    assert states(house, run) == ["superseded", "done"]
+    assert states(house, delivery) == ["cancelled", "waiting"]
+    assert len(house.events("run_superseded")) == 1
+
+
+def test_a_released_series_is_routed_as_if_it_had_just_come(tmp_path: Path) -> None:
+    """What reindex held goes nowhere until a person releases it; then immediate and sealed rules take it."""
+    house = with_rules(tmp_path, ROUTE, SMOOTH)
+    house.parts.hold = "restored"
+    house.complete(header(1), header(2))
+    assert queued(house) == []
+    assert states(house, series) == ["sealed"]
+    house.parts.hold = ""
+    with house.tx() as tx:
+        assert intake.held_series(tx) == [1]
+        assert intake.release_series(tx, 1)
+        assert not intake.release_series(tx, 1)
+    house.route()
+    assert states(house, series) == ["routed"]
+    assert queued(house) == [("PACS", 1), ("PACS", 2)]
+    assert states(house, run) == ["waiting"]

@@ -70,7 +70,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
         if j.runs and j.rule.steps:
             _open_run(tx, parts, row["id"], j, used)
         for send in j.rule.sends if j.routes else ():
-            if send.what == "received" and not send.immediate:
+            if send.what == "received" and (not send.immediate or row["held"] == intake.RELEASED):
                 _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule.name)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)

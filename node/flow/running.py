@@ -39,28 +39,47 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
         return None
     plan = plan_from_json(json.loads(row["plan"]))
     used = intake.instances_of(tx, json.loads(row["files"]))
+    provenance, revision = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
     job = Job(
         run=row["id"],
-        plan=plan,
-        provenance=_provenance(tx, parts, row, plan, [str(i["digest"]) for i in used]),
+        plan=_saying_revision(plan, revision),
+        provenance=provenance,
         files=tuple(str(object_path(parts.data, i["receiver_run"], i["sequence"])) for i in used),
         inherited_timezone=parts.settings.node.timezone,
     )
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
 
 
+def _saying_revision(plan: model.Plan, revision: int) -> model.Plan:
+    """From the second revision on, the description of every result ends `(rev 2)` (design §6)."""
+    if revision == 1:
+        return plan
+    return replace(plan, outputs=tuple(_described(output, revision) for output in plan.outputs))
+
+
+def _described(output: model.Output, revision: int) -> model.Output:
+    template = output.attributes.get("SeriesDescription", f"{{SeriesDescription}} {output.name}")
+    attributes = {**output.attributes, "SeriesDescription": f"{template} (rev {revision})"}
+    return replace(output, attributes=attributes)
+
+
 def _provenance(
     tx: Connection, parts: Parts, row: Mapping[str, Any], plan: model.Plan, digests: Sequence[str]
-) -> model.Provenance:
+) -> tuple[model.Provenance, int]:
+    """Who makes it and since when, and the revision of the series that it was first made from."""
     versions = {s.operator: parts.specs[s.operator].version for s in plan.steps if s.operator in parts.specs}
     key = identity(digests, plan.meaning, versions, NODE_MAJOR, 0)
     known = work.identity_of(tx, key)
     if known is None:
-        work.remember_identity(tx, key, parts.now(), _series_numbers(tx, row["series_id"], plan))
+        numbers, revision = (
+            _series_numbers(tx, row["series_id"], plan),
+            intake.revision_of(tx, row["series_id"]),
+        )
+        work.remember_identity(tx, key, parts.now(), numbers, revision)
         known = work.identity_of(tx, key)
     assert known is not None  # noqa: S101 - inserted in this transaction
     tx.execute(update(run).where(run.c.id == row["id"]).values(identity=key))
-    return model.Provenance(
+    provenance = model.Provenance(
         identity=identity(digests, plan.meaning, versions, NODE_MAJOR, known["generation"]),
         first_run_at=known["first_run_at"],
         software=SOFTWARE,
@@ -68,6 +87,7 @@ def _provenance(
         series_numbers=json.loads(known["series_numbers"]),
         operators=versions,
     )
+    return provenance, int(known["revision"])
 
 
 def _series_numbers(tx: Connection, series_id: int, plan: model.Plan) -> dict[str, int]:
@@ -110,6 +130,9 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
     queued = 0
     if ended.state is RunState.DONE:
         queued = _queue_products(tx, parts, row, started, ended)
+        newer = f"the results of run {started.run} over a later revision replace these"
+        for older in work.supersede_older_runs(tx, started.run, newer, parts.now()):
+            note(tx, parts.now(), "run_superseded", newer, series_id=row["series_id"], run_id=older)
     detail = ended.reason or f"{len(ended.products)} objects made, {queued} deliveries queued"
     note(tx, parts.now(), f"run_{ended.state}", detail, series_id=row["series_id"], run_id=started.run)
 

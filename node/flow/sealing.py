@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
 from node.assemble.completeness import Policy, gaps
@@ -14,16 +16,16 @@ from node.store.database import note
 
 
 def seal_policy(parts: Parts, series_id: int) -> Policy:
-    """The peer's own policy, else the first line of `seal` that fits the series' first object."""
+    """The first line of `seal` that fits the series' first object; what the peer's own `seal` gives counts more."""
     found = parts.assembly.series[series_id]
     if found.policy is not None:
         return found.policy
     peer = parts.settings.peers.get(found.peer)
-    chosen = peer.seal if peer else None
-    if chosen is None:
-        facts, context = gather(list(found.members.values())[:1]), parts.context()
-        fits = (policy for when, policy in parts.seal_lines if when is None or holds(when, facts, context))
-        chosen = next(fits, SealPolicy())
+    facts, context = gather(list(found.members.values())[:1]), parts.context()
+    fits = (policy for when, policy in parts.seal_lines if when is None or holds(when, facts, context))
+    chosen = next(fits, SealPolicy())
+    if peer and peer.seal:
+        chosen = replace(chosen, **{key: getattr(peer.seal, key) for key in peer.seal_given})
     found.policy = Policy(chosen.quiet_for, chosen.on_release, chosen.settle, chosen.attention_after)
     return found.policy
 

@@ -44,9 +44,10 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
         _send_again(tx, parts, row)
         return Taken(remove=object_path(parts.data, *record))
     if judged.state is InstanceState.CONFLICT and row:
-        aside = _keep_aside(tx, parts, record, header, judged.state, judged.why)
         if judged.why != RECOMPRESSED:
+            _keep_aside(tx, parts, record, header, judged.state, judged.why)
             return Taken()
+        aside = intake.add_instance(tx, header, record, judged.state, reason=judged.why, series_id=None)
         known = object_path(parts.data, row["receiver_run"], row["sequence"])
         return Taken(compare=(known, object_path(parts.data, *record)), instance=aside)
     _keep(tx, parts, record, header, row["id"] if row and judged.replaces else None)
@@ -171,7 +172,7 @@ def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
         revision = newest["revision"] + 1
         members = members_of(tx, newest["id"])
     about = _about(tx, parts, header)
-    if newest and newest["held"]:  # nobody has released it yet
+    if newest and newest["held"] not in ("", intake.RELEASED):  # nobody has released it yet
         about["held"] = newest["held"]
     opened = intake.open_series(tx, header, revision, about, parts.now())
     parts.assembly.begin(opened, header.peer, members)

@@ -191,7 +191,8 @@ def guard(assoc: Any, pdu_size: int, pace: Pace, serving: Callable[[], AbstractC
 
     Replaces three methods of the instances (names held by a contract test): the PDU reader; the DIMSE
     reader, whose exceptions would end the thread without an A-ABORT; and the dispatcher, which leaves a
-    C-STORE-RQ without SOP UIDs unanswered.
+    request without a mandatory field unanswered. A C-STORE-RQ without SOP UIDs is served all the same; what
+    cannot be answered, such as a request without Message ID (PS3.7 9.3), aborts the association.
     """
     receive, serve = assoc.dimse.receive_primitive, assoc._serve_request
 
@@ -206,6 +207,11 @@ def guard(assoc: Any, pdu_size: int, pace: Pace, serving: Callable[[], AbstractC
         if message.msg_type == "C-STORE" and message.MessageID is not None:
             message._affected_sop_class_uid = message._affected_sop_class_uid or UID("")
             message._affected_sop_instance_uid = message._affected_sop_instance_uid or UID("")
+        if not message.is_valid_request:
+            why = "no request, or one without a mandatory field"
+            log.warning("command_invalid", command=message.msg_type, error=why)
+            assoc.dul.event_queue.put(INVALID_PDU)
+            return
         with serving():
             serve(message, context_id)
 

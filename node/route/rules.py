@@ -21,7 +21,17 @@ from node.route.tries import parse_tries
 from node.route.when import When, parse_when
 from node.shape import Node, Place, Shaper, parse
 
-__all__ = ["Rule", "RuleSet", "Send", "When", "parse_rules", "parse_when", "read_folder", "read_rules"]
+__all__ = [
+    "Rule",
+    "RuleSet",
+    "Send",
+    "When",
+    "parse_rules",
+    "parse_when",
+    "read_folder",
+    "read_rules",
+    "scan_folder",
+]
 
 KEYS = {
     "rule": "the rule's name: letters, digits, - and _",
@@ -73,7 +83,18 @@ class RuleSet:
 
 
 def read_folder(folder: Path) -> dict[str, str]:
-    """Shown name → text of each *.yaml and *.yml file. Raises Misconfigured."""
+    """Shown name → text of each *.yaml and *.yml file. Raises Misconfigured with every file it cannot read."""
+    found, mistakes = scan_folder(folder)
+    if mistakes:
+        raise Misconfigured(*mistakes)
+    return found
+
+
+def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Shown name → text of each *.yaml and *.yml file that can be read, and a sentence for each that cannot.
+
+    Raises Misconfigured where there is no such folder.
+    """
     if not folder.is_dir():
         raise Misconfigured(
             f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
@@ -89,9 +110,7 @@ def read_folder(folder: Path) -> dict[str, str]:
             mistakes.append(f"{path}: cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             mistakes.append(f"{path}: not UTF-8 text; save the file as UTF-8")
-    if mistakes:
-        raise Misconfigured(*mistakes)
-    return found
+    return found, tuple(mistakes)
 
 
 def parse_rules(

@@ -80,6 +80,11 @@ def _sqlite(path: Path, create: bool) -> Engine:
             "put `node.data` on a local disk or use `state: postgresql://…`"
         )
     if not create and not path.exists():
+        if (path.parent / "objects").exists():
+            raise Misconfigured(
+                f"{path} is gone, but received objects lie beside it; restore the backup, or stop the node and "
+                "run `pacsnode reindex`"
+            )
         raise Misconfigured(
             f"there is no node's data in {path.parent}; start the node once with `pacsnode run`"
         )

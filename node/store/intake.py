@@ -88,6 +88,11 @@ def set_aside(tx: Connection, instance_id: int, to: InstanceState, why: str) -> 
     return move(tx, instance, instance_id, to, expected=(InstanceState.KEPT,), series_id=None, reason=why)
 
 
+def revision_of(tx: Connection, series_id: int) -> int:
+    """Which revision of its series a row is."""
+    return int(tx.execute(select(series.c.revision).where(series.c.id == series_id)).scalar_one())
+
+
 def revision_before(tx: Connection, series_id: int) -> int | None:
     """The id of the previous revision of the same series."""
     this = series.alias()
@@ -157,6 +162,22 @@ def members_and_facts(tx: Connection, series_id: int) -> tuple[tuple[int, ...], 
     return tuple(data["members"]), Facts.from_json(data["facts"])
 
 
+RELEASED = "released"
+"""In `held`: a person let it go, so it is routed as if its objects had just come."""
+
+
+def release_series(tx: Connection, series_id: int) -> bool:
+    """Let a held series go; False when it is not held."""
+    where = (series.c.id == series_id) & series.c.held.not_in(("", RELEASED))
+    return tx.execute(update(series).where(where).values(held=RELEASED)).rowcount == 1
+
+
+def held_series(tx: Connection) -> list[int]:
+    """The series that wait for a person."""
+    where = series.c.held.not_in(("", RELEASED))
+    return list(tx.scalars(select(series.c.id).where(where).order_by(series.c.id)))
+
+
 def touched(tx: Connection, series_id: int, now: datetime) -> None:
     """One more object came."""
     tx.execute(
@@ -169,7 +190,7 @@ def in_state(tx: Connection, state: SeriesState, *, held_too: bool = False) -> l
     columns = [c for c in series.c if c.name != "facts"]
     where = series.c.state == state
     if not held_too:
-        where &= series.c.held == ""
+        where &= series.c.held.in_(("", RELEASED))
     return rows(tx, select(*columns).where(where).order_by(series.c.id))
 
 

@@ -175,6 +175,7 @@ identity = Table(  # what an input, a rule meaning and versions were first made 
     Column("key", String(64), primary_key=True),  # without the generation
     Column("generation", Integer, nullable=False, default=0),
     Column("first_run_at", Moment, nullable=False),
+    Column("revision", Integer, nullable=False, default=1),  # of the series, at the first run
     Column("series_numbers", Words(), nullable=False),  # JSON: output name → Series Number
     Column("digests", Words(), nullable=False, default="{}"),  # JSON: SOP Instance UID → digest of the file
 )  # fmt: skip

@@ -62,17 +62,39 @@ def cancel_older_runs(
     return ids
 
 
+def supersede_older_runs(tx: Connection, run_id: int, reason: str, now: datetime) -> list[int]:
+    """Done → superseded: the same rule's runs over earlier revisions; what still waits of theirs is cancelled."""
+    this, mine = run.alias(), series.alias()
+    older = (
+        select(run.c.id)
+        .join(series, series.c.id == run.c.series_id)
+        .join(this, (this.c.id == run_id) & (this.c.rule == run.c.rule))
+        .join(mine, mine.c.id == this.c.series_id)
+        .where((series.c.study_uid == mine.c.study_uid) & (series.c.series_uid == mine.c.series_uid))
+        .where((series.c.revision < mine.c.revision) & (run.c.state == RunState.DONE))
+    )
+    ids = [int(i) for i in tx.scalars(older)]
+    for key in ids:
+        move(tx, run, key, RunState.SUPERSEDED, expected=(RunState.DONE,), reason=reason)
+        made = select(product.c.id).where(product.c.run_id == key)
+        cancel_deliveries(
+            tx, tx.scalars(select(delivery.c.id).where(delivery.c.product_id.in_(made))), reason, now
+        )
+    return ids
+
+
 def identity_of(tx: Connection, key: str) -> Mapping[str, Any] | None:
     """What is remembered of an identity: generation, first run, series numbers, digests."""
     found = rows(tx, select(identity).where(identity.c.key == key))
     return found[0] if found else None
 
 
-def remember_identity(tx: Connection, key: str, first_run_at: datetime, numbers: Mapping[str, int]) -> None:
-    """A new identity, at its first run."""
-    tx.execute(
-        insert(identity).values(key=key, first_run_at=first_run_at, series_numbers=json.dumps(dict(numbers)))
-    )
+def remember_identity(
+    tx: Connection, key: str, first_run_at: datetime, numbers: Mapping[str, int], revision: int = 1
+) -> None:
+    """A new identity, at its first run, over this revision of its series."""
+    values = {"first_run_at": first_run_at, "revision": revision, "series_numbers": json.dumps(dict(numbers))}
+    tx.execute(insert(identity).values(key=key, **values))
 
 
 def settle_identity(tx: Connection, key: str, products: Iterable[Product]) -> bool:
