@@ -249,6 +249,8 @@ def data_ready(data: Path) -> None:
         if not os.access(data, os.W_OK | os.X_OK):
             raise PermissionError(13, "not writable")
     except OSError as error:
+        if data.is_file():
+            raise Misconfigured(f"node.data: {data} is a file, not a folder; name a folder") from None
         raise Misconfigured(
             f"node.data: {data} cannot be used ({error.strerror}); create it for this user "
             "or name another folder"

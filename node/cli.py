@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -21,7 +22,7 @@ from node import settings as site
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.route import check as checking
 from node.route import schema as schemas
-from node.route.rules import RuleSet, parse_rules, read_folder
+from node.route.rules import RuleSet, parse_rules, read_folder, scan_folder
 from node.settings import Settings
 from node.shape import duration
 from node.store import queries
@@ -69,6 +70,7 @@ def verb(function: Callable[..., int]) -> Callable[..., None]:
 @click.pass_context
 def main(context: click.Context, config: str | None) -> None:
     """A DICOM network node that keeps, routes and processes what scanners send."""
+    warnings.simplefilter("ignore")  # pydicom's warnings quote values of headers
     context.obj = config
 
 
@@ -138,7 +140,9 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
         app.seal_lines(settings)
     folder = rules or (settings.node.rules if settings else Path("rules"))
     specs, mistakes = app.operators()
-    report = checking.check(read_folder(folder), specs, app.destinations(settings))
+    files, unreadable = scan_folder(folder)
+    report = checking.check(files, specs, app.destinations(settings))
+    report = replace(report, errors=(*unreadable, *report.errors))
     reached = talk.echo_all(settings) if connect and settings else {}
     if as_json:
         show.as_json({**asdict(report), "ok": report.ok, "operators": mistakes, "peers": reached})
@@ -160,7 +164,7 @@ def _print_report(
     for case in failed:
         click.echo(f"{case.place}: {case.rule}: try: {case.message}")
     for name, error in reached.items():
-        click.echo(f"{name}: {error or 'answers'}")
+        click.echo(error or f"{name} answers")
     passed = len(report.cases) - len(failed)
     click.echo(
         f"{len(report.rules)} rules, {len(report.errors)} mistakes, "

@@ -53,11 +53,28 @@ def send_files(settings: Settings, name: str, paths: Sequence[Path]) -> tuple[in
             Item(len(files), 1, str(path), arrival.sop_class, arrival.sop_uid, arrival.transfer_syntax)
         )
         files.append(path)
-    results: list[Result] = []
-    unreached = scu.send_objects(to, items, results.append)
-    stored = sum(r.kind in (Kind.STORED, Kind.WARNING) for r in results)
-    problems += [
-        f"{files[r.delivery]}: {r.what}" for r in results if r.kind in (Kind.FAILED, Kind.REFUSED_CONTEXT)
-    ]
-    problems += [f"{files[r.delivery]}: {r.what}" for r in results if r.kind is Kind.UNREADABLE_FILE]
-    return stored, problems + ([unreached] if unreached else [])
+    results, faults = _in_rounds(to, items)
+    failed = [r for r in results if r.kind not in (Kind.STORED, Kind.WARNING)]
+    problems += [f"{files[r.delivery]}: {r.what}" for r in failed]
+    return len(results) - len(failed), problems + faults
+
+
+def _in_rounds(to: Destination, items: Sequence[Item]) -> tuple[list[Result], list[str]]:
+    """One result per item, and why the destination was lost, each sentence once.
+
+    An object the destination aborts on must not keep the others from it: they go over a further association,
+    unless the last one got nothing at all tried.
+    """
+    done: list[Result] = []
+    faults: dict[str, None] = {}
+    while True:
+        results: list[Result] = []
+        lost = scu.send_objects(to, items, results.append)
+        if lost:
+            faults[lost] = None
+        tried = [r for r in results if r.kind is not Kind.NOT_TRIED]
+        if not lost or not tried or len(tried) == len(results):
+            return done + results, list(faults)
+        done += tried
+        left = {r.delivery for r in results if r.kind is Kind.NOT_TRIED}
+        items = [item for item in items if item.delivery in left]

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import json
+import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import peers
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shuffle files, and the tests in each, where PACSNODE_ORDER gives a seed: a test that leans on another falls."""
+    seed = os.environ.get("PACSNODE_ORDER")
+    if seed:
+        chance = random.Random(seed)
+        files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
+        chance.shuffle(files)
+        for tests in files:
+            chance.shuffle(tests)
+        items[:] = itertools.chain.from_iterable(files)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +51,28 @@ def orthanc(tmp_path: Path) -> Iterator[peers.Orthanc]:
     """Run an empty Orthanc for one test."""
     with peers.orthanc(tmp_path / "orthanc") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a node that nobody kills makes of the ball and of a short storm's series, by their folders' names.
+
+    Worked out once, however many processes share the tests.
+    """
+    from crash.crash_house import ball, made_undisturbed, storm_series
+
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    answer = common / "undisturbed.json"
+    with (common / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not answer.exists():
+            folder = tmp_path_factory.mktemp("undisturbed")
+            made = made_undisturbed(folder, [ball(folder), *storm_series(folder, 3)])
+            answer.write_text(json.dumps(made))
+    found: dict[str, list[str]] = json.loads(answer.read_text())
+    return found
 
 
 @pytest.fixture(scope="session")

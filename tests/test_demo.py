@@ -26,7 +26,10 @@ from node.demo.studies import Sent
 from node.operator import Volume, affine_of
 from node.testing import HOUNSFIELD, Grid, Series, sphere_volume, write_ct_series
 
-DEMO = [sys.executable, "-c", "from node.cli import main; main()", "demo"]
+CALL = "from node.cli import main; main()"
+DEMO = [sys.executable, "-c", CALL, "demo"]
+STOPPABLE = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {CALL}"
+"""Ctrl-C must be heard also where these tests run in the background of a shell, which ignores it."""
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +135,8 @@ def _listening(port: int) -> bool:
 def test_stopping_the_demo_stops_the_node(tmp_path: Path, how: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the demo with code 1 and leave no node behind."""
     kept = tmp_path / "kept"
-    demo = subprocess.Popen(
-        [*DEMO, "--keep", str(kept)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", STOPPABLE, "demo", "--keep", str(kept)]
+    demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
         while not ((kept / "node.yaml").exists() and _listening(_port(kept))):

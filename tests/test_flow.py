@@ -329,6 +329,20 @@ def test_the_peers_own_policy_comes_first_then_the_first_line_that_fits(tmp_path
     assert seconds == [(5, True), (600, False), (60, False), (60, False)]
 
 
+def test_what_a_peers_seal_leaves_out_comes_from_the_first_line_that_fits(tmp_path: Path) -> None:
+    """A peer that says only on_release keeps the site's quiet_for, per modality."""
+    text = SITE.replace("seal: {quiet_for: 5 s, on_release: yes}", "seal: {on_release: yes}")
+    house = with_rules(tmp_path, ROUTE, text=text.replace("quiet_for: 60 s", "quiet_for: 90 s, settle: 3 s"))
+    house.take(
+        header(1, peer="MR01", attributes={"Modality": "US"}),
+        header(2, peer="MR01", series_uid="1.2.9.2"),
+        header(3, series_uid="1.2.9.3"),
+    )
+    found = [flow.seal_policy(house.parts, i) for i in (1, 2, 3)]
+    seconds = [(p.quiet_for.total_seconds(), p.on_release, p.settle.total_seconds()) for p in found]
+    assert seconds == [(600, True, 1), (90, True, 3), (90, False, 3)]
+
+
 def test_sealing_fixes_members_and_says_why(house: House) -> None:
     """The revision holds its objects in the order they came, its reason and its gaps, once."""
     house.take(*(header(n) for n in (2, 1, 3, 4, 9)))
@@ -959,3 +973,17 @@ def test_a_released_series_is_routed_as_if_it_had_just_come(tmp_path: Path) -> N
     assert states(house, series) == ["routed"]
     assert queued(house) == [("PACS", 1), ("PACS", 2)]
     assert states(house, run) == ["waiting"]
+
+
+def test_restarts_of_the_node_do_not_lengthen_the_pause_after_a_failure(house: House) -> None:
+    """The pause grows with failures, not with attempts that a restart took away."""
+    house.complete(header(1))
+    for _ in range(6):
+        assert house.start() is not None
+        with house.tx() as tx:
+            work.give_back(tx)
+    started = house.start()
+    assert started is not None
+    house.finish(started, Exit(RunState.QUARANTINED, "it crashed"))
+    (row,) = house.rows(run)
+    assert (row["state"], row["due_at"] - house.clock.at) == ("waiting", timedelta(seconds=5))

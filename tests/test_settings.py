@@ -82,6 +82,8 @@ engine: local
     scanner, pacs, research = found.peers.values()
     assert scanner.from_address == ("10.1.2.3/32", "10.9.0.0/16")
     assert scanner.seal == SealPolicy(on_release=True, settle=timedelta(milliseconds=500))
+    assert scanner.seal_given == {"on_release", "settle"}
+    assert (pacs.seal, pacs.seal_given) == (None, frozenset())
     assert (pacs.host, pacs.port, pacs.call_as, pacs.associations) == ("pacs.example", 4242, "NODE2", 3)
     assert pacs.sends_as == ("ORTHANC",)
     assert pacs.redeliver_after == timedelta(hours=1)
@@ -110,7 +112,7 @@ engine: local
         ("peers: {A: {sends_as: A, call_as: B}}", "call_as needs an address"),
         ("peers: {A: {sends_as: A, only: deidentified}}", "only needs an address"),
         ("peers: {A: {ae_title: A, address: h:0}}", "expected host:port"),
-        ("peers: {A: {ae_title: A, address: h:70000}}", "expected host:port"),
+        ("peers: {A: {ae_title: A, address: h:99999}}", "port 99999 is above 65535"),
         ("peers: {A: {ae_title: A, address: 10.1.2.3}}", "expected host:port"),
         ("peers: {A: {ae_title: A, address: h:1, only: deidentifed}}", "did you mean deidentified?"),
         ("peers: {A: {ae_title: A, address: h:1, associations: 0}}", "0 is too small; the least is 1"),

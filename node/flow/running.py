@@ -121,8 +121,9 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
         ended = replace(ended, state=RunState.QUARANTINED)
     elif ended.state in (RunState.WAITING, RunState.QUARANTINED):
         ended = replace(ended, state=RunState.WAITING)
-        tx.execute(update(run).where(run.c.id == started.run).values(retries=row["retries"] - 1))
-    due = parts.now() + retry_wait(started.attempt) if ended.state is RunState.WAITING else row["due_at"]
+        left = {"retries": row["retries"] - 1, "failures": row["failures"] + 1}
+        tx.execute(update(run).where(run.c.id == started.run).values(**left))
+    due = parts.now() + retry_wait(row["failures"] + 1) if ended.state is RunState.WAITING else row["due_at"]
     move(
         tx, run, started.run, ended.state, expected=(RunState.RUNNING,), attempt=started.attempt,
         reason=ended.reason, finished_at=parts.now(), due_at=due,
@@ -137,9 +138,9 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
     note(tx, parts.now(), f"run_{ended.state}", detail, series_id=row["series_id"], run_id=started.run)
 
 
-def retry_wait(attempt: int) -> timedelta:
+def retry_wait(failures: int) -> timedelta:
     """How long a failed run waits: 5 s, doubled each time, at most 10 minutes."""
-    return timedelta(seconds=min(5 * 2 ** (attempt - 1), 600))
+    return timedelta(seconds=min(5 * 2 ** (failures - 1), 600))
 
 
 def _queue_products(

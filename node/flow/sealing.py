@@ -16,7 +16,7 @@ from node.store.database import note
 
 
 def seal_policy(parts: Parts, series_id: int) -> Policy:
-    """The first line of `seal` that fits the series' first object; what the peer's own `seal` gives counts more."""
+    """The first line of `seal` that fits the series' first object, with what the peer's own `seal` gives."""
     found = parts.assembly.series[series_id]
     if found.policy is not None:
         return found.policy

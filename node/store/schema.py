@@ -140,6 +140,7 @@ run = Table(  # one rule over one revision
     Column("reason", Words(), nullable=False, default=""),
     Column("attempt", Integer, nullable=False, default=0),
     Column("retries", Integer, nullable=False, default=0),  # how many more a failure may have
+    Column("failures", Integer, nullable=False, default=0),  # attempts that failed; a restart of the node is none
     Column("plan", Words(), nullable=False),  # JSON: the rule as it was when the run began
     Column("sends", Words(), nullable=False),  # JSON: output name → destinations
     Column("shadow", Boolean, nullable=False, default=False),

@@ -238,10 +238,22 @@ def test_a_series_the_node_does_not_hold_is_refused(tmp_path: Path) -> None:
 # --- process
 
 
-def test_process_writes_what_the_rule_makes(site: Place, images: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Any]:
+    """The folder of the results, and what `process --json` said: a rule and files, where no site file is."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "rule.yaml").write_text(RULES.split("---\n")[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("PACSNODE_CONFIG", raising=False)
+        result = pacsnode("process", "rule.yaml", images, "--out", "out", "--json")
+    assert result.exit_code == 0, result.output
+    return folder / "out", json.loads(result.stdout)
+
+
+def test_process_writes_what_the_rule_makes(processed: tuple[Path, Any], images: Path) -> None:
     """Real DICOM in a folder: pydicom reads it, it belongs to the source's study, and has new UIDs."""
-    out = tmp_path / "out"
-    made = site.json("process", site.folder / "rules" / "all.yaml", images, "--out", out)
+    out, made = processed
     done = next(one for one in made if one["rule"] == "thick" and one["state"] == "done")
     files = [Path(f) for f in done["files"]]
     assert len(files) == 4
@@ -256,26 +268,25 @@ def test_process_writes_what_the_rule_makes(site: Place, images: Path, tmp_path:
     assert refused["reason"] == "Modality: is MR; the rule asks for CT"
 
 
-def test_process_tells_people_where_the_results_are(site: Place, images: Path, tmp_path: Path) -> None:
-    """A line per series and rule, and the folder; run again, the folder holds one set."""
-    arguments = ["process", site.folder / "rules" / "all.yaml", images / "ct", "--out", tmp_path / "out"]
-    text = site.run(*arguments).stdout
-    site.run(*arguments)
-    assert "series 3: CT 'Thorax 5mm', 8 objects\n  thick: done" in text
-    assert f"thick: 4 image objects in {tmp_path / 'out' / 'thick' / 'series-1'}" in text
-    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 4
+def test_process_works_without_a_site_file(processed: tuple[Path, Any]) -> None:
+    """A rule and files are enough: where there is no site file, its results are all that is written."""
+    out, _ = processed
+    assert len(list(out.rglob("*.dcm"))) == 4
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out", "rule.yaml"]
 
 
-def test_process_works_without_a_site_file(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_process_tells_people_where_the_results_are(
+    site: Place, processed: tuple[Path, Any], images: Path
 ) -> None:
-    """A rule and files are enough."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PACSNODE_CONFIG", raising=False)
-    (tmp_path / "rule.yaml").write_text(RULES.split("---\n")[0])
-    result = pacsnode("process", "rule.yaml", images / "ct", "--out", "out")
-    assert result.exit_code == 0
-    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 4
+    """A line per series and rule, and the folder; run again, the folder holds one set."""
+    out, _ = processed
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}
+    text = site.run("process", site.folder / "rules" / "all.yaml", images / "ct", "--out", out).stdout
+    assert "series 3: CT 'Thorax 5mm', 8 objects\n  thick: done" in text
+    assert f"thick: 4 image objects in {out / 'thick' / 'series-1'}" in text
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}
+    assert before.keys() == after.keys()
+    assert not set(before.items()) & set(after.items()), "they were written anew"
 
 
 def test_data_that_does_not_suit_is_exit_code_3(site: Place, images: Path, tmp_path: Path) -> None:
@@ -332,7 +343,9 @@ def test_reindex_of_a_stopped_node(tmp_path: Path) -> None:
     refused = lived.run("run")
     assert refused.exit_code == 2
     assert "pacsnode reindex" in refused.stderr
-    assert lived.run("reindex").stdout == "11 objects added; 2 series held as restored\n"
+    told = lived.run("reindex").stdout.splitlines()
+    assert told[0] == "11 objects added; 2 series held as restored"
+    assert "pacsnode release" in told[1]
     empty = place(tmp_path / "empty")
     result = empty.run("reindex")
     assert result.exit_code == 2
@@ -416,8 +429,9 @@ def test_check_connect_asks_every_peer(tmp_path: Path, peer: Peer) -> None:
     site = place(tmp_path / "site", port=peer.port)
     result = site.run("check", "--connect")
     assert result.exit_code == 1
-    assert "PACS: answers" in result.stdout
-    assert "ARCHIVE: " in result.stdout
+    assert "PACS answers\n" in result.stdout
+    assert "ARCHIVE at 127.0.0.1:1 " in result.stdout
+    assert "ARCHIVE: ARCHIVE" not in result.stdout
 
 
 def test_send_stores_files_as_they_are(tmp_path: Path, peer: Peer, images: Path) -> None:
@@ -441,3 +455,20 @@ def test_what_could_not_be_sent_is_named(tmp_path: Path, peer: Peer, images: Pat
     result = site.run("send", images / "ct", "--to", "ARCHIVE")
     assert (result.exit_code, result.stdout) == (1, "0 stored at ARCHIVE\n")
     assert site.run("send", tmp_path / "nothing", "--to", "PACS").exit_code == 2
+
+
+def test_release_lets_held_series_go(tmp_path: Path) -> None:
+    """After a reindex one held series, or all of them, can be let go; one that is not held is said to be none."""
+    lived = lived_in(tmp_path)
+    for path in (tmp_path / "data").glob("pacsnode.db*"):
+        path.unlink()
+    lived.run("reindex")
+    neither = lived.run("release")
+    assert (neither.exit_code, neither.stderr) == (2, "release needs --series N, or --all\n")
+    assert lived.run("release", "--series", "1").stdout == "1 series released\n"
+    again = lived.run("release", "--series", "1")
+    assert (again.exit_code, again.stdout) == (1, "nothing to release: not held\n")
+    assert lived.run("release", "--all").stdout == "1 series released\n"
+    unknown = lived.run("release", "--series", "999")
+    assert unknown.exit_code == 3
+    assert unknown.stderr.startswith("series 999: the node holds no such series")

@@ -352,7 +352,7 @@ class House:
             calm = calm + 1 if self.idle() else 0
             if time.monotonic() > until:
                 pytest.fail(f"the node was not idle after {seconds:g} s: {self.state()}\n{self.tail()}")
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def wait_for(self, ready: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
         """Wait until *ready*; fail with *what*, the tables and the log."""
@@ -452,6 +452,11 @@ def ball(folder: Path, name: str = "ball", slices: int = 8) -> list[Path]:
     return write_ct_series(folder / name, volume, series=Series(name))
 
 
+def storm_series(folder: Path, count: int) -> list[list[Path]]:
+    """Write *count* small series; same count, same bytes."""
+    return [ball(folder, f"ball-{number}", slices=6 + number % 4) for number in range(count)]
+
+
 def changed(path: Path, target: Path, change: Callable[[Dataset], None]) -> Path:
     """A copy of one object with *change* applied to its dataset."""
     ds = pydicom.dcmread(path)
@@ -491,3 +496,25 @@ def assert_delivered(scanner: Scanner, pacs: Pacs) -> None:
 def derived(scanner: Scanner, pacs: Pacs) -> set[str]:
     """The SOP Instance UIDs at the PACS that nobody sent to the node."""
     return set(pacs.held) - set(scanner.acknowledged)
+
+
+def made_undisturbed(folder: Path, sent: Sequence[list[Path]]) -> dict[str, list[str]]:
+    """What a node that nobody kills makes of these series: folder of the series → SOP Instance UIDs."""
+    rules = {"all": ROUTE_ALL, "measure": MEASURE_CT}
+    folders = {str(pydicom.dcmread(files[0]).SeriesInstanceUID): files[0].parent.name for files in sent}
+    with house(folder / "site", rules) as site, Pacs(site.pacs_port).open() as pacs:
+        site.start()
+        scanner = Scanner(site.port)
+        for files in sent:
+            scanner.send(files)
+        site.wait_idle(60 + 5 * len(folders))
+        site.stop()
+        assert_delivered(scanner, pacs)
+        assert all(pacs.times(uid) == 1 for uid in pacs.held), "an undisturbed node sends each object once"
+        found: dict[str, list[str]] = {}
+        for row in site.table("run"):
+            (of,) = site.table("series", id=row["series_id"])
+            products = site.table("product", run_id=row["id"])
+            found[folders[of["series_uid"]]] = [product["sop_uid"] for product in products]
+        assert derived(scanner, pacs) == {uid for uids in found.values() for uid in uids}
+    return found

@@ -39,7 +39,7 @@ def test_damaged_records_stop_nothing(tmp_path: Path) -> None:
 def test_an_object_of_an_open_series_that_is_gone(tmp_path: Path) -> None:
     """A file that vanished while its series was open is shown as unreadable, and its series is sealed without it."""
     with (
-        house(tmp_path / "site", {}, quiet_for="4 s") as site,
+        house(tmp_path / "site", {}, quiet_for="3 s") as site,
         Pacs(site.pacs_port).open(),
     ):
         site.start()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,18 @@ ENDS = {  # what a step does → state of its run, and what the reason must say
     "invert": ("done", ""),
 }
 LIMITS = "limits: {run_time: 12 s, run_memory: 1200 MB, workers: 2}"
+SLICES = {"one": 5, "two": 6}
+"""Series → its slices; the operator that hangs until it is killed is asked for the first one only."""
+RETRIES = 1
 
 
-def rule(name: str) -> str:
+def rule(name: str, of: str = "", slices: str = "at_least: 4") -> str:
     """A rule whose one step is the operator `acme.<name>`."""
     return f"""
-rule: {name}
+rule: {of or name}
 purpose: Tries an operator that may misbehave.
 owner: tests@hospital.example
-when: {{Modality: CT, slices: {{at_least: 4}}}}
+when: {{Modality: CT, slices: {{{slices}}}}}
 do:
   - acme.{name}: {{}}
     as: made
@@ -81,54 +85,68 @@ def installed(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
-def run_of(site: House, name: str) -> Mapping[str, Any]:
-    """The newest run of one rule."""
-    return site.table("run", rule=name)[-1]
+def runs_of(site: House, name: str) -> list[Mapping[str, Any]]:
+    """All runs of one rule."""
+    return site.table("run", rule=name)
 
 
-def test_bad_operators_stay_alone(tmp_path: Path) -> None:
-    """Whatever an operator does, originals arrive, the run says why, its neighbours and the next series succeed."""
+@dataclass(frozen=True)
+class Lived:
+    """A node that met all these operators, when it was idle again."""
+
+    site: House
+    scanner: Scanner
+    pacs: Pacs
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    """Send two series; each operator has a rule, and one that crashes has another, which is to be tried again."""
+    folder = tmp_path_factory.mktemp("operators")
     rules = {"all": ROUTE_ALL, **{name: rule(name) for name in ENDS}}
-    environ = installed(tmp_path / "plugins")
+    rules["hang"] = rule("hang", slices=f"at_most: {SLICES['one']}")
+    again = rule("crash", of="again", slices=f"at_most: {SLICES['one']}")
+    rules["again"] = again.replace("retry: 0", f"retry: {RETRIES}")
+    environ = installed(folder / "plugins")
     with (
-        house(tmp_path / "site", rules, extra=LIMITS, environ=environ) as site,
+        house(folder / "site", rules, extra=LIMITS, environ=environ) as site,
         Pacs(site.pacs_port).open() as pacs,
     ):
         site.start()
         scanner = Scanner(site.port)
-        for name in ("one", "two"):
-            scanner.send(ball(tmp_path, name, slices=5))
+        for name, slices in SLICES.items():
+            scanner.send(ball(folder, name, slices=slices))
         site.wait_for(lambda: set(scanner.acknowledged) <= set(pacs.held), "the originals at the PACS", 20)
         site.wait_idle(90)
-        assert_delivered(scanner, pacs)
-        for name, (state, words) in ENDS.items():
-            for row in site.table("run", rule=name):
-                assert (row["state"], words in row["reason"]) == (state, True), f"{name}: {row['reason']}"
-            assert len(site.table("run", rule=name)) == 2
-            events = [
-                e for e in site.table("event", run_id=run_of(site, name)["id"]) if e["name"] == f"run_{state}"
-            ]
-            assert len(events) == 1, f"{name} left no event of its end"
-        assert len(derived(scanner, pacs)) == 10, "only what the good operator made"
-        assert {row["state"] for row in site.table("delivery")} == {"stored"}
         site.stop()
+        yield Lived(site, scanner, pacs)
 
 
-@pytest.mark.parametrize("retries", [1])
-def test_a_failure_is_tried_again_as_often_as_the_rule_says(retries: int, tmp_path: Path) -> None:
+def test_bad_operators_stay_alone(lived: Lived) -> None:
+    """Whatever an operator does, originals arrive, and its neighbours and the next series succeed."""
+    assert_delivered(lived.scanner, lived.pacs)
+    good = runs_of(lived.site, "invert")
+    assert [row["state"] for row in good] == ["done", "done"]
+    made = derived(lived.scanner, lived.pacs)
+    assert len(made) == sum(SLICES.values()), "only what the good operator made"
+    assert {row["state"] for row in lived.site.table("delivery")} == {"stored"}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_run_says_how_it_ended_and_why(name: str, lived: Lived) -> None:
+    """Each run of an operator has its state, the reason in words, and one event of its end."""
+    state, words = ENDS[name]
+    runs = runs_of(lived.site, name)
+    assert len(runs) == (1 if name == "hang" else 2)
+    for row in runs:
+        assert (row["state"], words in row["reason"]) == (state, True), row["reason"]
+        events = [e for e in lived.site.table("event", run_id=row["id"]) if e["name"] == f"run_{state}"]
+        assert len(events) == 1, "no event of its end"
+
+
+def test_a_failure_is_tried_again_as_often_as_the_rule_says(lived: Lived) -> None:
     """A crashing run is tried `retry` more times, then quarantined, with the number of attempts on record."""
-    text = rule("crash").replace("retry: 0", f"retry: {retries}")
-    environ = installed(tmp_path / "plugins")
-    with (
-        house(tmp_path / "site", {"crash": text}, environ=environ) as site,
-        Pacs(site.pacs_port).open(),
-    ):
-        site.start()
-        Scanner(site.port).send(ball(tmp_path, "one", slices=5))
-        site.wait_idle(40)
-        row = run_of(site, "crash")
-        assert (row["state"], row["attempt"]) == ("quarantined", 1 + retries)
-        assert (
-            len([e for e in site.table("event", run_id=row["id"]) if e["name"] == "run_waiting"]) == retries
-        )
-        site.stop()
+    (row,) = runs_of(lived.site, "again")
+    assert (row["state"], row["attempt"]) == ("quarantined", 1 + RETRIES)
+    events = [e for e in lived.site.table("event", run_id=row["id"]) if e["name"] == "run_waiting"]
+    assert len(events) == RETRIES

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from crash.crash_house import (
     Pacs,
     Scanner,
     assert_delivered,
-    ball,
     derived,
     house,
+    made_undisturbed,
+    storm_series,
 )
 
 PATIENT = MEASURE_CT.replace(
@@ -26,23 +28,6 @@ PATIENT = MEASURE_CT.replace(
 )  # it is the test that kills the workers, not their operator
 RULES = {"all": ROUTE_ALL, "measure": PATIENT}
 ROLES = ("receiver", "reader", "conductor", "sender", "worker", "supervisor", "all")
-
-
-def series(folder: Path, count: int) -> list[list[Path]]:
-    """Write *count* small series; same count, same bytes."""
-    return [ball(folder, f"ball-{number}", slices=6 + number % 4) for number in range(count)]
-
-
-def made_undisturbed(folder: Path, sent: list[list[Path]]) -> set[str]:
-    """SOP Instance UIDs of what a node that nobody kills derives from the same series."""
-    with house(folder, RULES) as site, Pacs(site.pacs_port).open() as pacs:
-        site.start()
-        scanner = Scanner(site.port)
-        for files in sent:
-            scanner.send(files)
-        site.wait_idle(60 + 5 * len(sent))
-        site.stop()
-        return derived(scanner, pacs)
 
 
 def storm(site: House, kills: int, seed: int) -> list[str]:
@@ -69,9 +54,12 @@ def start_again(site: House) -> None:
     site.start()
 
 
-def run_storm(tmp_path: Path, kills: int, count: int, seed: int) -> None:
-    """Send *count* series while *kills* processes are killed; then everything must be as if nobody had."""
-    sent = series(tmp_path, count)
+def run_storm(tmp_path: Path, sent: list[list[Path]], kills: int) -> tuple[set[str], list[str]]:
+    """Send these series while *kills* processes are killed; what was derived, and who was killed.
+
+    Everything must be as if nobody had been.
+    """
+    seed = int(os.environ.get("PACSNODE_SEED", "1"))
     with house(tmp_path / "site", RULES) as site, Pacs(site.pacs_port).open() as pacs:
         site.start()
         scanner = Scanner(site.port)
@@ -83,21 +71,28 @@ def run_storm(tmp_path: Path, kills: int, count: int, seed: int) -> None:
         sender.join(60 + 3 * kills)
         assert not sender.is_alive(), f"not everything could be sent: {site.tail()}"
         assert len(scanner.acknowledged) == sum(map(len, sent)), "the sender's thread failed"
-        site.wait_idle(90 + 5 * count)
+        site.wait_idle(90 + 5 * len(sent))
         assert_delivered(scanner, pacs)
         states = [(row["state"], row["reason"]) for row in site.table("run") if row["state"] != "done"]
         assert not [s for s, _ in states if s != "cancelled"], f"{states} after {done}"
-        missing = made_undisturbed(tmp_path / "undisturbed", sent) - derived(scanner, pacs)
-        assert not missing, f"{len(missing)} derived objects are missing after {done}"
         assert {row["state"] for row in site.table("delivery")} == {"stored"}
         most = max(pacs.times(uid) for uid in pacs.held)
         assert most <= 2 + len(done), f"one object was sent {most} times"
         site.stop()
+        return derived(scanner, pacs), done
 
 
-def test_a_short_storm(tmp_path: Path) -> None:
+def assert_made(expected: Iterable[str], found: set[str], done: list[str]) -> None:
+    """All that an undisturbed node derives from the same series is there."""
+    missing = set(expected) - found
+    assert not missing, f"{len(missing)} derived objects are missing after {done}"
+
+
+def test_a_short_storm(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
     """Seven kills at random moments while three series come in: nothing is lost and nothing is missing."""
-    run_storm(tmp_path, kills=7, count=3, seed=int(os.environ.get("PACSNODE_SEED", "1")))
+    sent = storm_series(tmp_path, 3)
+    found, done = run_storm(tmp_path, sent, kills=7)
+    assert_made([uid for files in sent for uid in undisturbed[files[0].parent.name]], found, done)
 
 
 @pytest.mark.soak
@@ -105,4 +100,7 @@ def test_a_short_storm(tmp_path: Path) -> None:
 def test_a_long_storm(tmp_path: Path) -> None:
     """The same with hundreds of kills (PACSNODE_KILLS, default 200) and dozens of series."""
     kills = int(os.environ.get("PACSNODE_KILLS", "200"))
-    run_storm(tmp_path, kills, count=max(3, kills // 5), seed=int(os.environ.get("PACSNODE_SEED", "1")))
+    sent = storm_series(tmp_path, max(3, kills // 5))
+    found, done = run_storm(tmp_path, sent, kills)
+    expected = made_undisturbed(tmp_path / "undisturbed", sent)
+    assert_made([uid for uids in expected.values() for uid in uids], found, done)

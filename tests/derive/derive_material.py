@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pytest
+import peers
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -20,7 +17,6 @@ from node.operator import Mask, Measurement, Volume
 
 HU = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 LUNG = (Code("123037004", "SCT", "Anatomical Structure"), Code("39607008", "SCT", "Lung"))
-SAMPLES = Path(os.environ.get("PACSNODE_SAMPLES", Path(__file__).parents[2].parent / "shared" / "samples"))
 
 
 def job(*names: str, attributes: Mapping[str, str] | None = None, **provenance: object) -> Job:
@@ -115,9 +111,8 @@ def numbers(region: Mask | None) -> list[Measurement]:
 
 def sample(folder: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray, list[Dataset]]:
     """Values, affine and headers of a regular stack among the samples; skips where there are none."""
-    if not (SAMPLES / folder).is_dir():
-        pytest.skip(f"no samples at {SAMPLES / folder}")
-    found = [dcmread(path) for path in sorted((SAMPLES / folder).iterdir()) if path.suffix == ".dcm"]
+    paths = sorted(peers.need_samples(*folder.split("/")).iterdir())
+    found = [dcmread(path) for path in paths if path.suffix == ".dcm"]
     found = [d for d in found if "ImagePositionPatient" in d]
     axes = np.array(found[0].ImageOrientationPatient, float)
     normal = np.cross(axes[:3], axes[3:])
@@ -134,15 +129,6 @@ def sample(folder: str, count: int | None = None) -> tuple[np.ndarray, np.ndarra
     return array, place, [dcmread(d.filename, stop_before_pixels=True) for d in chosen]
 
 
-def tool(name: str) -> str:
-    """Find the path of a peer's program; skips where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def complaints(path: Path | str) -> set[str]:
     """Collect what dciodvfy calls an error in a file."""
-    done = subprocess.run([tool("dciodvfy"), str(path)], capture_output=True, text=True, check=False)
-    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
+    return set(peers.dciodvfy(Path(path)))

@@ -206,6 +206,7 @@ def test_an_introduced_defect_names_output_and_attribute(tmp_path: Path) -> None
               job("thick", attributes={"BodyPartExamined": "chest"}), ct_headers(*SHAPE, PLACE), tmp_path)  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")  # meant: illegal UIDs
 def test_an_illegal_uid_of_the_source_may_be_quoted(tmp_path: Path) -> None:
     """References hold the source's UIDs as they are; one that is no UID is its defect and blocks nothing."""
     headers = with_bytes(reread(ct_headers(*SHAPE, PLACE)), SeriesInstanceUID=b"1.2.abc")

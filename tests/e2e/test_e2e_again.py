@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import peers
+import pydicom
+import pytest
 from crash.crash_house import (
     MEASURE_CT,
     ROUTE_ALL,
+    House,
     Pacs,
     Scanner,
     assert_delivered,
     ball,
     changed,
-    derived,
     house,
 )
 from pydicom.dataset import Dataset
@@ -22,109 +27,153 @@ from pydicom.dataset import Dataset
 RULES = {"all": ROUTE_ALL, "measure": MEASURE_CT}
 
 
-def test_late_images_and_resends(tmp_path: Path) -> None:
-    """A late image opens a revision that is processed again; the whole series sent again changes nothing."""
-    files = ball(tmp_path)
-    with house(tmp_path / "site", RULES) as site, Pacs(site.pacs_port).open() as pacs:
-        site.start()
-        scanner = Scanner(site.port)
-        scanner.send(files[:-1])
-        site.wait_idle()
-        first = derived(scanner, pacs)
-        assert len(first) >= 4
+@dataclass(frozen=True)
+class Study:
+    """One study at the node and at the PACS: each test has its own."""
 
-        scanner.send(files[-1:])
-        site.wait_idle()
-        revisions = site.table("series")
-        assert [(r["revision"], r["state"], r["instances"]) for r in revisions] == [
-            (1, "routed", 7),
-            (2, "routed", 8),
+    site: House
+    pacs: Pacs
+    scanner: Scanner
+    files: list[Path]
+    uid: str
+
+    def series(self) -> list[Mapping[str, Any]]:
+        """Its series' revisions."""
+        return self.site.table("series", study_uid=self.uid)
+
+    def runs(self) -> list[Mapping[str, Any]]:
+        """The runs over its revisions."""
+        return [run for row in self.series() for run in self.site.table("run", series_id=row["id"])]
+
+    def instances(self) -> list[Mapping[str, Any]]:
+        """All received objects under the UIDs of its files, in the order they came."""
+        uids = {str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in self.files}
+        return [row for row in self.site.table("instance") if row["sop_uid"] in uids]
+
+    def states(self) -> list[str]:
+        """What became of them."""
+        return [str(row["state"]) for row in self.instances()]
+
+    def came(self) -> list[tuple[str, str]]:
+        """What of it came to the PACS: SOP Instance UID and digest."""
+        return [
+            (uid, digest) for uid, digest in self.pacs.got if self.pacs.read(uid).StudyInstanceUID == self.uid
         ]
-        assert [row["state"] for row in site.table("run")] == ["done", "done"]
-        second = derived(scanner, pacs) - first
-        assert len(second) >= 4
-        assert {str(pacs.read(uid).SeriesInstanceUID) for uid in first}.isdisjoint(
-            {str(pacs.read(uid).SeriesInstanceUID) for uid in second}
-        ), "what a later revision makes is not mixed into the earlier series"
 
-        before = list(pacs.got)
-        scanner.send(files)
-        site.wait_idle()
-        assert pacs.got == before, "a re-send within `redeliver_after` sends nothing again"
-        assert len(site.table("series")) == 2 and len(site.table("run")) == 2
-        states = [row["state"] for row in site.table("instance")]
-        assert states.count("kept") == 8 and states.count("duplicate") == 8
-        assert len(list((site.data / "objects").glob("*/*/*.dcm"))) == 8, "duplicates' files are removed"
-        assert_delivered(scanner, pacs)
+    def derived(self) -> set[str]:
+        """The SOP Instance UIDs at the PACS that nobody sent to the node."""
+        return {uid for uid, _ in self.came()} - set(self.scanner.acknowledged)
+
+    def stored(self) -> int:
+        """How many of its objects the node has files of."""
+        data = self.site.data / "objects"
+        places = {(row["receiver_run"], row["sequence"]) for row in self.instances()}
+        return sum((data / f"{run:08d}" / "0000" / f"{number:08d}.dcm").exists() for run, number in places)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Pacs]]:
+    """Run a node and a PACS for all tests here, and stop the node at the end."""
+    folder = tmp_path_factory.mktemp("again")
+    with house(folder / "site", RULES) as site, Pacs(site.pacs_port).open() as pacs:
+        site.start()
+        yield site, pacs
         site.stop()
 
 
-def test_a_corrected_header(tmp_path: Path) -> None:
+@pytest.fixture
+def study(running: tuple[House, Pacs], tmp_path: Path, request: pytest.FixtureRequest) -> Study:
+    """Eight slices of a ball that were not sent yet, in a study named after the test."""
+    site, pacs = running
+    files = ball(tmp_path, request.node.name)
+    uid = str(pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+    return Study(site, pacs, Scanner(site.port), files, uid)
+
+
+def test_late_images_and_resends(study: Study) -> None:
+    """A late image opens a revision that is processed again; the whole series sent again changes nothing."""
+    site, scanner, pacs = study.site, study.scanner, study.pacs
+    scanner.send(study.files[:-1])
+    site.wait_idle()
+    first = study.derived()
+    assert len(first) >= 4
+
+    scanner.send(study.files[-1:])
+    site.wait_idle()
+    assert [(r["revision"], r["state"], r["instances"]) for r in study.series()] == [
+        (1, "routed", 7),
+        (2, "routed", 8),
+    ]
+    assert [row["state"] for row in study.runs()] == ["done", "done"]
+    second = study.derived() - first
+    assert len(second) >= 4
+    assert {str(pacs.read(uid).SeriesInstanceUID) for uid in first}.isdisjoint(
+        {str(pacs.read(uid).SeriesInstanceUID) for uid in second}
+    ), "what a later revision makes is not mixed into the earlier series"
+
+    before = study.came()
+    scanner.send(study.files)
+    site.wait_idle()
+    assert study.came() == before, "a re-send within `redeliver_after` sends nothing again"
+    assert len(study.series()) == 2 and len(study.runs()) == 2
+    assert study.states().count("kept") == 8 and study.states().count("duplicate") == 8
+    assert study.stored() == 8, "duplicates' files are removed"
+    assert_delivered(scanner, pacs)
+
+
+def test_a_corrected_header(study: Study, tmp_path: Path) -> None:
     """The same pixels with another header take the old one's place, go to the PACS, and are processed again."""
-    files = ball(tmp_path)
+    site, scanner, pacs = study.site, study.scanner, study.pacs
 
     def correct(ds: Dataset) -> None:
         ds.AccessionNumber = "CORRECTED"
 
-    with house(tmp_path / "site", RULES) as site, Pacs(site.pacs_port).open() as pacs:
-        site.start()
-        scanner = Scanner(site.port)
-        scanner.send(files)
-        site.wait_idle()
-        first = derived(scanner, pacs)
-        scanner.send([changed(path, tmp_path / "corrected" / path.name, correct) for path in files])
-        site.wait_idle()
-        states = [row["state"] for row in site.table("instance")]
-        assert states.count("kept") == 8 and states.count("replaced") == 8
-        assert [r["revision"] for r in site.table("series")] == [1, 2]
-        for uid in scanner.acknowledged:
-            assert pacs.times(uid) == 2 and pacs.read(uid).AccessionNumber == "CORRECTED"
-        second = derived(scanner, pacs) - first
-        assert len(second) == len(first)
-        assert {pacs.read(uid).AccessionNumber for uid in second} == {"CORRECTED"}
-        site.stop()
+    scanner.send(study.files)
+    site.wait_idle()
+    first = study.derived()
+    scanner.send([changed(path, tmp_path / "corrected" / path.name, correct) for path in study.files])
+    site.wait_idle()
+    assert study.states().count("kept") == 8 and study.states().count("replaced") == 8
+    assert [r["revision"] for r in study.series()] == [1, 2]
+    for uid in scanner.acknowledged:
+        assert pacs.times(uid) == 2 and pacs.read(uid).AccessionNumber == "CORRECTED"
+    second = study.derived() - first
+    assert len(second) == len(first) > 0
+    assert {pacs.read(uid).AccessionNumber for uid in second} == {"CORRECTED"}
 
 
-def test_a_recompressed_copy(tmp_path: Path) -> None:
+def test_a_recompressed_copy(study: Study, tmp_path: Path) -> None:
     """The same pixels in another transfer syntax are a header revision, found by decoding both."""
-    files = ball(tmp_path)[:2]
     packed = tmp_path / "packed.dcm"
-    subprocess.run([peers.need("dcmcjpeg"), "+e1", "+un", str(files[0]), str(packed)], check=True)
-    with house(tmp_path / "site", {"all": ROUTE_ALL}) as site, Pacs(site.pacs_port).open() as pacs:
-        site.start()
-        scanner = Scanner(site.port)
-        scanner.send(files)
-        site.wait_idle()
-        peers.storescu(site.port, "-xs", packed, calling="CT01")
-        site.wait_for(lambda: len(site.table("instance")) == 3, "the copy")
-        site.wait_idle()
-        old, _, new = site.table("instance")
-        assert (old["state"], new["state"]) == ("replaced", "kept"), (old["reason"], new["reason"])
-        assert new["transfer_syntax"] == "1.2.840.10008.1.2.4.70"
-        assert pacs.times(str(old["sop_uid"])) == 2
-        site.stop()
+    subprocess.run([peers.need("dcmcjpeg"), "+e1", "+un", str(study.files[0]), str(packed)], check=True)
+    study.scanner.send(study.files[:2])
+    study.site.wait_idle()
+    peers.storescu(study.site.port, "-xs", packed, calling="CT01")
+    study.site.wait_for(lambda: len(study.instances()) == 3, "the copy")
+    study.site.wait_idle()
+    old, _, new = study.instances()
+    assert (old["state"], new["state"]) == ("replaced", "kept"), (old["reason"], new["reason"])
+    assert new["transfer_syntax"] == "1.2.840.10008.1.2.4.70"
+    assert study.pacs.times(str(old["sop_uid"])) == 2
 
 
-def test_other_pixels_under_a_known_uid(tmp_path: Path) -> None:
+def test_other_pixels_under_a_known_uid(study: Study, tmp_path: Path) -> None:
     """The same SOP Instance UID with other pixels is kept aside and shown, and reaches neither series nor PACS."""
-    files = ball(tmp_path)
+    site = study.site
 
     def forge(ds: Dataset) -> None:
         ds.PixelData = bytes(len(ds.PixelData))
 
-    with house(tmp_path / "site", RULES) as site, Pacs(site.pacs_port).open() as pacs:
-        site.start()
-        scanner = Scanner(site.port)
-        scanner.send(files)
-        site.wait_idle()
-        before = list(pacs.got)
-        forger = Scanner(site.port)
-        forger.send([changed(files[0], tmp_path / "forged.dcm", forge)])
-        site.wait_for(lambda: len(site.table("instance")) == 9, "the ninth object")
-        site.wait_idle()
-        (aside,) = site.table("instance", state="conflict")
-        assert aside["series_id"] is None and "other pixels" in aside["reason"]
-        assert [e["instance_id"] for e in site.table("event", name="instance_conflict")] == [aside["id"]]
-        assert pacs.got == before
-        assert len(site.table("series")) == 1
-        site.stop()
+    study.scanner.send(study.files)
+    site.wait_idle()
+    before = study.came()
+    assert len(before) > 8
+    Scanner(site.port).send([changed(study.files[0], tmp_path / "forged.dcm", forge)])
+    site.wait_for(lambda: len(study.instances()) == 9, "the ninth object")
+    site.wait_idle()
+    (aside,) = (row for row in study.instances() if row["state"] == "conflict")
+    assert aside["series_id"] is None and "other pixels" in aside["reason"]
+    events = site.table("event", instance_id=aside["id"])
+    assert [event["name"] for event in events] == ["instance_conflict"]
+    assert study.came() == before
+    assert len(study.series()) == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom
@@ -13,6 +14,8 @@ import pydicom
 import pytest
 from crash.crash_house import House, house
 from pydicom.dataset import Dataset
+
+from node.testing import Grid, Series, body_volume, write_ct_series
 
 BACK = """
 rule: back
@@ -40,29 +43,41 @@ send:
   - {what: measured, to: [PACS, ARCHIVE]}
 on_failure: {retry: 0, then: quarantine}
 """
-STUDIES = {  # modality → folder, how many of its files (0 = all of them)
-    "CT": ("CT/crlm-1004-chest-abdomen", 0),
-    "MR": ("MR/siemens-dti-classic", 4),  # oblique; the first of its two volumes
-    "PT": ("PET/qin-headneck-0139", 0),
+REAL = {  # modality → folder, which of its images in the order of their names, or of their places (z)
+    "CT": ("CT/crlm-1004-chest-abdomen", "name", slice(0, 6)),
+    "MR": ("MR/siemens-dti-classic", "name", slice(0, 4)),  # oblique; the first of its two volumes
+    "PT": ("PET/qin-headneck-0139", "place", slice(30, 42)),  # the border of two bed positions is among them
 }
+PHANTOM = "phantom"
+"""A study of our own: what is left where there are no real images."""
 WHO = {"PatientName": "WITTGENSTEIN^LUDWIG", "PatientID": "SECRET4711", "PatientBirthDate": "18890426"}
 EVENT = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def images(name: str, folder: Path) -> list[Dataset]:
+    """Read neighbouring slices of one series; none where the real images are absent."""
+    if name == PHANTOM:
+        volume = body_volume(Grid(shape=(6, 32, 32), spacing=(5.0, 10.0, 10.0)))
+        return [pydicom.dcmread(path) for path in write_ct_series(folder, volume, series=Series(PHANTOM))]
+    source, order, part = REAL[name]
+    try:
+        paths = sorted(p for p in peers.need_samples(*source.split("/")).iterdir() if p.is_file())
+    except pytest.skip.Exception:
+        return []
+    found = [ds for ds in map(pydicom.dcmread, paths) if ds.Modality == name]
+    if order == "place":
+        found.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+    return found[part]
+
+
 def study(name: str, folder: Path) -> list[Path]:
-    """Copy one series under a name that can be looked for in a log."""
-    found = []
-    folder.mkdir()
-    source, most = STUDIES[name]
-    paths = sorted(p for p in peers.need_samples(*source.split("/")).iterdir() if p.is_file())
-    for path in paths[: most or None]:
-        ds = pydicom.dcmread(path)
-        if ds.Modality == name:
-            for keyword, value in WHO.items():
-                setattr(ds, keyword, value)
-            ds.save_as(folder / f"{len(found):04d}.dcm")
-            found.append(folder / f"{len(found):04d}.dcm")
-    return found
+    """Write a study's images under a name that can be looked for in a log."""
+    (folder / name).mkdir(parents=True)
+    for number, ds in enumerate(images(name, folder / f"{name}-unnamed")):
+        for keyword, value in WHO.items():
+            setattr(ds, keyword, value)
+        ds.save_as(folder / name / f"{number:04d}.dcm")
+    return sorted((folder / name).iterdir())
 
 
 def dataset_bytes(path: Path) -> bytes:
@@ -92,41 +107,84 @@ def assert_quiet_log(site: House) -> None:
             assert not [v for v in WHO.values() if v.lower() in log.read_text().lower()], log.name
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_study_there_and_back(name: str, tmp_path: Path, storescp, orthanc) -> None:
-    """What DCMTK sends comes back bit for bit at two archives, with results that other software finds valid."""
-    files = study(name, tmp_path / "in")
-    scp = storescp("+B", "+xa", ae_title="ARCHIVE")
-    rules = {"back": BACK, "measure": MEASURE}
-    others = f"  ARCHIVE: {{ae_title: ARCHIVE, address: 127.0.0.1:{scp.port}}}"
-    with house(
-        tmp_path / "site", rules, pacs_port=orthanc.port, destinations=others, quiet_for="1500 ms"
-    ) as site:
+@dataclass(frozen=True)
+class Journey:
+    """What was sent to one node, what it kept and made, and what is at the archives."""
+
+    site: House
+    sent: dict[str, list[Path]]
+    kept: dict[str, Path]
+    there: dict[str, Path]
+    """SOP Instance UID → file at storescp."""
+    in_orthanc: set[str]
+
+    def made(self, name: str) -> dict[str, Path]:
+        """What the one run of a study made: SOP Instance UID → file."""
+        uid = str(pydicom.dcmread(self.sent[name][0], stop_before_pixels=True).SeriesInstanceUID)
+        (series,) = self.site.table("series", series_uid=uid)
+        (run,) = self.site.table("run", series_id=series["id"])
+        assert run["state"] == "done", run["reason"]
+        products = self.site.table("product", run_id=run["id"])
+        return {str(row["sop_uid"]): self.site.data / row["path"] for row in products}
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    """Send all studies at once to one node with two archives, and stop it when it is idle."""
+    folder = tmp_path_factory.mktemp("journey")
+    studies = {name: study(name, folder / "in") for name in (*REAL, PHANTOM)}
+    sent = {name: files for name, files in studies.items() if files}
+    with (
+        peers.storescp(folder / "archive", "+B", "+xa", ae_title="ARCHIVE") as scp,
+        peers.orthanc(folder / "orthanc") as orthanc,
+        house(
+            folder / "site",
+            {"back": BACK, "measure": MEASURE},
+            pacs_port=orthanc.port,
+            destinations=f"  ARCHIVE: {{ae_title: ARCHIVE, address: 127.0.0.1:{scp.port}}}",
+            quiet_for="1500 ms",
+        ) as site,
+    ):
         config = site.folder / "node.yaml"
         config.write_text(config.read_text().replace("ae_title: PACS,", "ae_title: ORTHANC,"))
         site.start()
-        peers.storescu(site.port, *files, calling="CT01")
-        site.wait_for(lambda: site.instances() == len(files), "the index")
+        for files in sent.values():
+            peers.storescu(site.port, *files, calling="CT01")
+        site.wait_for(lambda: site.instances() == sum(map(len, sent.values())), "the index")
         site.wait_idle(120)
-        (run,) = site.table("run")
-        assert run["state"] == "done", run["reason"]
-        assert {row["state"] for row in site.table("delivery")} == {"stored"}, site.state()
-
-        kept = by_uid((site.data / "objects").glob("*/*/*.dcm"))
-        there = by_uid(scp.files())
-        made = {row["sop_uid"]: site.data / row["path"] for row in site.table("product")}
-        assert set(there) == set(kept) | set(made)
-        for uid, path in {**kept, **made}.items():
-            assert dataset_bytes(there[uid]) == dataset_bytes(path), f"{uid} changed on the way"
-        sources = by_uid(files)
-        for uid, path in sources.items():
-            assert pydicom.dcmread(there[uid]) == pydicom.dcmread(path), f"{uid} is not what was sent"
-        assert {tags["SOPInstanceUID"] for tags in orthanc.instances()} == set(there)
-
-        assert_valid([there[uid] for uid in sources], [there[uid] for uid in made])
-        assert_quiet_log(site)
         site.stop()
-        assert_quiet_log(site)
+        kept = by_uid((site.data / "objects").glob("*/*/*.dcm"))
+        in_orthanc = {tags["SOPInstanceUID"] for tags in orthanc.instances()}
+        yield Journey(site, sent, kept, by_uid(scp.files()), in_orthanc)
+
+
+def test_studies_come_back_bit_for_bit(journey: Journey) -> None:
+    """What DCMTK sends, and what is made of it, is at both archives, all of it and nothing else, bit for bit."""
+    made = {uid: path for name in journey.sent for uid, path in journey.made(name).items()}
+    assert {row["state"] for row in journey.site.table("delivery")} == {"stored"}, journey.site.state()
+    assert set(journey.there) == set(journey.kept) | set(made)
+    assert journey.in_orthanc == set(journey.there)
+    for uid, path in {**journey.kept, **made}.items():
+        assert dataset_bytes(journey.there[uid]) == dataset_bytes(path), f"{uid} changed on the way"
+    sources = by_uid(path for files in journey.sent.values() for path in files)
+    assert set(sources) == set(journey.kept)
+    for uid, path in sources.items():
+        assert pydicom.dcmread(journey.there[uid]) == pydicom.dcmread(path), f"{uid} is not what was sent"
+
+
+@pytest.mark.parametrize("name", [*REAL, PHANTOM])
+def test_results_are_valid_to_other_software(name: str, journey: Journey) -> None:
+    """The results of a study, as they are at the archive, are valid to dicom3tools, PixelMed and highdicom."""
+    if name not in journey.sent:
+        peers.need_samples(*REAL[name][0].split("/"))
+    sources = [journey.there[uid] for uid in by_uid(journey.sent[name])]
+    made = [journey.there[uid] for uid in journey.made(name)]
+    assert_valid(sources, made)
+
+
+def test_the_log_names_no_patient(journey: Journey) -> None:
+    """From its start to its end the node logs JSON with constant event names, and nothing of a patient."""
+    assert_quiet_log(journey.site)
 
 
 def assert_valid(sources: list[Path], made: list[Path]) -> None:

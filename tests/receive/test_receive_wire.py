@@ -252,6 +252,8 @@ def test_private_and_unknown_classes_and_syntaxes_are_kept_as_sent(
     assert kept_dataset(path) == garbage
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")  # meant: illegal UIDs
+@pytest.mark.filterwarnings("ignore:The value length .* exceeds:UserWarning")
 @pytest.mark.parametrize("uid", ["../../../etc/passwd", "..", "1." + "2" * 90, "not a uid", "/", None])
 def test_an_illegal_instance_uid_is_kept_and_never_becomes_a_name(
     node: Callable[..., Node], uid: str | None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from route_cases import PEERS, SPECS, document, read, rule
 
 from node.errors import Misconfigured
-from node.route.rules import parse_rules, read_folder
+from node.route.rules import parse_rules, read_folder, scan_folder
 
 SEND = "send: [{what: received, to: PACS, mode: sealed}]"
 
@@ -287,6 +289,22 @@ def test_folder(tmp_path: object) -> None:
     for name in ("b.yml", "a.yaml", "c.txt", ".d.yaml"):
         (folder / name).write_text(name)
     assert read_folder(folder) == {"rules/a.yaml": "a.yaml", "rules/b.yml": "b.yml"}
+
+
+def test_a_file_that_is_no_text_does_not_hide_the_others(tmp_path: Path) -> None:
+    """The readable files come with a sentence for each other one; whoever wants all of them is refused."""
+    (tmp_path / "a.yaml").write_text("a")
+    (tmp_path / "b.yaml").write_bytes(b"rule: K\xd6LN")
+    (tmp_path / "c.yaml").mkdir()
+    texts, mistakes = scan_folder(tmp_path)
+    assert texts == {f"{tmp_path.name}/a.yaml": "a"}
+    assert mistakes == (
+        f"{tmp_path / 'b.yaml'}: not UTF-8 text; save the file as UTF-8",
+        f"{tmp_path / 'c.yaml'}: cannot be read: Is a directory",
+    )
+    with pytest.raises(Misconfigured) as caught:
+        read_folder(tmp_path)
+    assert caught.value.mistakes == mistakes
 
 
 @pytest.mark.parametrize(

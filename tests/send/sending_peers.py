@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
 import struct
@@ -14,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
+from peers import need
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -27,15 +25,6 @@ BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 SHORT = Timeouts(connect=2, associate=1, transfer=1, answer=1)
 PATIENT_TIMEOUTS = Timeouts(connect=5, associate=10, transfer=10, answer=20)
-
-
-def samples() -> Path:
-    """Find the folder of real images; skips the test where there is none."""
-    here = Path(__file__).resolve().parents[2]
-    folder = Path(os.environ.get("PACSNODE_SAMPLES", here.parent / "shared" / "samples"))
-    if not folder.is_dir():
-        pytest.skip("no sample images here (PACSNODE_SAMPLES)")
-    return folder
 
 
 def free_port() -> int:
@@ -116,20 +105,12 @@ def process(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
             running.wait()
 
 
-def needed(program: str) -> str:
-    """Find the path of *program*; skips the test where it is not installed."""
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
-    if not found:
-        pytest.skip(f"{program} is not installed")
-    return found
-
-
 @contextlib.contextmanager
 def storescp(folder: Path, *options: str) -> Iterator[tuple[Destination, Path]]:
     """DCMTK's storescp, which writes the dataset bit by bit as it came; yields it and its folder."""
     port, received = free_port(), folder / "received"
     received.mkdir()
-    command = [needed("storescp"), "+B", "+xa", "-od", str(received), *options, str(port)]
+    command = [need("storescp"), "+B", "+xa", "-od", str(received), *options, str(port)]
     with process(command, port, folder / "storescp.log"):
         yield destination(port), received
 
@@ -152,7 +133,7 @@ def orthanc(folder: Path) -> Iterator[tuple[Destination, Callable[[str], object]
             body = answer.read()
             return json.loads(body) if "json" in answer.headers["Content-Type"] else body
 
-    with process([needed("Orthanc"), str(folder / "orthanc.json")], port, folder / "orthanc.log"):
+    with process([need("Orthanc"), str(folder / "orthanc.json")], port, folder / "orthanc.log"):
         yield destination(port, ae_title="ORTHANC"), get
 
 
