@@ -208,8 +208,8 @@ def guard(assoc: Any, pdu_size: int, pace: Pace, serving: Callable[[], AbstractC
             message._affected_sop_class_uid = message._affected_sop_class_uid or UID("")
             message._affected_sop_instance_uid = message._affected_sop_instance_uid or UID("")
         if not message.is_valid_request:
-            why = "no request, or one without a mandatory field"
-            log.warning("command_invalid", command=message.msg_type, error=why)
+            why = f"{message.msg_type} is no request, or one without a mandatory field"
+            log.warning("command_invalid", error=why)
             assoc.dul.event_queue.put(INVALID_PDU)
             return
         with serving():

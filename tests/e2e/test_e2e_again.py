@@ -104,9 +104,10 @@ def test_late_images_and_resends(study: Study) -> None:
         (1, "routed", 7),
         (2, "routed", 8),
     ]
-    assert [row["state"] for row in study.runs()] == ["done", "done"]
+    assert [row["state"] for row in study.runs()] == ["superseded", "done"]
     second = study.derived() - first
     assert len(second) >= 4
+    assert all(str(pacs.read(uid).SeriesDescription).endswith("(rev 2)") for uid in second)
     assert {str(pacs.read(uid).SeriesInstanceUID) for uid in first}.isdisjoint(
         {str(pacs.read(uid).SeriesInstanceUID) for uid in second}
     ), "what a later revision makes is not mixed into the earlier series"
