@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert
 
 from node import settings as site
 from node.errors import Misconfigured
@@ -26,13 +26,14 @@ from node.reindex import reindex
 from node.route.rules import RuleSet, When, parse_rules, parse_when, read_folder
 from node.settings import SealPolicy, Settings
 from node.shape import Shaper
+from node.store import watch
 from node.store.database import Database, belongs, note, open_database
 from node.store.files import Disk
 from node.store.schema import meta
+from node.store.watch import RULES_PROBLEM
 from node.supervisor import supervise_node
 
 _LAST_GOOD = "rules.json"
-_PROBLEM = "rules_problem"
 
 
 def settings_from_stdin(file: str) -> Settings:
@@ -230,16 +231,16 @@ def load_rules(settings: Settings, specs: Mapping[str, OperatorSpec]) -> tuple[R
 
 def _remember_problem(database: Database, problem: str) -> None:
     with database.write() as tx:
-        tx.execute(delete(meta).where(meta.c.key == _PROBLEM))
+        tx.execute(delete(meta).where(meta.c.key == RULES_PROBLEM))
         if problem:
-            tx.execute(insert(meta).values(key=_PROBLEM, value=problem))
+            tx.execute(insert(meta).values(key=RULES_PROBLEM, value=problem))
             note(tx, datetime.now(UTC), "rules_refused", problem)
 
 
 def rules_problem(database: Database) -> str:
     """What is wrong with the rule files, so that older ones or none are in use; empty when all is well."""
     with database.read() as tx:
-        return tx.scalar(select(meta.c.value).where(meta.c.key == _PROBLEM)) or ""
+        return watch.rules_problem(tx)
 
 
 def data_ready(data: Path) -> None:

@@ -28,9 +28,10 @@ from node.engine import Engine
 from node.errors import Broken, Misconfigured
 from node.model import SeriesState
 from node.ops import log as logging
+from node.ops.health import beat, beat_path
 from node.readings import Reading, Readings
 from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
-from node.store import intake, work
+from node.store import aside, intake, work
 from node.store.database import note
 from node.store.records import Record, read_end, receiver_runs, records_after
 from node.supervisor import follow
@@ -64,6 +65,7 @@ class Conductor:
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
         self.disk_note = ""
+        self.releasing: set[int] = set()  # objects in conflict that a person released, on their way through
         self.attended: set[int] = set()  # open series that were shown for being open so long
 
     # --- the loop
@@ -130,11 +132,13 @@ class Conductor:
     def _turn(self) -> float:
         """Everything that can be done now; returns how long nothing needs us."""
         now = time.monotonic()
+        beat(beat_path(self.parts.data), time.time())
         self._scan()
         self.readings.ask(now)
         took = self._take_in()
         wait = self._seal(now)
         if took or now >= self.poll_at:
+            self._obey()
             self._route()
             self._finish()
             self._start_runs()
@@ -242,6 +246,10 @@ class Conductor:
         if reading.rebuild is not None:
             self._take_rebuilt(tx, reading, *reading.rebuild)
             return
+        if reading.released is not None:
+            flow.released(tx, self.parts, reading.released, reading.header)
+            self.releasing.discard(reading.released)
+            return
         if reading.compared is not None:
             flow.compared(tx, self.parts, reading.compared, reading.header, reading.same)
             return
@@ -317,6 +325,21 @@ class Conductor:
                 flow.route(tx, self.parts, row)
             faults.reach("after-route")
             log.info("series_routed", series=row["id"])
+
+    # --- what a person asked for
+
+    def _obey(self) -> None:
+        """Workers of cancelled runs are ended; objects in conflict that were released go to the reader."""
+        with self.parts.database.read() as tx:
+            gone = work.not_running(tx, self.engine.running)
+            asked = [key for key in aside.asked_releases(tx) if key not in self.releasing]
+            found = intake.instances_of(tx, asked)
+        for run, attempt in gone:
+            self.engine.give_up(run, attempt)
+        for row in found:
+            self.releasing.add(row["id"])
+            path = intake.object_path(self.parts.data, row["receiver_run"], row["sequence"])
+            self.readings.add(Reading(None, [path], released=row["id"]))
 
     # --- run
 

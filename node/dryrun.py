@@ -14,7 +14,7 @@ from node.derive.identity import identity
 from node.engine import write_job
 from node.errors import Misconfigured
 from node.facts import Facts, gather
-from node.flow import NODE_MAJOR, SOFTWARE, Started, first_number, made_by_a_node
+from node.flow import NODE_MAJOR, SOFTWARE, Started, made_by_a_node, number_series
 from node.model import Exit, Header, Job, OperatorSpec, Plan, Provenance, RunState
 from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
@@ -174,12 +174,12 @@ def _job(
     number, found = numbered
     versions = {step.operator: specs[step.operator].version for step in plan.steps}
     source = found.say("SeriesNumber")
-    first = first_number(int(source) if re.fullmatch(r"[0-9]{1,9}", source) else None)
+    number_of = int(source) if re.fullmatch(r"[0-9]{1,9}", source) else None
     digests = [found.headers[i].digest for i in judged.used]
     provenance = Provenance(
         identity=identity(digests, plan.meaning, versions, NODE_MAJOR, 0),
         first_run_at=datetime.now(UTC), software=SOFTWARE, device="PACSNODE",
-        series_numbers={output.name: first + output.index for output in plan.outputs}, operators=versions,
+        series_numbers=number_series(plan, number_of, (), found.facts()), operators=versions,
     )  # fmt: skip
     files = tuple(str(found.paths[i].resolve()) for i in judged.used)
     return Job(number, plan, provenance, files, place.timezone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ class Engine:
         workers = limits.workers
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._workers = workers
-        self._running = 0
+        self._running: dict[tuple[int, int], Path] = {}  # run and attempt → folder
         self._spares = Spares(Limits(limits.run_time.total_seconds(), limits.run_memory, threads))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
         self._ended: SimpleQueue[tuple[Started, Exit]] = SimpleQueue()
@@ -34,11 +35,20 @@ class Engine:
     @property
     def room(self) -> int:
         """How many more runs may start now."""
-        return self._workers - self._running
+        return self._workers - len(self._running)
+
+    @property
+    def running(self) -> list[tuple[int, int]]:
+        """Run and attempt of each that is under way."""
+        return list(self._running)
+
+    def give_up(self, run: int, attempt: int) -> None:
+        """End the worker of a run that was cancelled; it comes back in `finished` as every other."""
+        self._spares.give_up(self._running[run, attempt])
 
     def start(self, started: Started) -> None:
         """Write the job and hand it to a worker."""
-        self._running += 1
+        self._running[started.run, started.attempt] = started.folder
         self._pool.submit(self._work, started)
 
     def finished(self) -> Iterator[tuple[Started, Exit]]:
@@ -48,7 +58,7 @@ class Engine:
                 ended = self._ended.get_nowait()
             except Empty:
                 return
-            self._running -= 1
+            self._running.pop((ended[0].run, ended[0].attempt), None)
             yield ended
 
     def stop(self) -> None:
@@ -75,5 +85,6 @@ class Engine:
 
 def write_job(started: Started) -> None:
     """Put `job.json` into the attempt's own folder."""
+    shutil.rmtree(started.folder, ignore_errors=True)  # a lost database gave the same numbers before
     started.folder.mkdir(parents=True, exist_ok=True)
     Path(started.folder / JOB_FILE).write_text(json.dumps(job_to_json(started.job)), encoding="utf-8")

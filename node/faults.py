@@ -42,6 +42,9 @@ POINTS = {
     "before-outcomes": "the conductor has read the outcomes and not recorded them",
     "after-outcomes": "outcomes are recorded, the batch is not over",
     "before-batch-end": "all outcomes of a batch are recorded, the destination's state is not",
+    # upkeep, and the start of a new version
+    "after-removal": "retention has recorded what it removes, and the files are still there",
+    "before-upgrade-commit": "an older database was upgraded in a transaction that is still open",
 }
 """Every point there is, in the order of the data's way → what is and is not done there."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,24 @@ Value = tuple[str, ...]
 Cell = tuple[Value, ...]
 """The distinct values one instance holds for an attribute: one, or several over its frames."""
 
+RECEIVED = "received"
+"""How steps and sends call the series itself."""
+
+PART_NAME = re.compile(r"part_[1-9][0-9]{0,1}")
+"""How steps call one of several parts that come together, in the order of what splits them."""
+
+KIND_OF = {
+    "Volume": "image", "Picture": "picture", "Recording": "recording", "Tiles": "tiles", "Mask": "segmentation",
+    "FractionalMask": "segmentation", "Map": "parametric_map", "Measurements": "report", "Document": "document",
+    "KeyImages": "key_images", "Presentation": "presentation",
+}  # fmt: skip
+"""What an operator returns → the kind of object that it leaves as (`Product.kind`)."""
+
+
+def is_received(name: str) -> bool:
+    """Whether a step's input is the series itself or a part of it."""
+    return name == RECEIVED or bool(PART_NAME.fullmatch(name))
+
 
 class InstanceState(StrEnum):
     """What became of one received object; its file is kept in each of them but *duplicate*."""
@@ -25,6 +44,7 @@ class InstanceState(StrEnum):
     CONFLICT = "conflict"  # same SOP Instance UID, other pixels or other series: shown, releasable
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
+    REMOVED = "removed"  # by retention; its file is gone
 
 
 class SeriesState(StrEnum):
@@ -212,6 +232,8 @@ class Output:
     """1-based among the rule's outputs; counts in the series number."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Keyword → template text with `{Keyword}` of the source in braces."""
+    picture: bool = False
+    """It is also made as a picture, for destinations that do not show what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +245,28 @@ class Plan:
     """SHA-256 of the rule's normalised meaning (identity of its outputs)."""
     steps: tuple[Step, ...]
     outputs: tuple[Output, ...]
+    split: tuple[str, ...] = ()
+    """Keywords and facts that tell the parts of a series from each other."""
+    each_part: str = "refuse"
+    """run: each part by itself · largest · refuse: more than one · together: `part_1`, `part_2` … are inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPart:
+    """Which part of a series results were made from; an undivided series is its own part 1."""
+
+    number: int = 1
+    label: str = ""
+    """What tells it from the others, e.g. `b_value 800`."""
+
+
+WHOLE = SeriesPart()
+"""A series that is not split."""
+
+
+def series_key(output: str, part: int = 1, form: str = "") -> str:
+    """How the series of an output is called where it gets its UIDs and its number: `thick#2/picture`."""
+    return output + (f"#{part}" if part > 1 else "") + (f"/{form}" if form else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +282,7 @@ class Provenance:
     device: str
     """Our AE title, for Contributing Equipment's Station Name."""
     series_numbers: Mapping[str, int]
-    """Output name → Series Number."""
+    """`series_key` → Series Number."""
     operators: Mapping[str, str] = field(default_factory=dict)
     """Operator name → version."""
 
@@ -250,7 +294,8 @@ class Product:
     output: str
     index: int
     kind: str
-    """image | segmentation | parametric_map | report | picture | document"""
+    """image | picture | recording | tiles | segmentation | parametric_map | report | document | key_images |
+    presentation"""
     path: str
     """Relative to the run's folder."""
     sop_uid: str
@@ -271,6 +316,8 @@ class Job:
     """Absolute paths of the used objects."""
     inherited_timezone: str = ""
     """IANA name used where the source has no Timezone Offset From UTC."""
+    revision: int = 1
+    """Of the series, when this identity was first run: from the second on the results say so (design §6)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ DICOM's patient coordinates: x to the Left, y to Posterior, z to the Superior (P
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,32 @@ from node.errors import Broken, Refused
 from node.model import Code
 
 __all__ = [
-    "HU", "Broken", "Code", "Mask", "Measurement", "Mm", "Number", "Refused", "Unit", "Volume", "affine_of",
+    "HU",
+    "NO_UNITS",
+    "Broken",
+    "Channel",
+    "Code",
+    "Degrees",
+    "Document",
+    "FractionalMask",
+    "Graphic",
+    "KeyImages",
+    "Level",
+    "Map",
+    "Mask",
+    "Measurement",
+    "Mm",
+    "Number",
+    "Picture",
+    "Presentation",
+    "Recording",
+    "Refused",
+    "Region",
+    "Tiles",
+    "Unit",
+    "Volume",
+    "Waveform",
+    "affine_of",
 ]  # fmt: skip
 
 
@@ -38,6 +63,8 @@ HU = Annotated[float, Unit("[hnsf'U]")]
 """CT number (UCUM `[hnsf'U]`)."""
 Mm = Annotated[float, Unit("mm")]
 """Millimetres."""
+Degrees = Annotated[float, Unit("deg")]
+"""Degrees of arc."""
 Number = float
 """A number in the unit of the volume it is compared with."""
 
@@ -54,13 +81,17 @@ SAME_PLACE_MM = 1e-3
 """Grids whose corners agree this well are one grid, geometry having gone through decimal text (DS)."""
 
 
+NO_UNITS = Code("1", "UCUM", "no units")
+"""The unit of arbitrary intensities."""
+
+
 class _Grid:
     """Geometry shared by everything that lives on a voxel grid."""
 
     array: NDArray[Any]
     affine: NDArray[np.float64]
 
-    def same_grid(self, other: Volume | Mask) -> bool:
+    def same_grid(self, other: _Grid) -> bool:
         """Whether voxel (k, j, i) is at the same place in both, and both have as many."""
         if self.array.shape != other.array.shape:
             return False
@@ -104,7 +135,8 @@ class Volume(_Grid):
     valid: NDArray[np.bool_] | None = None
     """False where the scanner padded (outside the field of view); None when every voxel was measured."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Named facts an operator may ask for: `modality` (CT, MR, PT), `slice_thickness` (mm), `b_value` …"""
+    """Named facts an operator may ask for: `modality` (CT, MR, PT, NM), `slice_thickness` (mm), `b_value`,
+    `frame_of_reference` (UID) …"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +153,196 @@ class Mask(_Grid):
     """Segmented Property Type (CID 7151 …)."""
     description: str = ""
     """How it was made: Segment Algorithm Name or Description."""
+
+
+@dataclass(frozen=True, eq=False)
+class FractionalMask(_Grid):
+    """One segment with a share or a probability per voxel: a fractional segmentation (PS3.3 C.8.20.2.3)."""
+
+    array: NDArray[np.floating[Any]]
+    """(slices, rows, columns), 0 to 1."""
+    affine: NDArray[np.float64]
+    label: str
+    category: Code
+    type: Code
+    kind: Literal["PROBABILITY", "OCCUPANCY"] = "PROBABILITY"
+    """Segmentation Fractional Type (0062,0010)."""
+    description: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Map(_Grid):
+    """A measured quantity on a voxel grid: a parametric map (PS3.3 A.75)."""
+
+    array: NDArray[np.floating[Any]]
+    """(slices, rows, columns), real-world values in *unit*."""
+    affine: NDArray[np.float64]
+    quantity: Code
+    """What was measured: the value of Quantity (246205007, SCT), e.g. Apparent Diffusion Coefficient."""
+    unit: Code
+    """UCUM."""
+    valid: NDArray[np.bool_] | None = None
+    """False where nothing could be computed; those voxels are stored as NaN."""
+    label: str = "MAP"
+    """Content Label and what people read beside the scale."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One calibrated region of an ultrasound image (PS3.3 C.8.5.5)."""
+
+    box: tuple[int, int, int, int]
+    """First row, first column, one past the last row, one past the last column."""
+    kind: str
+    """2D, M_MODE, SPECTRAL, WAVEFORM, GRAPHICS or OTHER, from Region Spatial Format."""
+    delta: tuple[float, float]
+    """Physical step per row and per column; signed as the scanner wrote it."""
+    units: tuple[Code, Code]
+    """UCUM units of *delta*."""
+    reference: tuple[int, int] | None = None
+    """Row and column, within the region, where the physical values are zero or *reference_value*."""
+    reference_value: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image, or the frames of a cine, that is no slice of a volume: radiograph, ultrasound, photograph."""
+
+    array: NDArray[Any]
+    """(frames, rows, columns), real-world values in *unit*; or (frames, rows, columns, 3): RGB, uint8."""
+    unit: Code = NO_UNITS
+    spacing: tuple[float, float] | None = None
+    """mm between rows and between columns; None where the image is not calibrated."""
+    plane: Literal["", "patient", "detector"] = ""
+    """Where *spacing* holds: in the patient (calibrated), or on the detector (magnified; PS3.3 10.7.1.3)."""
+    valid: NDArray[np.bool_] | None = None
+    """(frames, rows, columns); None where every pixel was measured."""
+    times: NDArray[np.float64] | None = None
+    """Milliseconds from the first frame, per frame; None where unknown or there is one frame."""
+    regions: tuple[Region, ...] = ()
+    inverted: bool = False
+    """Low values are shown bright: MONOCHROME1. The values themselves are as measured."""
+    title: str = ""
+    """What a capture shows, for people."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """`modality`, `body_part`, `view`, `laterality`, `window` (centre, width) …"""
+
+    @property
+    def colour(self) -> bool:
+        """Whether it is RGB."""
+        return self.array.ndim == 4
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One channel of a waveform."""
+
+    label: str
+    source: Code | None
+    """Channel Source, e.g. Lead I (2:1, MDC)."""
+    unit: Code
+    """UCUM unit of its samples, e.g. uV."""
+    band: tuple[float | None, float | None] = (None, None)
+    """Filter Low and High Frequency, Hz."""
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """One multiplex group: channels sampled together (PS3.3 C.10.9)."""
+
+    array: NDArray[np.float64]
+    """(channels, samples), in each channel's unit; NaN where the recorder padded."""
+    frequency: float
+    """Samples per second, Hz."""
+    channels: tuple[Channel, ...]
+    label: str = ""
+    """Multiplex Group Label, e.g. RHYTHM, MEDIAN BEAT."""
+    original: bool = True
+    """Waveform Originality: recorded, not computed."""
+    offset: float = 0.0
+    """Multiplex Group Time Offset, ms."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What an ECG, EEG or other recorder stored: one or several groups of channels."""
+
+    groups: tuple[Waveform, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One magnification of a whole slide, read tile by tile."""
+
+    rows: int
+    columns: int
+    """Of the total pixel matrix."""
+    spacing: tuple[float, float]
+    """mm between rows and between columns."""
+    tile: tuple[int, int]
+    """Rows and columns of a tile."""
+    read: Callable[[int, int], NDArray[np.uint8]]
+    """(tile row, tile column) → (rows, columns, 3) RGB or (rows, columns) grey; edge tiles are whole tiles."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """A digitised slide: its levels, the finest first (PS3.3 A.32.8)."""
+
+    levels: tuple[Level, ...]
+    origin: tuple[float, float] = (0.0, 0.0)
+    """mm: X and Y Offset in Slide Coordinate System of the total pixel matrix."""
+    orientation: tuple[float, float, float, float, float, float] = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
+    """Image Orientation (Slide)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A page or several as PDF."""
+
+    pdf: bytes
+    title: str
+    """Document Title."""
+    concept: Code | None = None
+    """What kind of document: Concept Name Code (BCID 7020)."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeyImages:
+    """A selection of received images, and why (PS3.3 A.35.4, TID 2010)."""
+
+    title: Code
+    """Document title of CID 7010, e.g. Of Interest (113000, DCM)."""
+    images: tuple[int, ...]
+    """Indices of slices, or of pictures and their frames, in the order in which the operator got them."""
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Graphic:
+    """One mark on one received image (PS3.3 C.10.5)."""
+
+    image: int
+    kind: Literal["POINT", "POLYLINE", "CIRCLE", "ELLIPSE"]
+    points: tuple[tuple[float, float], ...]
+    """(row, column) in pixels, 0 at the centre of the first; CIRCLE: centre and a point on it."""
+    text: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Presentation:
+    """How received images are to be shown: a softcopy presentation state (PS3.3 A.33.1)."""
+
+    label: str
+    """Content Label: capital letters, digits, blanks and underscores."""
+    description: str = ""
+    window: tuple[float, float] | None = None
+    """Centre and width, in the images' unit."""
+    inverted: bool = False
+    graphics: tuple[Graphic, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

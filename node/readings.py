@@ -38,6 +38,8 @@ class Reading:
     compared: int | None = None
     """The instance whose pixels are compared with those of the first path."""
     same: bool = False
+    released: int | None = None
+    """The instance in conflict that a person takes for the valid one."""
 
     @property
     def patience(self) -> float:

@@ -86,7 +86,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
         clean_dead_runs(settings.node.data)
-        census = Census.join(options.census_fd, options.slot)
+        census = Census.join(options.census_fd, options.slot, tuple(settings.peers))
         keeper = ObjectFolder(settings.node.data, Disk(settings.node.durability), waker(options.wake_fd))
         listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
     except (NodeError, OSError) as error:

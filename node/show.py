@@ -7,11 +7,12 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import UID
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
@@ -61,27 +62,29 @@ def state(text: str) -> str:
     return f"[{colour}]{text}[/]" if colour else text
 
 
-def moment(at: datetime | None) -> str:
-    """Local time to the second."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+def moment(at: datetime | None, zone: tzinfo | None = None) -> str:
+    """Local time of *zone* to the second, labelled with it; of the machine where none is given."""
+    return at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z") if at else ""
 
 
 def when(at: datetime, now: datetime) -> str:
-    """The same, as short as it can be told: the time today, day and time this year, else the date."""
-    here, today = at.astimezone(), now.astimezone()
+    """In the zone of *now*, as short as it can be told: the time today, day and time this year, else the date."""
+    here, today = at.astimezone(now.tzinfo), now
     if here.date() == today.date():
         return here.strftime("%H:%M:%S")
     return here.strftime("%d %b %H:%M" if here.year == today.year else "%Y-%m-%d")
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str) -> None:
-    """Print rows under *columns* (key → heading); *empty* is said where there is none.
+def table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], empty: str, zone: tzinfo | None = None
+) -> None:
+    """Print rows under *columns* (key → heading), times local to *zone*; *empty* is said where there is none.
 
     The last column takes the words: beside the others where there is room, else below them. Columns
     that hold nothing are left out. Into a file or pipe each row is one line.
     """
     out = console()
-    for line in layout(rows, columns, _width(out), datetime.now(UTC)) if rows else [Text(empty)]:
+    for line in layout(rows, columns, _width(out), datetime.now(zone or UTC)) if rows else [Text(empty)]:
         out.print(line, soft_wrap=True)
 
 
@@ -128,12 +131,14 @@ def _style(key: str, text: str) -> str:
 
 def cell(key: str, value: Any, now: datetime) -> str:
     """One value as a table shows it."""
-    if value is None or value == "":
+    if value is None or value == "" or (key == "replay" and value == 0):
         return ""
     if isinstance(value, datetime):
         return when(value, now)
     if key == "status" and isinstance(value, int):
         return f"{value:04X}"
+    if key == "sop_class":
+        return printable(UID(value).keyword.removesuffix("Storage") or value)
     if isinstance(value, bool):
         return "yes" if value else ""
     return printable(decisions(value) if key == "detail" else str(value))

@@ -17,14 +17,15 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from node import faults
+from node.derive.making import Sources
 from node.derive.write import write
 from node.errors import Broken, Misconfigured, Refused, Retryable
-from node.model import Code, Exit, RunState
+from node.model import RECEIVED, WHOLE, Code, Exit, Job, Product, RunState, SeriesPart
 from node.operator import Measurement
 from node.process import registry, steps
 from node.process.job import (
@@ -37,7 +38,8 @@ from node.process.job import (
     job_from_json,
     spec_to_json,
 )
-from node.read.volume import load
+from node.read.loaded import Part
+from node.read.series import parts
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ITK_OUT_OF_MEMORY = "Failed to allocate memory"
@@ -126,25 +128,71 @@ def _verdict(error: Exception, doing: str) -> tuple[RunState, str]:
 
 
 def work(folder: Path) -> Exit:
-    """Read, run the steps, derive, gate. Raises what the rooms raise."""
+    """Read, run the steps, derive, gate: part after part. Raises what the rooms raise."""
     job = job_from_json(json.loads((folder / JOB_FILE).read_text(encoding="utf-8")))
 
     def begin(words: str) -> None:
         (folder / PROGRESS_FILE).write_text(words + "\n", encoding="utf-8")
 
     begin("reading the images")
-    loaded = load([Path(file) for file in job.files])
-    results = steps.run(job.plan, loaded.volume, registry.load, begin)
-    begin("writing the results")
-    products = write(results, job, loaded.headers, folder)
+    products: list[Product] = []
+    numbers: list[Mapping[str, Any]] = []
+    refused: list[str] = []
+    for part, unread in _parts(job):
+        try:
+            made, measurements = _one_part(job, part, unread, (folder, begin), products)
+        except Refused as error:  # the other parts are not hostage to this one
+            refused.append(f"{part.label}: {error}" if part.label else str(error))
+            continue
+        products.extend(made)
+        numbers.extend(measurements)
+        begin("reading the images")
+    if refused and not products:
+        raise Refused("; ".join(refused))
     for path in {folder / product.path for product in products}:
         _sync(path)
     for parent in {(folder / product.path).parent for product in products}:
         _sync(parent)
-    return Exit(RunState.DONE, "", tuple(products), measured(results))
+    said = f"{len(refused)} parts were refused: {'; '.join(refused)}" if refused else ""
+    return Exit(RunState.DONE, said, tuple(products), tuple(numbers))
 
 
-def measured(results: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def _parts(job: Job) -> Iterator[tuple[SeriesPart, tuple[Part[Any], ...]]]:
+    """What the steps work on, one after the other; several at once where the rule takes parts together."""
+    plan, specs = job.plan, registry.discover().specs
+    paths = [Path(file) for file in job.files]
+    found = parts(steps.received_as(plan, specs), paths, plan.split, plan.each_part)
+    if plan.each_part == "together":
+        yield WHOLE, tuple(found)
+        return
+    number = 0
+    for one in found:
+        number += 1 if plan.split or not number else 0  # only a split makes series of their own
+        yield SeriesPart(number, one.label), (one,)
+
+
+def _one_part(
+    job: Job,
+    part: SeriesPart,
+    unread: tuple[Part[Any], ...],
+    told: tuple[Path, Callable[[str], None]],
+    before: Sequence[Product],
+) -> tuple[list[Product], tuple[Mapping[str, Any], ...]]:
+    folder, begin = told
+    loaded = [one.load() for one in unread]
+    received = {RECEIVED: loaded[0].value}
+    if job.plan.each_part == "together":
+        received |= {f"part_{number}": one.value for number, one in enumerate(loaded, 1)}
+    results = steps.run(job.plan, received.__getitem__, registry.load, begin)
+    begin("writing the results")
+    first, *others = loaded
+    sources = Sources(
+        first.headers, first.frames, first.value, tuple(header for one in others for header in one.headers)
+    )
+    return write(results, job, sources, folder, part, before), measured(results, part)
+
+
+def measured(results: Mapping[str, Any], part: SeriesPart = WHOLE) -> tuple[dict[str, Any], ...]:
     """Every number the steps made, whether it is sent or not: one plain mapping each."""
     return tuple(
         {
@@ -154,7 +202,7 @@ def measured(results: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
             "unit": _code(m.unit),
             "derivation": _code(m.derivation),
             "method": _code(m.method),
-            "region": m.region.label if m.region is not None else "",
+            "region": ", ".join(filter(None, (m.region.label if m.region is not None else "", part.label))),
         }
         for name, result in results.items()
         if isinstance(result, list)

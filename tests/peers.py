@@ -363,3 +363,11 @@ def _quiet(command: list[str], user: Mapping[str, Any]) -> None:
         done = subprocess.run(command, stdout=output, stderr=output, check=False, cwd="/", timeout=60, **user)
         output.seek(0)
         assert done.returncode == 0, f"{Path(command[0]).name}: {output.read()[-800:]}"
+
+
+def dcmqi(program: str) -> str:
+    """Return the path of a program of the dcmqi wheel, which reads and writes SEG and Parametric Map; skip without."""
+    path = Path(sys.executable).parent / program
+    if not path.exists():
+        missing("dcmqi is not installed")
+    return str(path)

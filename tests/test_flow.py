@@ -945,12 +945,11 @@ def test_results_of_a_later_revision_say_so_and_supersede(tmp_path: Path) -> Non
     house.complete(header(1))
     first = house.start()
     assert first is not None
-    assert "SeriesDescription" not in first.job.plan.outputs[0].attributes
     house.finish(first, done(product(1)))
     house.complete(header(2))
     second = house.start()
     assert second is not None
-    assert second.job.plan.outputs[0].attributes["SeriesDescription"] == "{SeriesDescription} soft (rev 2)"
+    assert (first.job.revision, second.job.revision) == (1, 2)
     house.finish(second, done(product(2)))
     assert states(house, run) == ["superseded", "done"]
     assert states(house, delivery) == ["cancelled", "waiting"]
@@ -987,3 +986,55 @@ def test_restarts_of_the_node_do_not_lengthen_the_pause_after_a_failure(house: H
     house.finish(started, Exit(RunState.QUARANTINED, "it crashed"))
     (row,) = house.rows(run)
     assert (row["state"], row["due_at"] - house.clock.at) == ("waiting", timedelta(seconds=5))
+
+
+def test_the_same_result_of_a_later_revision_is_still_delivered(tmp_path: Path) -> None:
+    """A late image that `use` leaves out makes the same objects anew: superseding must not cancel them."""
+    house = with_rules(tmp_path, SMOOTH)
+    house.complete(header(1))
+    first = house.start()
+    assert first is not None
+    house.finish(first, done(product(1)))
+    house.complete(header(2))
+    second = house.start()
+    assert second is not None
+    house.finish(second, done(product(1)))
+    assert states(house, run) == ["superseded", "done"]
+    assert sorted(states(house, delivery)) == ["cancelled", "waiting"]
+    (told,) = house.events("run_superseded")
+    assert (told["series_id"], told["run_id"]) == (1, 1)
+
+
+def test_a_destination_gets_the_first_form_that_it_shows(tmp_path: Path) -> None:
+    """Where reports are not shown the picture goes, elsewhere the report; each object once."""
+    numbers = rule(
+        "numbers",
+        "do: [{outline: {}}, {measure: {mask: outline}, as: numbers}]\n"
+        "send: [{what: numbers, to: [PACS, ARCHIVE], as: [report, picture]}]",
+    )
+    text = SITE.replace('"127.0.0.1:4243"', '"127.0.0.1:4243", shows: [images, SEG]')
+    house = House(tmp_path, numbers, text=text)
+    house.complete(header(1))
+    started = house.start()
+    assert started is not None
+    assert started.job.plan.outputs[0].picture
+    assert dict(started.job.provenance.series_numbers) == {"numbers": 301, "numbers/picture": 302}
+    made = (
+        replace(product(1), output="numbers", kind="report"),
+        replace(product(2), output="numbers", kind="picture", index=2),
+    )
+    house.finish(started, done(*made))
+    with house.tx() as tx:
+        found = {to: work.due_deliveries(tx, to, house.clock.at, 9) for to in ("PACS", "ARCHIVE")}
+    assert {to: [row["sop_uid"] for row in due] for to, due in found.items()} == {
+        "PACS": [made[0].sop_uid], "ARCHIVE": [made[1].sop_uid],
+    }  # fmt: skip
+
+
+def test_a_split_series_has_a_number_for_every_part_it_may_have(tmp_path: Path) -> None:
+    """Series numbers are given before the parts are known: as many as the facts allow, none twice."""
+    house = with_rules(tmp_path, SMOOTH.replace("do:", "split: [EchoTime]\ndo:"))
+    house.complete(*(header(n, attributes={"EchoTime": str(n % 3)}) for n in range(1, 7)))
+    started = house.start()
+    assert started is not None
+    assert dict(started.job.provenance.series_numbers) == {"soft": 301, "soft#2": 302, "soft#3": 303}

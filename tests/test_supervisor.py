@@ -24,8 +24,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage
 
 from node.errors import Broken
+from node.ops.health import beat_path, read_board
+from node.ops.notify import Manager, State, notify, watchdog_period
+from node.roles import delay
 from node.store.files import read_arrival, receiver_runs, records_after
-from node.supervisor import bind, delay, lock_data, notify, watchdog_period
+from node.supervisor import bind, lock_data
 
 SITE = """
 node: {{ae_titles: [PACSNODE], listen: "127.0.0.1:{port}", timezone: UTC, data: {data}, rules: rules,
@@ -37,12 +40,26 @@ disk: {{refuse: 100 %}}
 RUN = """
 import sys
 from pathlib import Path
+from node import supervisor
+from node.roles import Commands
 from node.settings import parse
-from node.supervisor import Commands, supervise_node
 import os
 text, file = Path(sys.argv[1]).read_text(), sys.argv[1]
-commands = Commands(conductor=(sys.executable, "-c", sys.argv[2]))
-sys.exit(supervise_node(text, file, parse(text, file, os.environ), commands))
+supervisor.HUNG = float(os.environ.get("TEST_HUNG", supervisor.HUNG))
+commands = Commands(conductor=(sys.executable, "-c", sys.argv[2]), upkeep=(sys.executable, "-c", sys.argv[3]))
+sys.exit(supervisor.supervise_node(text, file, parse(text, file, os.environ), commands))
+"""
+
+UPKEEP = """
+import signal, sys, time
+from pathlib import Path
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+def stop(*_):
+    (Path(options["--file"]).parent / "upkeep.stopped").write_text(str(time.monotonic()))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+while True:
+    time.sleep(10)
 """
 
 CONDUCTOR = """
@@ -50,6 +67,10 @@ import os, signal, sys, time
 from pathlib import Path
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 data = Path(options["--file"]).parent
+run = data / "data" / "run"
+run.mkdir(exist_ok=True)
+with (data / "conductor.starts").open("a") as starts:
+    starts.write("x")
 (data / "conductor.stdin").write_text(sys.stdin.read())
 fd = int(options["--wake-fd"])
 def stop(*_):
@@ -58,6 +79,8 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 with (data / "conductor.woken").open("ab", buffering=0) as log:
     while True:
+        if not (data / "hang").exists():
+            (run / "conductor.beat").touch()
         try:
             log.write(os.read(fd, 100))
         except BlockingIOError:
@@ -114,7 +137,7 @@ def running(folder: Path, receivers: int = 1, environ: dict[str, str] | None = N
     site.write_text(SITE.format(port=port, data="data", receivers=receivers))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(site), textwrap.dedent(CONDUCTOR)],
+            [sys.executable, "-c", RUN, str(site), textwrap.dedent(CONDUCTOR), UPKEEP],
             stdout=log,
             stderr=log,
             env={**os.environ, **(environ or {})},
@@ -171,6 +194,7 @@ def test_a_node_receives_wakes_the_conductor_and_stops_in_order(tmp_path: Path) 
         gone = time.monotonic()
         assert node.process.wait(20) == 0
         assert float((tmp_path / "conductor.stopped").read_text()) > gone - 0.3
+        assert float((tmp_path / "upkeep.stopped").read_text()) < gone
     log = (tmp_path / "log").read_text()
     assert log.index("receiver_stopped") < log.index("node_stopped")
     assert "died" not in log
@@ -282,22 +306,83 @@ def test_restarts_wait_longer_and_longer() -> None:
     assert [delay(n) for n in (1, 2, 3, 9, 10, 1000)] == [0.1, 0.2, 0.4, 25.6, 30.0, 30.0]
 
 
-def test_systemd_hears_of_the_start_the_life_and_the_end(tmp_path: Path) -> None:
-    """sd_notify: READY, WATCHDOG within half its patience, STOPPING."""
+def heard(systemd: socket.socket) -> list[str]:
+    """The lines of one datagram."""
+    return systemd.recv(4096).decode().splitlines()
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_systemd_hears_of_the_start_the_life_and_the_end(tmp_path: Path, abstract: bool) -> None:
+    """sd_notify: READY only once receivers accept and the conductor's loop turns, then WATCHDOG, then STOPPING."""
+    name = f"@pacsnode-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
+        systemd.bind("\0" + name[1:] if abstract else name)
         systemd.settimeout(10)
-        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
-        with running(tmp_path, environ=environ):
-            assert [systemd.recv(100) for _ in range(4)] == [b"READY=1"] + [b"WATCHDOG=1"] * 3
-        heard = systemd.recv(100)
-        while heard == b"WATCHDOG=1":
-            heard = systemd.recv(100)
-        assert heard == b"STOPPING=1"
-        notify("READY=1", {})
+        (tmp_path / "hang").touch()
+        with running(tmp_path, environ={"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}):
+            first = heard(systemd)
+            assert first[0].startswith("EXTEND_TIMEOUT_USEC=")
+            assert "the conductor takes in what came before" in first[1] + heard(systemd)[0]
+            (tmp_path / "hang").unlink()
+            lines = heard(systemd)
+            assert lines[0] == "READY=1"
+            assert lines[-1] == "WATCHDOG=1"
+            assert [heard(systemd) for _ in range(2)] == [["WATCHDOG=1"]] * 2
+        lines = heard(systemd)
+        while lines == ["WATCHDOG=1"]:
+            lines = heard(systemd)
+        assert lines[0] == "STOPPING=1"
     assert watchdog_period({"WATCHDOG_USEC": "400000", "WATCHDOG_PID": "1"}) is None
     assert watchdog_period({"WATCHDOG_USEC": "400000"}) == 0.2
     assert watchdog_period({}) is None
+
+
+def test_systemd_hears_nothing_that_would_keep_a_stuck_node_alive(tmp_path: Path) -> None:
+    """WATCHDOG stops while something is stuck and goes on after; a node that is not ready asks for time instead."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
+        manager.tell(State(False, True, "starting"), 0.0)
+        assert heard(systemd) == ["EXTEND_TIMEOUT_USEC=60000000", "STATUS=starting"]
+        manager.tell(State(False, True, "starting"), 9.0)
+        manager.tell(State(False, True, "starting"), 10.0)
+        assert heard(systemd) == ["EXTEND_TIMEOUT_USEC=60000000"]
+        manager.tell(State(True, True, "all is well"), 11.0)
+        assert heard(systemd) == ["READY=1", "STATUS=all is well", "WATCHDOG=1"]
+        manager.tell(State(True, False, "all is well"), 12.0)
+        manager.tell(State(True, True, "all is well"), 13.0)
+        assert heard(systemd) == ["WATCHDOG=1"]
+        systemd.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+    manager.tell(State(True, True, "nobody listens any more"), 14.0)
+    notify("READY=1", {})
+
+
+def test_a_conductor_that_hangs_is_replaced_and_reception_goes_on(tmp_path: Path) -> None:
+    """Without a turn of its loop for long the conductor is killed and started again; receivers are not touched."""
+    with running(tmp_path, environ={"TEST_HUNG": "1.5"}) as node:
+        wait_for(lambda: beat_path(node.data).exists(), "the first turn of the loop")
+        before = node.receivers()
+        (tmp_path / "hang").touch()
+        wait_for(lambda: "conductor_hung" in (tmp_path / "log").read_text(), "the end of the conductor")
+        (tmp_path / "hang").unlink()
+        wait_for(lambda: len((tmp_path / "conductor.starts").read_text()) >= 2, "the next conductor")
+        assert node.receivers() == before
+        assert send(node.port, ["1.2.1"]) == [0]
+
+
+def test_the_supervisor_shows_who_runs(tmp_path: Path) -> None:
+    """`run/node.json` names every role with its process, and how many receivers accept."""
+    with running(tmp_path, receivers=2) as node:
+        wait_for(lambda: (found := read_board(node.data / "run" / "node.json")) is not None
+                 and found.receiving == 2, "both receivers")  # fmt: skip
+        board = read_board(node.data / "run" / "node.json")
+        assert board is not None
+        assert board.pid == node.process.pid
+        assert [role.name for role in board.roles] == ["conductor", "receiver_0", "receiver_1", "upkeep"]
+        assert {role.pid for role in board.roles} == set(node.children())
 
 
 def test_a_receiver_stopped_while_dcmtk_sends_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -322,4 +407,4 @@ def test_a_receiver_stopped_while_dcmtk_sends_loses_nothing_acknowledged(tmp_pat
         successes = output.count("(Success)")
         assert 20 < successes < 500
         assert successes <= kept <= successes + 1
-        wait_for(lambda: "receiver_0_died" in (tmp_path / "log").read_text(), "its end")
+        wait_for(lambda: "role_died" in (tmp_path / "log").read_text(), "its end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813 - the name its own manual uses
 from node import testing
 from node.errors import Broken, Misconfigured, Refused
 from node.model import Code
-from node.operator import HU, Mask, Measurement, Volume
+from node.operator import HU, NO_UNITS, Mask, Measurement, Volume
 from node.testing import Grid, Series
 
 SMALL = Grid((6, 20, 24), (2.5, 1.25, 0.75))
@@ -167,3 +168,53 @@ def test_an_operator_meets_the_checks_of_a_run() -> None:
         testing.run_operator(bright, volume, above=2000.0)
     with pytest.raises(Misconfigured, match="input mask is not given"):
         testing.run_operator(size, volume)
+
+
+def test_a_golden_result_is_written_once_and_compared_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a file it says what to do; then equal results pass and others are told apart in words."""
+    file = tmp_path / "golden" / "ball.npz"
+    ball = testing.sphere_volume()
+    with pytest.raises(AssertionError, match="PACSNODE_GOLDEN=write"):
+        testing.assert_golden(ball, file)
+    monkeypatch.setenv("PACSNODE_GOLDEN", "write")
+    testing.assert_golden(ball, file)
+    monkeypatch.delenv("PACSNODE_GOLDEN")
+    testing.assert_golden(ball, file)
+    other = replace(ball, array=ball.array + np.float32(0.5))
+    with pytest.raises(AssertionError, match=r"result.array differs by up to 0.5, allowed is 0.1"):
+        testing.assert_golden(other, file, tolerance=0.1)
+    testing.assert_golden(other, file, tolerance=0.5)
+    with pytest.raises(AssertionError, match=r"result.unit.meaning is no units, not Hounsfield unit"):
+        testing.assert_golden(testing.sphere_volume(unit=NO_UNITS), file)
+    with pytest.raises(AssertionError, match="has shape"):
+        testing.assert_golden(testing.sphere_volume(Grid((8, 8, 8), (2.0, 2.0, 2.0))), file, tolerance=1e6)
+
+
+def test_a_rule_runs_on_files_as_in_the_node(tmp_path: Path) -> None:
+    """`run_rule` gives products and numbers for a series that matches, and the reason for one that does not."""
+    rule = tmp_path / "ball.yaml"
+    rule.write_text(
+        "rule: ball\npurpose: p\nowner: o@h.example\nwhen: {Modality: CT, slices: {at_least: 10}}\n"
+        "do:\n  - segment_threshold: {at_least: 0}\n    as: ball\n"
+        "  - statistics: {mask: ball}\n    as: numbers\nsend: [{what: ball, to: PACS}]\n"
+    )
+    grid = Grid((12, 32, 32), (3.0, 3.0, 3.0))
+    files = testing.write_ct_series(tmp_path / "in", testing.sphere_volume(grid, radius=12))
+    (done,) = testing.run_rule(rule, files, tmp_path / "out")
+    assert done.ended is not None
+    assert [product.kind for product in done.ended.products] == ["segmentation"]
+    (skipped,) = testing.run_rule(rule, files[:5], tmp_path / "out")
+    assert skipped.ended is None
+    assert "slices" in skipped.judged.because
+
+
+def test_the_disc_and_the_sines_are_what_they_say() -> None:
+    """The disc has the area of its radius, the sines have their frequencies."""
+    disc = testing.disc_picture()
+    area = (disc.array > 500).sum() * 0.5**2
+    assert area == pytest.approx(np.pi * 30**2, rel=0.01)
+    (group,) = testing.sine_recording((8.0,)).groups
+    spectrum = np.abs(np.fft.rfft(group.array[0]))
+    assert np.fft.rfftfreq(group.array.shape[1], 1 / group.frequency)[spectrum.argmax()] == 8.0

@@ -139,7 +139,7 @@ def _window(volume: Volume) -> tuple[float, float]:
 
 def _comparison(source: Returned, made: Returned) -> Iterator[Panel]:
     """Source and result, each as acquired and in one more plane."""
-    before, after = load(source.files).volume, load(made.files).volume
+    before, after = load(source.files).value, load(made.files).value
     window = _window(before)
     pair = [(_upright(before), "sent", len(source.files)), (_upright(after), "result", len(made.files))]
     for upright, what, count in pair:
@@ -154,7 +154,7 @@ def _comparison(source: Returned, made: Returned) -> Iterator[Panel]:
 
 def _outline(source: Returned, made: Returned) -> Iterator[Panel]:
     """The segment's outline on its source; a single slice has one plane only."""
-    volume = load(source.files).volume
+    volume = load(source.files).value
     mask = _mask(dcmread(made.files[0]), volume)
     window = _CT_OUTLINE if source.modality == "CT" else _window(volume)
     upright, outline = _upright(volume), _upright(volume, mask).array

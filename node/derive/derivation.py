@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.model import Code, Plan, Step
 
@@ -23,6 +23,13 @@ class Derivation:
     codes: tuple[Code, ...]
     flavour: str
     """MPR, MIP, MINIP, or OTHER where the grid is the source's own and nothing was projected."""
+
+    def projected(self, how: str) -> Derivation:
+        """The same of a volume that its operator calls a projection: `max`, `min` or `mean`; else unchanged."""
+        flavour, code = _COMBINED.get(how[:3].lower(), ("", None))
+        if code is None:
+            return self
+        return replace(self, flavour=flavour, codes=tuple(dict.fromkeys((*self.codes, code))))
 
 
 def step_of(plan: Plan, name: str) -> Step | None:

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path as File
+from typing import TypeAlias
 
 from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.derive import values
-from node.derive.standard import COMPREHENSIVE_3D_SR, Attribute, Path, attributes
+from node.derive.classic import single_frame_class
+from node.derive.payload import payload_defects
+from node.derive.standard import COMPREHENSIVE_3D_SR, Path, attributes, roots
 
 _SAME = ("PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID")
 _NEW = ("SOPInstanceUID", "SeriesInstanceUID")
 _QUOTED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _EITHER = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 """A macro stands in one of the two (C.7.6.16), so its absence from one says nothing."""
+
+_UNSAID = frozenset(
+    {"ScanningSequence", "SequenceVariant", "CountsSource", "DecayCorrection", "FrameReferenceTime"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,11 @@ class Origin:
         """The UIDs that an object derived from these quotes, legal or not."""
         return frozenset(_text(source, keyword) for source in self.sources for keyword in _QUOTED)
 
+    @cached_property
+    def owner(self) -> Mapping[str, str | bytes]:
+        """Whose the sources are: patient, order and study, in which they all agree."""
+        return {keyword: _said(source, keyword) for source in self.sources[:1] for keyword in _SAME}
+
     def excuses(self, defect: Defect, sop_class: str) -> bool:
         """Whether a source has the same defect in the same attribute; the first is asked first."""
         return any(
@@ -67,7 +79,7 @@ class Origin:
         if key not in self._known:
             source = self.sources[index]
             found = [
-                *_presence_defects(source, attributes(sop_class)),
+                *_presence_defects(source, _demanded(sop_class, _text(source, "SOPClassUID"))),
                 *_value_defects(source, (), ("iso8859",)),
             ]
             self._known[key] = frozenset((defect.keyword, defect.what) for defect in found)
@@ -86,17 +98,46 @@ def judge(path: File, origin: Origin) -> list[Defect]:
     except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError) as error:
         return [_introduced("file", f"cannot be read back ({type(error).__name__})")]
     sop_class = _text(dataset, "SOPClassUID")
-    table = attributes(sop_class)
-    if not table:
+    if not attributes(sop_class):
         return [_introduced("SOPClassUID", "names no object class of the standard")]
-    found = [*_presence_defects(dataset, table), *_value_defects(dataset, (), ("iso8859",), origin.uids)]
+    found = [
+        *_presence_defects(dataset, _demanded(sop_class)),
+        *_value_defects(dataset, (), ("iso8859",), origin.uids),
+    ]
     return [
         *(replace(d, introduced=d.introduced and not origin.excuses(d, sop_class)) for d in found),
         *_meta_defects(dataset),
-        *_pixel_defects(dataset, table),
+        *(_introduced(*found) for found in payload_defects(dataset, roots(sop_class))),
         *_reference_defects(dataset, sop_class),
-        *_kinship_defects(dataset, origin.sources),
+        *_kinship_defects(dataset, origin),
     ]
+
+
+_Demand: TypeAlias = tuple[tuple[Path, tuple[tuple[BaseTag, str, str], ...]], ...]
+"""Path of the owner → tag, dotted path and type (1 or 2) of what each owner must have."""
+
+
+@cache
+def _demanded(ours: str, source: str = "") -> _Demand:
+    """What an object of class *ours* must have; or what of it a *source* can have on its conscience.
+
+    That is what its own class demands as well; and, where *ours* is its class in classic form, the few
+    type 1 attributes that no macro has to state: they can be neither left empty nor made up.
+    """
+    theirs, classic = attributes(source), single_frame_class(source) == ours != source
+    owners: dict[Path, list[tuple[BaseTag, str, str]]] = {}
+    for path, row in attributes(ours).items():
+        top = len(path) == 1
+        if (
+            row.type not in ("1", "2")
+            or (top and not row.required)
+            or (len(path) == 2 and path[0] in _EITHER)
+        ):
+            continue
+        known = path in theirs and theirs[path].required
+        if not source or not top or known or (classic and path[0] in _UNSAID):
+            owners.setdefault(path[:-1], []).append((Tag(path[-1]), ".".join(path), row.type))
+    return tuple((path, tuple(rows)) for path, rows in owners.items())
 
 
 def _introduced(keyword: str, what: str) -> Defect:
@@ -120,20 +161,19 @@ def _meta_defects(dataset: Dataset) -> Iterator[Defect]:
         yield _introduced("TransferSyntaxUID", "is not Explicit VR Little Endian")
 
 
-def _presence_defects(dataset: Dataset, table: Mapping[Path, Attribute]) -> Iterator[Defect]:
+def _presence_defects(dataset: Dataset, demanded: _Demand) -> Iterator[Defect]:
     """Type 1 absent or empty, type 2 absent; what depends on a condition is left to the condition."""
     present = {keyword_for_tag(tag) for tag in dataset.keys()}  # noqa: SIM118 - no conversion
-    for path, row in table.items():
-        if row.type not in ("1", "2") or (not row.required if len(path) == 1 else path[0] not in present):
+    for path, rows in demanded:
+        if path and path[0] not in present:
             continue
-        if len(path) == 2 and path[0] in _EITHER:
-            continue
-        for owner in _owners(dataset, path[:-1]):
-            element = owner.get_item(path[-1])
-            if element is None:
-                yield _introduced(".".join(path), f"is missing (type {row.type})")
-            elif row.type == "1" and _is_empty(owner, element.tag):
-                yield _introduced(".".join(path), "is empty (type 1)")
+        for owner in _owners(dataset, path):
+            for tag, name, kind in rows:
+                element = owner.get_item(tag)
+                if element is None:
+                    yield _introduced(name, f"is missing (type {kind})")
+                elif kind == "1" and _is_empty(owner, tag):
+                    yield _introduced(name, "is empty (type 1)")
 
 
 def _owners(dataset: Dataset, path: Path) -> Iterable[Dataset]:
@@ -184,22 +224,6 @@ def _value_defects(
                 yield _introduced(name, wrong)
 
 
-def _pixel_defects(dataset: Dataset, table: Mapping[Path, Attribute]) -> Iterator[Defect]:
-    if ("PixelData",) not in table:
-        return
-    if "PixelData" not in dataset:
-        yield _introduced("PixelData", "is missing")
-        return
-    frames = int(_text(dataset, "NumberOfFrames") or 1)
-    bits = dataset.Rows * dataset.Columns * frames * dataset.BitsAllocated * dataset.SamplesPerPixel
-    expected = (bits + 7) // 8
-    found = len(dataset.get_item("PixelData").value)
-    if found != expected + expected % 2:
-        yield _introduced("PixelData", f"has {found} bytes, rows, columns and frames ask for {expected}")
-    if not 0 < dataset.BitsStored <= dataset.BitsAllocated or dataset.HighBit != dataset.BitsStored - 1:
-        yield _introduced("BitsStored", "does not fit Bits Allocated and High Bit")
-
-
 def _reference_defects(dataset: Dataset, sop_class: str) -> Iterator[Defect]:
     named = {uid for path, uid in _references(dataset, ()) if "ReferencedSeriesSequence" in path}
     for path, uid in _references(dataset, ()):
@@ -219,15 +243,14 @@ def _references(dataset: Dataset, path: Path) -> Iterator[tuple[Path, str]]:
                 yield from _references(item, (*path, keyword_for_tag(element.tag)))
 
 
-def _kinship_defects(dataset: Dataset, sources: Sequence[Dataset]) -> Iterator[Defect]:
+def _kinship_defects(dataset: Dataset, origin: Origin) -> Iterator[Defect]:
     """Ours is new, and belongs to the same patient, order and study as every source."""
     for keyword in _NEW:
-        if _text(dataset, keyword) in {_text(source, keyword) for source in sources}:
+        if _text(dataset, keyword) in origin.uids:
             yield _introduced(keyword, "is the one of a source")
-    for keyword in _SAME:
-        for source in sources[:1]:
-            if _said(dataset, keyword) != _said(source, keyword):
-                yield _introduced(keyword, "is not the source's")
+    for keyword, said in origin.owner.items():
+        if _said(dataset, keyword) != said:
+            yield _introduced(keyword, "is not the source's")
 
 
 def _said(dataset: Dataset, keyword: str) -> str | bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
-from node.operator import Mask, Volume
+from node.operator import FractionalMask, Map, Mask, Volume
 
 _NEAR = 1e-3
 """mm and cosines: well above the rounding of 16-character decimals, below what a reader can see."""
@@ -62,7 +62,7 @@ def plane_of(header: Dataset) -> Plane | None:
     return Plane(position, along_row, along_column, (spacing[0], spacing[1]), rows, columns)
 
 
-def planes_of(grid: Volume | Mask) -> list[Plane]:
+def planes_of(grid: Volume | Mask | FractionalMask | Map) -> list[Plane]:
     """One plane per slice index of a grid."""
     _, rows, columns = grid.array.shape
     along_slice = grid.affine[:3, 0]

@@ -17,12 +17,15 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from node.derive import geometry, values
+from node.derive.classic import single_frame, single_frame_class
 from node.derive.identity import CREATOR, IMPLEMENTATION, uid
 from node.derive.inherit import AnyElement, Inheritance, inherit, put, text_element
 from node.errors import Broken
-from node.model import Code, Job, Output
+from node.model import WHOLE, Code, Job, Output, SeriesPart, series_key
 
 MANUFACTURER = "PACSNode"
+DESCRIPTION = "{{SeriesDescription}} {name}"
+"""What a result is called where the rule does not say."""
 _TEMPLATE = re.compile(r"\{(\w+)\}")
 _FREE_TEXT = {"LO": 64, "SH": 16, "ST": 1024, "LT": 10240, "UT": 10**6, "CS": 16, "UC": 10**6}
 _NOT_BY_TEMPLATE = frozenset(
@@ -36,6 +39,12 @@ class Sources:
     """The used source images, in slice order, with what is read of them more than once."""
 
     headers: tuple[Dataset, ...]
+    frames: tuple[int, ...] = ()
+    """Per header: its frame number (from 1) in a multi-frame object, 0 for a single-frame one; () is all 0."""
+    value: object = None
+    """What the operators got: the Volume, Picture … of these headers; renditions are drawn over it."""
+    others: tuple[Dataset, ...] = ()
+    """Headers of further parts that went into the results, where parts come together."""
 
     @property
     def first(self) -> Dataset:
@@ -46,6 +55,32 @@ class Sources:
     def sop_class(self) -> str:
         """SOP Class UID of the sources."""
         return self.text("SOPClassUID")
+
+    @cached_property
+    def image_class(self) -> str:
+        """SOP Class UID of images derived from them: the classic one where the sources are enhanced."""
+        return single_frame_class(self.sop_class)
+
+    def frame(self, index: int) -> int:
+        """Frame number of one source in its object, 0 for a single-frame object."""
+        return self.frames[index] if self.frames else 0
+
+    @cached_property
+    def together(self) -> Sources:
+        """These headers with those of further parts behind them, which stand for their objects as a whole."""
+        if not self.others:
+            return self
+        frames = tuple(self.frame(i) for i in range(len(self.headers)))
+        return Sources((*self.headers, *self.others), frames + (0,) * len(self.others))
+
+    @cached_property
+    def other_stacks(self) -> list[list[int]]:
+        """Indices in `together` of the further parts, by orientation: only then neighbours have a distance."""
+        stacks: dict[bytes, list[int]] = {}
+        for i, header in enumerate(self.others, len(self.headers)):
+            element = header.get_item("ImageOrientationPatient")
+            stacks.setdefault(b"" if element is None else values.octets(element), []).append(i)
+        return list(stacks.values())
 
     @cached_property
     def planes(self) -> list[geometry.Plane | None]:
@@ -69,7 +104,10 @@ class Sources:
     def inherit(self, sop_class: str) -> Inheritance:
         """Read what an object of *sop_class* takes over; read once per class."""
         if sop_class not in self._inherited:
-            self._inherited[sop_class] = inherit(self.headers, sop_class)
+            headers = self.headers
+            if sop_class == self.image_class != self.sop_class:
+                headers = tuple(single_frame(header, sop_class) for header in headers)
+            self._inherited[sop_class] = inherit(headers, sop_class)
         return self._inherited[sop_class]
 
     def text(self, keyword: str, index: int = 0) -> str:
@@ -98,10 +136,20 @@ class Making:
     job: Job
     output: Output
     sources: Sources
+    part: SeriesPart = WHOLE
+    form: str = ""
+    """`picture` where the output is made a second time, for destinations that do not show what it is."""
+    before: int = 0
+    """Objects that earlier parts put into the same series."""
+
+    @property
+    def key(self) -> str:
+        """How this series is called among all of the run."""
+        return series_key(self.output.name, self.part.number, self.form)
 
     def uid(self, role: str, index: int = 0) -> str:
-        """Make a UID of this output."""
-        return uid(self.job.provenance.identity, self.output.name, role, index)
+        """Make a UID of this output; *index* counts within this part of it."""
+        return uid(self.job.provenance.identity, self.key, role, index + self.before if index else 0)
 
     @property
     def frame_of_reference(self) -> str:
@@ -140,7 +188,7 @@ class Making:
         dataset.SOPInstanceUID = self.uid("instance", index)
         dataset.SeriesInstanceUID = self.uid("series")
         dataset.SeriesNumber = self._series_number()
-        dataset.InstanceNumber = index
+        dataset.InstanceNumber = index + self.before
         dataset.InstanceCreatorUID = CREATOR
         dataset.InstanceCreationDate = dataset.ContentDate = dataset.SeriesDate = self.date
         dataset.InstanceCreationTime = dataset.ContentTime = dataset.SeriesTime = self.time
@@ -148,9 +196,11 @@ class Making:
 
     def _series_number(self) -> int:
         numbers = self.job.provenance.series_numbers
-        if self.output.name not in numbers:
-            raise Broken(f"output {self.output.name}: the job gives no Series Number for it")
-        return numbers[self.output.name]
+        # More parts than the facts let expect: they share a number, which identifies nothing (C.7.3.1).
+        whole = series_key(self.output.name, form=self.form)
+        if whole not in numbers:
+            raise Broken(f"output {self.key}: the job gives no Series Number for it")
+        return numbers.get(self.key, numbers[whole])
 
     def _earlier_equipment(self, sop_class: str) -> Iterable[Dataset]:
         column = self.sources.inherit(sop_class).columns.get("ContributingEquipmentSequence")
@@ -168,10 +218,7 @@ class Making:
 
     def describe(self, dataset: Dataset) -> None:
         """Fill the templates of the rule's `send` entries; Series Description has one of its own."""
-        wanted: Mapping[str, str] = {
-            "SeriesDescription": f"{{SeriesDescription}} {self.output.name}",
-            **self.output.attributes,
-        }
+        wanted: Mapping[str, str] = {**self.output.attributes, "SeriesDescription": self._description()}
         for keyword, template in wanted.items():
             tag = tag_for_keyword(keyword)
             vr = dictionary_VR(tag) if tag is not None else ""
@@ -182,6 +229,14 @@ class Making:
             text = filled(template, self.sources, _FREE_TEXT[vr])
             # The gate judges the value; pydicom's own warning would quote it in the log.
             dataset.add(DataElement(tag, vr, text, validation_mode=config.IGNORE))
+
+    def _description(self) -> str:
+        """The template of Series Description, with the part it is of, and the revision it replaces last."""
+        template = self.output.attributes.get("SeriesDescription", DESCRIPTION.format(name=self.output.name))
+        if self.part.label:
+            template = f"{template} {self.part.label}"
+        revision = self.job.revision
+        return f"{template} (rev {revision})" if revision > 1 else template
 
 
 def filled(template: str, sources: Sources, limit: int) -> str:

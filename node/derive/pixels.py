@@ -109,3 +109,14 @@ def _rounded_up(number: float) -> str:
 def window(low: float, high: float) -> tuple[str, str]:
     """Window Center and Width that show *low* to *high* in full."""
     return decimal(round((low + high) / 2, 6)), decimal(round(max(high - low, 1e-6), 6))
+
+
+def display_window(
+    values: NDArray[Any], valid: NDArray[np.bool_] | None, *, from_zero: bool = False
+) -> tuple[str, str]:
+    """Window Center and Width from the 1st to the 99th percentile of what was measured; 0 and 1 for nothing."""
+    measured = values.reshape(-1) if valid is None else values[valid]
+    if not measured.size:
+        return "0", "1"
+    low, high = np.percentile(measured[:: max(1, measured.size // 1_000_000)], [1, 99])
+    return window(0.0 if from_zero and low >= 0 else float(low), float(high))

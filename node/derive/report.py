@@ -1,4 +1,4 @@
-"""Measurements → Comprehensive 3D SR by TID 1500 (PS3.16), linked to images and segments."""
+"""Measurements → Comprehensive 3D SR by TID 1500 (PS3.16), linked to images, waveforms and segments."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from node.derive import geometry
 from node.derive.identity import CREATOR
-from node.derive.making import MANUFACTURER, Making
-from node.derive.segmentation import algorithm, coded, finished, stand_in
-from node.derive.standard import CT, MR, PT
+from node.derive.making import MANUFACTURER, Making, Sources
+from node.derive.multiframe import algorithm, coded, finished
+from node.derive.references import items
+from node.derive.standard import CT, MR, PT, roots
 from node.operator import Mask, Measurement
 
-_PROCEDURES = {  # CID 100
-    CT: Coded("25045-6", "LN", "CT unspecified body region"),
-    MR: Coded("25056-3", "LN", "MRI unspecified body region"),
-    PT: Coded("44136-0", "LN", "PET unspecified body region"),
+_PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validators hold against extensions
+    "CT": Coded("25045-6", "LN", "CT unspecified body region"),
+    "MR": Coded("25056-3", "LN", "MRI unspecified body region"),
+    "NM": Coded("49118-3", "LN", "NM unspecified body region"),
+    "PT": Coded("44136-0", "LN", "PET unspecified body region"),
 }
 _ANY_PROCEDURE = Coded("363679005", "SCT", "Imaging procedure")
+_SOURCE = Coded("260753009", "SCT", "Source")
+_IMAGING_MEASUREMENTS, _MEASUREMENT_GROUP = "126010", "125007"
 _ANATOMY = ("123037004", "SCT")
 """Category Anatomical Structure: only then is a segment's type also a finding site."""
 
@@ -59,25 +63,23 @@ def _report(
     making: Making, measurements: Sequence[Measurement], segments: Sequence[Segment], index: int
 ) -> Dataset:
     sources = making.sources
-    images = [stand_in(making, i, plane) for i, plane in enumerate(sources.planes)]
+    objects = _objects(making)
     regions: dict[int, list[Measurement]] = {}
     for measurement in measurements:
         regions.setdefault(id(measurement.region), []).append(measurement)
-    groups = [
-        _group(making, number, group, segments, images) for number, group in enumerate(regions.values(), 1)
-    ]
+    groups = [_group(making, number, group, segments) for number, group in enumerate(regions.values(), 1)]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(making),
-        procedure_reported=_PROCEDURES.get(sources.sop_class, _ANY_PROCEDURE),
+        procedure_reported=_PROCEDURES.get(sources.text("Modality"), _ANY_PROCEDURE),
         imaging_measurements=groups,
         title=Coded("126000", "DCM", "Imaging Measurement Report"),
         language_of_content_item_and_descendants=hd.sr.LanguageOfContentItemAndDescendants(
             Coded("en", "RFC5646", "English")
         ),
-        referenced_images=[image for image in images if "ImagePositionPatient" in image] or None,
+        referenced_images=[one for one in objects if "ImagePositionPatient" in one] or None,
     )
     made = hd.sr.Comprehensive3DSR(
-        evidence=[*images, *(_evidence(segment.dataset) for segment in segments)],
+        evidence=[*objects, *(_evidence(segment.dataset) for segment in segments)],
         content=content,
         series_instance_uid=making.uid("series"),
         series_number=1,
@@ -87,9 +89,53 @@ def _report(
         is_complete=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    for item, group in zip(_groups_of(made), regions.values(), strict=True):
+        item.ContentSequence.extend(_waveforms(making, group[0].region))
     made.ManufacturerModelName = MANUFACTURER
     made.SoftwareVersions = making.job.provenance.software
     return finished(making, made, index, ("Patient", "Study"), ("TimezoneOffsetFromUTC",))
+
+
+def _objects(making: Making) -> list[Dataset]:
+    """A stand-in for each source object, with the plane of a single-frame CT, MR or PET image (TID 1600).
+
+    Reduced to what highdicom reads, so that bad text in a header cannot make it fail.
+    """
+    sources, found = making.sources.together, dict[str, Dataset]()
+    for i in range(len(sources.headers)):
+        item = _stand_in(sources, i)
+        plane = sources.planes[i]
+        if plane is not None and not sources.frame(i) and item.SOPClassUID in (CT, MR, PT):
+            _set_plane(item, making, plane)
+        found.setdefault(item.SOPInstanceUID, item)
+    return list(found.values())
+
+
+def _stand_in(sources: Sources, index: int) -> Dataset:
+    item = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"):
+        setattr(item, keyword, sources.text(keyword, index))
+    for keyword in (
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "StudyID",
+    ):
+        setattr(item, keyword, "")
+    item.StudyDate = item.StudyTime = None
+    return item
+
+
+def _set_plane(item: Dataset, making: Making, plane: geometry.Plane) -> None:
+    sources = making.sources
+    item.FrameOfReferenceUID = making.frame_of_reference
+    item.Rows, item.Columns = plane.rows, plane.columns
+    item.ImagePositionPatient = geometry.decimals(plane.position)
+    item.ImageOrientationPatient = geometry.decimals([*plane.along_row, *plane.along_column])
+    item.PixelSpacing = geometry.decimals(plane.spacing)
+    item.SliceThickness = geometry.decimal(sources.number("SliceThickness") or sources.gap or 1.0)
 
 
 def _evidence(dataset: Dataset) -> Dataset:
@@ -112,11 +158,7 @@ def _observer(making: Making) -> hd.sr.ObservationContext:
 
 
 def _group(
-    making: Making,
-    number: int,
-    measurements: Sequence[Measurement],
-    segments: Sequence[Segment],
-    images: Sequence[Dataset],
+    making: Making, number: int, measurements: Sequence[Measurement], segments: Sequence[Segment]
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     region = measurements[0].region
     name, version = algorithm(making, making.output.name)
@@ -129,18 +171,10 @@ def _group(
     }
     if segment is not None:
         return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=_referenced(segment, images), **shared
+            referenced_segment=_referenced(making, segment), **shared
         )
-    shown = images if region is None else _shown(making, region, images)
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
-        source_images=[
-            hd.sr.SourceImageForMeasurementGroup(
-                referenced_sop_class_uid=image.SOPClassUID, referenced_sop_instance_uid=image.SOPInstanceUID
-            )
-            for image in shown
-        ],
-        **shared,
-    )
+    images = _images(making, region)
+    return hd.sr.MeasurementsAndQualitativeEvaluations(source_images=images or None, **shared)
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
@@ -175,23 +209,58 @@ def _finding(region: Mask | None) -> dict[str, object]:
     return found
 
 
-def _referenced(segment: Segment, images: Sequence[Dataset]) -> hd.sr.ReferencedSegment:
+def _referenced(making: Making, segment: Segment) -> hd.sr.ReferencedSegment:
     return hd.sr.ReferencedSegment(
         sop_class_uid=str(segment.dataset.SOPClassUID),
         sop_instance_uid=str(segment.dataset.SOPInstanceUID),
         segment_number=1,
-        source_series=hd.sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID),
+        source_series=hd.sr.SourceSeriesForSegmentation(making.sources.text("SeriesInstanceUID")),
     )
 
 
-def _shown(making: Making, region: Mask, images: Sequence[Dataset]) -> list[Dataset]:
-    """Return the source images that the region's own slices touch."""
+def _images(making: Making, region: Mask | None) -> list[hd.sr.SourceImageForMeasurementGroup]:
+    """The source images that the region's own slices touch, all for none; each object once, by frame."""
+    whole = making.sources.together
+    every = range(len(whole.headers))
+    used = every if region is None else _touched(making, region) or every
+    return [
+        hd.sr.SourceImageForMeasurementGroup(
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, item.get("ReferencedFrameNumber")
+        )
+        for item in items(whole, [i for i in used if "Rows" in whole.headers[i]])
+    ]
+
+
+def _waveforms(making: Making, region: Mask | None) -> list[Dataset]:
+    """The recordings that numbers without region are of (TID 1501 row 10f)."""
+    whole = making.sources.together
+    recordings = [
+        i for i in range(len(whole.headers)) if "WaveformSequence" in roots(whole.text("SOPClassUID", i))
+    ]
+    return [
+        hd.sr.WaveformContentItem(
+            _SOURCE, item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, None, "CONTAINS"
+        )
+        for item in (items(whole, recordings) if region is None else ())
+    ]
+
+
+def _groups_of(made: Dataset) -> list[Dataset]:
+    """The Measurement Group containers of a report; highdicom's own classes know no waveform to put in them."""
+    found = next(item for item in made.ContentSequence if _concept(item) == _IMAGING_MEASUREMENTS)
+    return [item for item in found.ContentSequence if _concept(item) == _MEASUREMENT_GROUP]
+
+
+def _concept(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
+
+
+def _touched(making: Making, region: Mask) -> list[int]:
     planes = geometry.planes_of(region)
     sources = making.sources
-    filled = np.flatnonzero(region.array.any(axis=(1, 2)))
     touched: set[int] = set()
-    for k in filled:
+    for k in np.flatnonzero(region.array.any(axis=(1, 2))):
         touched.update(
             geometry.contributors(planes[k], float(region.spacing[0]), sources.planes, sources.gap)
         )
-    return [images[i] for i in sorted(touched)] or list(images)
+    return sorted(touched)

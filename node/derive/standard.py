@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
+from pydicom.datadict import tag_for_keyword
 
 Path = tuple[str, ...]
 """Keywords from the top of the dataset down to an attribute."""
@@ -17,11 +18,12 @@ Path = tuple[str, ...]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 PT = "1.2.840.10008.5.1.4.1.1.128"
+NM = "1.2.840.10008.5.1.4.1.1.20"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 _STRICTNESS = ("1", "1C", "2", "2C", "3")
-_CHOICES = frozenset({"sr-document-content", "overlay-plane"})
+_CHOICES = frozenset({"sr-document-content", "overlay-plane", "overlay-activation", "multi-frame-overlay"})
 """Modules whose rows exclude one another (a content item is a number or a text …) or repeat by group."""
 
 
@@ -48,6 +50,8 @@ def attributes(sop_class: str) -> Mapping[Path, Attribute]:
         mandatory = module["usage"] == "M"
         for row in get_module_attribute_map()[module["key"]]:
             path = (*row["path"], row["keyword"])
+            if tag_for_keyword(path[-1]) is None:  # of a repeating group, such as overlays
+                continue
             required = mandatory and row["type"] in ("1", "2")
             new = Attribute(row["keyword"], row["type"], module["ie"], required)
             found[path] = _stricter(found.get(path), new)

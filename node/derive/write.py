@@ -5,51 +5,121 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 
+from node.derive.capture import captures
+from node.derive.document import documents
 from node.derive.gate import Origin, judge
 from node.derive.image import images
 from node.derive.inherit import writable
+from node.derive.key_images import key_images
 from node.derive.making import Making, Sources
+from node.derive.parametric_map import parametric_map
+from node.derive.presentation import presentations
+from node.derive.recording import recordings
+from node.derive.rendition import rendition
 from node.derive.report import Segment, reports
 from node.derive.segmentation import segmentation
+from node.derive.tiles import slides
 from node.errors import Broken
-from node.model import Job, Output, Product
-from node.operator import Mask, Measurement, Volume
+from node.model import WHOLE, Job, Output, Product, SeriesPart, series_key
+from node.operator import (
+    Document,
+    FractionalMask,
+    KeyImages,
+    Map,
+    Mask,
+    Measurement,
+    Picture,
+    Presentation,
+    Recording,
+    Tiles,
+    Volume,
+)
 
-_KINDS = ("image", "segmentation", "report")
-"""In this order: a report refers to the segmentations of its run."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def write(results: Mapping[str, object], job: Job, headers: Sequence[Dataset], folder: Path) -> list[Product]:
-    """Write every output of *job*'s plan to `folder/<output>/<index:05d>.dcm` and gate it from disk.
+def write(
+    results: Mapping[str, object],
+    job: Job,
+    sources: Sources,
+    folder: Path,
+    part: SeriesPart = WHOLE,
+    before: Sequence[Product] = (),
+) -> list[Product]:
+    """Write every output of *job*'s plan to `folder/<series>/<index:05d>.dcm` and gate it from disk.
 
-    *results* are the steps' results by name (Volume, Mask or list of Measurement); *headers* the used
-    source images in slice order, without pixel data. Paths in the products are relative to *folder*,
-    digests are SHA-256 of the files; images come first, reports last. Files and folders are synced.
-    Raises Broken naming output, attribute and defect; Refused where the sources do not suit.
+    *results* are the steps' results by name; *before* the products of earlier parts of the series. Paths
+    in the products are relative to *folder*, digests are SHA-256 of the files; what others refer to comes
+    first. Files and folders are synced. Raises Broken naming output, attribute and defect; Refused where
+    the sources do not suit.
     """
-    sources = Sources(tuple(headers))
-    if not headers:
+    if not sources.headers:
         raise Broken("nothing can be derived without a source image")
-    origin = Origin(sources.headers)
+    written = _Written(folder, Origin(sources.headers), list(before))
     segments: list[Segment] = []
-    products: list[Product] = []
-    for kind, output, result in sorted(_wanted(results, job), key=lambda w: (_KINDS.index(w[0]), w[1].index)):
-        making = Making(job, output, sources)
-        made = _made(kind, making, result, segments)
-        products.extend(_kept(kind, output, made, origin, folder))
+    for writer, output, result in sorted(
+        _wanted(results, job), key=lambda w: (_ORDER.index(w[0]), w[1].index)
+    ):
+        native = Making(job, output, sources, part, before=written.so_far(output.name, part, writer.kind))
+        made = writer.make(native, result, segments)
+        again = list(made) if output.picture else []  # only then: a long series is not held in memory
+        written.add(writer.kind, native, again or made)
+        if output.picture and writer.kind != "picture":
+            drawn = replace(native, form="picture", before=written.so_far(output.name, part, "picture"))
+            written.add("picture", drawn, captures(drawn, rendition(native, result, again)))
     _sync_folder(folder)
-    return products
+    return written.products[len(before) :]
 
 
-def _wanted(results: Mapping[str, object], job: Job) -> Iterator[tuple[str, Output, object]]:
+@dataclass(frozen=True)
+class Writer:
+    """How one type of result becomes objects."""
+
+    kind: str
+    """`Product.kind`."""
+    of: type
+    make: Callable[[Making, Any, list[Segment]], Iterable[Dataset]]
+
+
+def _segmented(
+    make: Callable[[Making, Any], Dataset],
+) -> Callable[[Making, Any, list[Segment]], Iterable[Dataset]]:
+    """Remember the segmentation, so that the reports of the run can refer to it."""
+
+    def made(making: Making, mask: Any, segments: list[Segment]) -> Iterable[Dataset]:
+        dataset = make(making, mask)
+        segments.append(Segment(mask, dataset, making.output.name))
+        return [dataset]
+
+    return made
+
+
+_ORDER = (
+    Writer("image", Volume, lambda making, volume, _: images(making, volume)),
+    Writer("segmentation", Mask, _segmented(segmentation)),
+    Writer("segmentation", FractionalMask, lambda making, mask, _: [segmentation(making, mask)]),
+    Writer("parametric_map", Map, lambda making, quantity, _: [parametric_map(making, quantity)]),
+    Writer("report", list, reports),
+    Writer("recording", Recording, lambda making, recording, _: recordings(making, recording)),
+    Writer("tiles", Tiles, lambda making, tiles, _: slides(making, tiles)),
+    Writer("picture", Picture, lambda making, picture, _: captures(making, picture)),
+    Writer("document", Document, lambda making, document, _: documents(making, document)),
+    Writer("presentation", Presentation, lambda making, shown, _: presentations(making, shown)),
+    Writer("key_images", KeyImages, lambda making, selection, _: key_images(making, selection)),
+)
+"""In this order: a report refers to the segmentations of its run."""
+
+
+def _wanted(results: Mapping[str, object], job: Job) -> Iterator[tuple[Writer, Output, object]]:
     for output in job.plan.outputs:
         if not _NAME.fullmatch(output.name):
             raise Broken(
@@ -58,57 +128,63 @@ def _wanted(results: Mapping[str, object], job: Job) -> Iterator[tuple[str, Outp
         if output.name not in results:
             raise Broken(f"output {output.name}: no step made it; the run's results are {', '.join(results)}")
         result = results[output.name]
-        yield _kind(output, result), output, result
+        yield _writer(output, result), output, result
 
 
-def _kind(output: Output, result: object) -> str:
-    if isinstance(result, Volume):
-        return "image"
-    if isinstance(result, Mask):
-        return "segmentation"
-    if isinstance(result, list) and result and all(isinstance(item, Measurement) for item in result):
-        return "report"
+def _writer(output: Output, result: object) -> Writer:
+    whole = not isinstance(result, list) or (result and all(isinstance(m, Measurement) for m in result))
+    for writer in _ORDER:
+        if isinstance(result, writer.of) and whole:
+            return writer
     what = "an empty list" if result == [] else type(result).__name__
-    raise Broken(f"output {output.name}: {what} cannot be written; the operator must return a Volume, a Mask "
+    known = ", ".join(writer.of.__name__ for writer in _ORDER if writer.of is not list)
+    raise Broken(f"output {output.name}: {what} cannot be written; the operator must return one of {known} "
                  "or a list of Measurement")  # fmt: skip
 
 
-def _made(kind: str, making: Making, result: object, segments: list[Segment]) -> Iterable[Dataset]:
-    if isinstance(result, Volume):
-        return images(making, result)
-    if isinstance(result, Mask):
-        dataset = segmentation(making, result)
-        segments.append(Segment(result, dataset, making.output.name))
-        return [dataset]
-    assert isinstance(result, list), kind  # noqa: S101 - _kind has seen to it
-    return reports(making, result, segments)
+@dataclass
+class _Written:
+    """What stands in the run's folder, gated."""
+
+    folder: Path
+    origin: Origin
+    products: list[Product]
+
+    def so_far(self, output: str, part: SeriesPart, kind: str) -> int:
+        """How many objects the series has that further ones of this kind go into."""
+        same = series_key(output, part.number, "picture" if kind == "picture" else "")
+        return sum(product.path.startswith(f"{_place(same)}/") for product in self.products)
+
+    def add(self, kind: str, making: Making, made: Iterable[Dataset]) -> None:
+        """Write and gate *made*. Raises Broken for a defect that the sources do not have."""
+        name = making.output.name
+        place = self.folder / _place(making.key)
+        place.mkdir(parents=True, exist_ok=True)
+        for index, dataset in enumerate(made, making.before + 1):
+            path = place / f"{index:05d}.dcm"
+            data = encoded(dataset)
+            _write_durably(path, data)
+            blocking = [defect for defect in judge(path, self.origin) if defect.introduced]
+            if blocking:
+                said = "; ".join(str(defect) for defect in blocking[:5])
+                raise Broken(f"output {name}, object {index} is no valid DICOM and was not sent: {said}")
+            self.products.append(Product(
+                output=name,
+                index=1 + sum(product.output == name for product in self.products),
+                kind=kind,
+                path=f"{place.name}/{path.name}",
+                sop_uid=str(dataset.SOPInstanceUID),
+                sop_class=str(dataset.SOPClassUID),
+                transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+                series_uid=str(dataset.SeriesInstanceUID),
+                digest=hashlib.sha256(data).hexdigest(),
+            ))  # fmt: skip
+        _sync_folder(place)
 
 
-def _kept(
-    kind: str, output: Output, made: Iterable[Dataset], origin: Origin, folder: Path
-) -> Iterator[Product]:
-    place = folder / output.name
-    place.mkdir(parents=True, exist_ok=True)
-    for index, dataset in enumerate(made, 1):
-        path = place / f"{index:05d}.dcm"
-        data = encoded(dataset)
-        _write_durably(path, data)
-        blocking = [defect for defect in judge(path, origin) if defect.introduced]
-        if blocking:
-            said = "; ".join(str(defect) for defect in blocking[:5])
-            raise Broken(f"output {output.name}, object {index} is no valid DICOM and was not sent: {said}")
-        yield Product(
-            output=output.name,
-            index=index,
-            kind=kind,
-            path=f"{output.name}/{path.name}",
-            sop_uid=str(dataset.SOPInstanceUID),
-            sop_class=str(dataset.SOPClassUID),
-            transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
-            series_uid=str(dataset.SeriesInstanceUID),
-            digest=hashlib.sha256(data).hexdigest(),
-        )
-    _sync_folder(place)
+def _place(key: str) -> str:
+    """The folder of a series: its key without what a path does not like."""
+    return key.replace("#", "-part").replace("/", "-as-")
 
 
 def encoded(dataset: Dataset) -> bytes:

@@ -18,13 +18,14 @@ what must happen after the commit is returned.
 from node.flow.delivering import batch_over, deliver, delivered
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
 from node.flow.routing import judgements, route
-from node.flow.running import Started, finish_run, first_number, retry_wait, start_run
+from node.flow.running import Started, finish_run, number_series, retry_wait, start_run
 from node.flow.sealing import attention_at, seal, seal_policy
 from node.flow.taking import (
     Taken,
     compared,
     made_by_a_node,
     members_of,
+    released,
     set_aside,
     take_in,
     unreadable,
@@ -33,6 +34,6 @@ from node.flow.taking import (
 
 __all__ = [
     "NODE_MAJOR", "SOFTWARE", "Parts", "Started", "Taken", "attention_at", "batch_over", "compared", "deliver",
-    "delivered", "finish_run", "first_number", "judgements", "made_by_a_node", "members_of", "retry_wait", "route",
-    "seal", "seal_policy", "set_aside", "start_run", "take_in", "unreadable", "unreadable_now",
+    "delivered", "finish_run", "judgements", "made_by_a_node", "members_of", "number_series", "released", "retry_wait",
+    "route", "seal", "seal_policy", "set_aside", "start_run", "take_in", "unreadable", "unreadable_now",
 ]  # fmt: skip

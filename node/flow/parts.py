@@ -40,6 +40,13 @@ class Parts:
         """The data folder."""
         return self.settings.node.data
 
+    def refuses_identified(self, to: str) -> str:
+        """Why nothing that names a patient may be queued for *to*; empty where it may (promise 9)."""
+        peer = self.settings.peers.get(to)
+        if peer is None:
+            return f"{to} is not among the peers any more"
+        return f"{to} takes only de-identified data" if peer.only == "deidentified" else ""
+
     def context(self, **about: Any) -> Context:
         """The clock and place that rules are judged in."""
         return Context(now=self.now(), timezone=self.settings.node.timezone, **about)

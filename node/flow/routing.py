@@ -37,8 +37,9 @@ def _send_received(
     queued = 0
     for instance_id, peer in objects:
         for to in send.destinations(peer):
-            if parts.settings.peers[to].only == "deidentified":
-                note(tx, parts.now(), "delivery_refused", f"{rule}: {to} takes only de-identified data",
+            refused = parts.refuses_identified(to)
+            if refused:
+                note(tx, parts.now(), "delivery_refused", f"{rule}: {refused}",
                      instance_id=instance_id, destination=to)  # fmt: skip
             else:
                 queued += work.deliver_instance(tx, instance_id, to, rule, parts.now())
@@ -60,22 +61,61 @@ def judgements(
 
 def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     """Sealed → routed | unrouted | discarded: a run per matching rule, and received objects where rules send them."""
+    current = intake.to_route(tx, row["id"])
+    if current is None:  # since the row was read a person holds it
+        return
+    row = current
     members, judged = judgements(tx, parts, row)
-    again = "a later revision replaces it"
-    for cancelled in work.cancel_older_runs(tx, row["study_uid"], row["series_uid"], row["revision"], again):
-        note(tx, parts.now(), "run_cancelled", again, series_id=row["id"], run_id=cancelled)
+    _cancel_older(tx, parts, row)
+    chosen = [j for j in judged if row["replay_rule"] in ("", j.rule.name)]
     peers = {found["id"]: found["peer"] for found in intake.instances_of(tx, members)}
-    for j in judged:
+    if row["replay"] or row["held"] == intake.RELEASED:
+        _route_each(tx, parts, row, peers)
+    for j in chosen:
         used = [members[i] for i in j.used]
         if j.runs and j.rule.steps:
-            _open_run(tx, parts, row["id"], j, used)
+            _open_run(tx, parts, row, j, used)
         for send in j.rule.sends if j.routes else ():
-            if send.what == "received" and (not send.immediate or row["held"] == intake.RELEASED):
+            if send.what == "received" and not send.immediate:
                 _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule.name)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
+    if row["replay_rule"]:
+        reason = f"{row['reason']}; {_of_one_rule(chosen)}"
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
-    decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in judged]
-    note(tx, parts.now(), f"series_{state}", json.dumps(decisions, ensure_ascii=False), series_id=row["id"])
+    decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in chosen]
+    told = json.dumps(decisions, ensure_ascii=False) if chosen else reason
+    note(tx, parts.now(), f"series_{state}", told, series_id=row["id"])
+
+
+def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
+    """What waits of earlier revisions of the series, and of earlier judgements of this one, is not run any more."""
+    later, again = "a later revision replaces it", "a replay replaces it"
+    gone = dict.fromkeys(
+        work.cancel_older_runs(tx, row["study_uid"], row["series_uid"], row["revision"], later), later
+    )
+    if row["replay"]:
+        gone |= dict.fromkeys(work.cancel_earlier_replays(tx, row, again), again)
+    for cancelled, why in gone.items():
+        note(tx, parts.now(), "run_cancelled", why, series_id=row["id"], run_id=cancelled)
+
+
+def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Mapping[int, str]) -> None:
+    """Immediate rules of a series that was held or is judged again: object by object, as when they came."""
+    members, facts = intake.members_and_facts(tx, row["id"])
+    for place, key in enumerate(members):
+        for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
+            if judged.routes and row["replay_rule"] in ("", judged.rule.name):
+                for send in judged.rule.sends:
+                    if send.what == "received" and send.immediate:
+                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule.name)
+
+
+def _of_one_rule(chosen: Sequence[Judgement]) -> str:
+    """What became of a series that one rule was asked about."""
+    if not chosen:
+        return "that rule is not among those in use: `pacsnode check` the rules and restart the node"
+    (j,) = chosen
+    return j.rule.name if j.runs or j.routes else f"{j.rule.name}: {j.because}"
 
 
 def _sent_at_once(tx: Connection, judged: Sequence[Judgement], members: Sequence[int]) -> list[str]:
@@ -100,18 +140,20 @@ def _outcome(judged: Sequence[Judgement], at_once: Sequence[str], sealed: str) -
     )
 
 
-def _open_run(tx: Connection, parts: Parts, series_id: int, judged: Judgement, used: Sequence[int]) -> None:
+def _open_run(
+    tx: Connection, parts: Parts, row: Mapping[str, Any], judged: Judgement, used: Sequence[int]
+) -> None:
     plan = judged.rule.plan()
     if plan is None:
         return
-    sends: dict[str, list[str]] = {}
+    sends: dict[str, dict[str, list[str]]] = {}  # result → destination → the forms it may go there as
     for send in judged.rule.sends:
         if send.what != "received":
-            sends.setdefault(send.what, []).extend(to for to in send.to if to not in sends.get(send.what, ()))
+            sends.setdefault(send.what, {}).update({to: list(send.forms) for to in send.to})
     run_id = work.add_run(
-        tx, series_id=series_id, rule=judged.rule.name, plan=json.dumps(plan_to_json(plan)),
-        sends=json.dumps(sends), shadow=judged.rule.shadow, files=json.dumps(list(used)),
-        retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
+        tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,
+        plan=json.dumps(plan_to_json(plan)), sends=json.dumps(sends), shadow=judged.rule.shadow,
+        files=json.dumps(list(used)), retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
     )  # fmt: skip
     if run_id is not None:
-        note(tx, parts.now(), "run_opened", judged.because, series_id=series_id, run_id=run_id)
+        note(tx, parts.now(), "run_opened", judged.because, series_id=row["id"], run_id=run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,8 @@ from sqlalchemy import Connection, update
 
 from node import model
 from node.derive.identity import identity
+from node.facts import ABSENT, Facts
+from node.flow.forms import chosen
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
 from node.model import Exit, Job, RunState
 from node.process.plan import plan_from_json
@@ -20,6 +22,9 @@ from node.store import intake, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
+
+MOST_PARTS = 99
+"""Parts of one series that get a number; a series that is split into more is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +47,13 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     provenance, revision = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
     job = Job(
         run=row["id"],
-        plan=_saying_revision(plan, revision),
+        plan=plan,
         provenance=provenance,
         files=tuple(str(object_path(parts.data, i["receiver_run"], i["sequence"])) for i in used),
         inherited_timezone=parts.settings.node.timezone,
+        revision=revision,
     )
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
-
-
-def _saying_revision(plan: model.Plan, revision: int) -> model.Plan:
-    """From the second revision on, the description of every result ends `(rev 2)` (design §6)."""
-    if revision == 1:
-        return plan
-    return replace(plan, outputs=tuple(_described(output, revision) for output in plan.outputs))
-
-
-def _described(output: model.Output, revision: int) -> model.Output:
-    template = output.attributes.get("SeriesDescription", f"{{SeriesDescription}} {output.name}")
-    attributes = {**output.attributes, "SeriesDescription": f"{template} (rev {revision})"}
-    return replace(output, attributes=attributes)
 
 
 def _provenance(
@@ -70,6 +63,10 @@ def _provenance(
     versions = {s.operator: parts.specs[s.operator].version for s in plan.steps if s.operator in parts.specs}
     key = identity(digests, plan.meaning, versions, NODE_MAJOR, 0)
     known = work.identity_of(tx, key)
+    # Once: after a restart the run finds its own key there.
+    if known is not None and row["fresh"] and row["identity"] != key:
+        work.raise_generation(tx, key)
+        known = work.identity_of(tx, key)
     if known is None:
         numbers, revision = (
             _series_numbers(tx, row["series_id"], plan),
@@ -91,16 +88,43 @@ def _provenance(
 
 
 def _series_numbers(tx: Connection, series_id: int, plan: model.Plan) -> dict[str, int]:
-    """Source × 100 + output index, 9000 + index without one; the next that is free in the study (design §8)."""
+    """Source × 100 + index, 9000 + index without one; the next that is free in the study (design §8)."""
     source, taken = work.numbers_in_study(tx, series_id)
-    numbers: dict[str, int] = {}
-    for output in plan.outputs:
-        number = first_number(source) + output.index
-        while number in taken:
+    _, facts = intake.members_and_facts(tx, series_id)
+    return number_series(plan, source, taken, facts)
+
+
+def number_series(
+    plan: model.Plan, source: int | None, taken: Collection[int], facts: Facts
+) -> dict[str, int]:
+    """`series_key` → Series Number for all that a run may make: each output of each part, and its picture."""
+    most = 1
+    for name in plan.split if plan.each_part == "run" else ():
+        most *= _distinct(facts, "ImageOrientationPatient" if name == "orientation" else name)
+    used, numbers = set(taken), {}
+    forms = [
+        (output, form) for form in ("", "picture") for output in plan.outputs if not form or output.picture
+    ]
+    keys = [
+        (output.index, model.series_key(output.name, part, form))
+        for part in range(1, min(most, MOST_PARTS) + 1)
+        for output, form in forms
+    ]
+    for index, key in keys:
+        number = first_number(source) + index
+        while number in used:
             number += 1
-        taken.add(number)
-        numbers[output.name] = number
+        used.add(number)
+        numbers[key] = number
     return numbers
+
+
+def _distinct(facts: Facts, name: str) -> int:
+    """At most how many parts *name* divides a series into; absent is one, too."""
+    column = facts.columns.get(name)
+    if column is None:
+        return 1
+    return len({value for cell in column.cells for value in cell}) + (ABSENT in column.rows)
 
 
 def first_number(source: int | None) -> int:
@@ -123,6 +147,9 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
         ended = replace(ended, state=RunState.WAITING)
         left = {"retries": row["retries"] - 1, "failures": row["failures"] + 1}
         tx.execute(update(run).where(run.c.id == started.run).values(**left))
+    newer = work.newer_done_run(tx, started.run) if ended.state is RunState.DONE else None
+    if newer is not None:  # it began before that one, and ended after it
+        ended = replace(ended, state=RunState.SUPERSEDED, reason=f"the results of run {newer} are newer")
     due = parts.now() + retry_wait(row["failures"] + 1) if ended.state is RunState.WAITING else row["due_at"]
     move(
         tx, run, started.run, ended.state, expected=(RunState.RUNNING,), attempt=started.attempt,
@@ -130,12 +157,19 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
     )  # fmt: skip
     queued = 0
     if ended.state is RunState.DONE:
+        # First, so that what waits of the older run is cancelled before the same is queued anew.
+        if not row["shadow"]:
+            _supersede(tx, parts, started.run)
         queued = _queue_products(tx, parts, row, started, ended)
-        newer = f"the results of run {started.run} over a later revision replace these"
-        for older in work.supersede_older_runs(tx, started.run, newer, parts.now()):
-            note(tx, parts.now(), "run_superseded", newer, series_id=row["series_id"], run_id=older)
     detail = ended.reason or f"{len(ended.products)} objects made, {queued} deliveries queued"
     note(tx, parts.now(), f"run_{ended.state}", detail, series_id=row["series_id"], run_id=started.run)
+
+
+def _supersede(tx: Connection, parts: Parts, newer: int) -> None:
+    """Earlier revisions' and replays' runs of the same rule are replaced by the results of *newer*."""
+    reason = f"the results of run {newer} over a later revision or replay replace these"
+    for older, series_id in work.supersede_older_runs(tx, newer, reason, parts.now()):
+        note(tx, parts.now(), "run_superseded", reason, series_id=series_id, run_id=older)
 
 
 def retry_wait(failures: int) -> timedelta:
@@ -147,16 +181,21 @@ def _queue_products(
     tx: Connection, parts: Parts, row: Mapping[str, Any], started: Started, ended: Exit
 ) -> int:
     folder = str(started.folder.relative_to(parts.data))
-    sends: Mapping[str, Sequence[str]] = json.loads(row["sends"])
+    sends = _sends(row)
+    # A picture is made after what it shows, so the first object of an output is what the output is.
+    native = {made.output: made.kind for made in reversed(ended.products)}
     queued = 0
     for product_id, made in work.add_products(tx, started.run, folder, ended):
-        for to in () if row["shadow"] else sends.get(made.output, ()):
-            if to not in parts.settings.peers:
-                note(tx, parts.now(), "delivery_refused", f"{to} is not among the peers any more",
-                     run_id=started.run, destination=to)  # fmt: skip
-            elif parts.settings.peers[to].only == "deidentified":
-                note(tx, parts.now(), "delivery_refused", f"{to} takes only de-identified data",
-                     run_id=started.run, destination=to)  # fmt: skip
-            else:
+        for to, forms in {} if row["shadow"] else sends.get(made.output, {}).items():
+            refused = parts.refuses_identified(to)
+            if refused:
+                note(tx, parts.now(), "delivery_refused", refused, run_id=started.run, destination=to)
+            elif made.kind == chosen(forms, native[made.output], parts.settings.peers[to].shows):
                 queued += work.deliver_product(tx, product_id, made, to, row["rule"], parts.now())
     return queued
+
+
+def _sends(row: Mapping[str, Any]) -> dict[str, Mapping[str, Sequence[str]]]:
+    """Result → destination → its forms there; a run that version 1 of the tables opened lists destinations only."""
+    found: Mapping[str, Any] = json.loads(row["sends"])
+    return {name: dict.fromkeys(to, ()) if isinstance(to, list) else to for name, to in found.items()}

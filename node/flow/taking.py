@@ -15,7 +15,7 @@ from node.errors import Broken
 from node.flow.parts import Parts
 from node.flow.routing import route_at_once
 from node.model import Arrival, Cell, Header, InstanceState, SeriesState
-from node.store import intake, work
+from node.store import aside, intake, work
 from node.store.arrival import read_arrival
 from node.store.database import note
 from node.store.intake import object_path
@@ -112,6 +112,32 @@ def compared(tx: Connection, parts: Parts, instance_id: int, header: Header | No
     _adopt(tx, parts, instance_id, header, known["id"] if known else None)
 
 
+def released(tx: Connection, parts: Parts, instance_id: int, header: Header | None) -> None:
+    """A person takes an object in conflict for the valid one under its SOP Instance UID.
+
+    The one that was kept becomes `replaced`, as after a header revision: deliveries that wait take the new one,
+    rules route it at once, and it opens a revision of its series without the former; when that is sealed and
+    processed, its results supersede those made with the former. Where the former belongs to another series,
+    that series and its results stay as they are, and an event there says so.
+    """
+    row = intake.instances_of(tx, [instance_id])[0]
+    aside.release_over(tx, instance_id)
+    if row["state"] != InstanceState.CONFLICT:
+        return
+    if header is None:
+        why = "released by hand, but it cannot be read any more"
+        intake.explain_instance(tx, instance_id, why)
+        note(tx, parts.now(), "instance_conflict", why, instance_id=instance_id)
+        return
+    known = intake.kept(tx, row["sop_uid"])
+    if known and (known["study_uid"], known["series_uid"]) != (header.study_uid, header.series_uid):
+        why = f"object {known['id']} was replaced by hand with object {instance_id} of another series"
+        note(tx, parts.now(), "instance_replaced", why, series_id=known["series_id"], instance_id=known["id"])
+        for open_series in parts.assembly.series:
+            parts.assembly.drop(open_series, known["id"])
+    _adopt(tx, parts, instance_id, header, known["id"] if known else None, by_hand=True)
+
+
 def _send_again(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     """The sender asked once more: what was delivered long enough ago is delivered again (design §6)."""
     if parts.hold:
@@ -143,13 +169,19 @@ def _keep(tx: Connection, parts: Parts, record: tuple[int, int], header: Header,
     _adopt(tx, parts, new, header, old)
 
 
-def _adopt(tx: Connection, parts: Parts, new: int, header: Header, old: int | None) -> None:
+def _adopt(
+    tx: Connection, parts: Parts, new: int, header: Header, old: int | None, *, by_hand: bool = False
+) -> None:
     """Put an object into its series and route it at once; *old* is the one whose place it takes."""
     series_id = None if header.why else _series_for(tx, parts, header)
     if old is not None:
-        work.replaced(tx, old, "a newer header of the same pixels came")
+        why = "a newer header of the same pixels came"
+        work.replaced(tx, old, f"object {new} was released by hand in its place" if by_hand else why)
         work.hand_over(tx, old, new)
-        note(tx, parts.now(), "header_revision", "newest header wins", series_id=series_id, instance_id=new)
+        name, why = ("header_revision", "newest header wins")
+        if by_hand:
+            name, why = ("instance_taken", f"it takes the place of object {old}, by hand")
+        note(tx, parts.now(), name, why, series_id=series_id, instance_id=new)
     intake.adopt(tx, new, series_id, header.why)
     if series_id is None:
         note(tx, parts.now(), "instance_ungrouped", header.why, instance_id=new)

@@ -17,22 +17,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 
-from node.operator import Mm, Refused, Volume, affine_of
+from node.operator import Degrees, Mm, Refused, Volume
+from node.operators.planes import Axes, Plane, aligned, axes_of, extent
+from node.operators.sampling import (
+    ENOUGH,
+    SLACK,
+    Floats,
+    Lattice,
+    Source,
+    block_means,
+    covering,
+    settled,
+    square,
+)
 
 Combine = Literal["mean", "max", "min"]
-Floats = NDArray[np.float32]
-
-AXIAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-"""An axial image's axes, as columns: slices to the head (z), rows to the back (y), columns left (x)."""
-ALIGNED = 1e-3
-"""Direction cosines this near count as axial (0.06°): over 360 mm of field a quarter of a pixel."""
-ENOUGH = 0.5
-"""The share of an output voxel that must have been measured."""
-SLACK = 1e-3
-"""Relative: lengths in headers are decimal texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,51 +53,81 @@ class Slabs:
             yield begin, begin + self.thickness
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the rule wants, in mm."""
+
+    thickness: float
+    every: float
+    combine: Combine
+    spacing: float | None
+
+
 def reformat(
     volume: Volume,
     *,
-    plane: Literal["axial"],
+    plane: Plane,
     thickness: Mm,
     every: Mm | None = None,
     combine: Combine = "mean",
+    spacing: Mm | None = None,
+    tilt: Degrees = 0.0,
+    turn: Degrees = 0.0,
 ) -> Volume:
     """Reformat into slabs of *thickness* every *every* mm, combined as mean, max or min.
 
-    The output is axial in the patient: columns to the left, rows to the back, slices to the head. An
-    axial source keeps its pixels: they are combined along z only. Any other is interpolated linearly,
-    with the source's finest in-plane spacing, and covers the source. Slabs begin at the foot end; what
-    is left over when they do not fit is shared by both ends in whole slices, so nothing is cut.
+    Axial: columns to the left, rows to the back, slices to the head. Coronal: columns to the left, rows to
+    the foot, slices to the back. Sagittal: columns to the back, rows to the foot, slices to the right.
+    Oblique: the axial plane tilted by *tilt* about the axis to the left (positive raises its back edge and
+    lowers its front), then turned by *turn* about the axis to the head (positive brings its front edge to
+    the left); both are right-handed. Acquired: the source's own slices.
 
-    Raises Refused where the slab is thinner than the source resolves, or thicker than the source.
+    A source in that plane keeps its pixels: they are combined across it only. One that lies square to it is
+    combined over whole and partial voxels, then brought to square pixels by linear interpolation (an axial
+    reformat of it is interpolated within each slab instead). Any other is interpolated linearly and covers
+    the source. Pixels are *spacing* wide, by default the source's finest in-plane spacing; wider ones are
+    means over their box. Slabs begin at the first slice; what is left over when they do not fit is shared
+    by both ends in whole slices, so nothing is cut.
+
+    Raises Refused where the slab is thinner than the source resolves, or thicker than the source, and
+    where an option does not belong to the plane.
     """
-    del plane  # one choice today; the signature is what rules are checked against
     every = thickness if every is None else every
     if thickness <= 0 or every <= 0:
         raise Refused(f"thickness {thickness:g} mm and every {every:g} mm must be greater than 0")
-    resolved = float(np.max(np.abs(volume.axes[2]) * volume.spacing))
+    if spacing is not None and spacing <= 0:
+        raise Refused(f"spacing {spacing:g} mm must be greater than 0")
+    axes = axes_of(plane, volume, tilt, turn)
+    resolved = float(np.max(np.abs(axes[:, 0] @ volume.axes) * volume.spacing))
     if thickness < resolved * (1 - SLACK):
         raise Refused(
             f"slabs of {thickness:g} mm are thinner than the {resolved:.3g} mm that the source resolves "
-            "along the patient's axis; ask for thicker slabs or select a thinner series"
+            f"along {_across(plane)}; ask for thicker slabs or select a thinner series"
         )
-    axial = _as_axial(volume)
-    asked = (thickness, every, combine)
-    made = _combine_slices(axial, *asked) if axial else _sample(volume, *asked)
-    return replace(made, facts={**volume.facts, "slice_thickness": float(thickness), "combined": combine})
+    made = _made(volume, axes, _Asked(thickness, every, combine, spacing), exact=plane != "axial")
+    facts = {**volume.facts, "slice_thickness": float(thickness), "combined": combine}
+    return replace(made, facts=facts if combine == "mean" else {**facts, "projection": combine})
 
 
-def _as_axial(volume: Volume) -> Volume | None:
-    """*volume* with axes flipped to the axial directions; None where that needs interpolation."""
-    signs = np.sign(np.diag(AXIAL.T @ volume.axes))
-    if np.abs(volume.axes * signs - AXIAL).max() > ALIGNED:
-        return None
-    affine, turned = volume.affine.copy(), tuple(slice(None, None, int(s)) for s in signs)
-    for axis, sign in enumerate(signs):
-        if sign < 0:
-            affine[:3, 3] += affine[:3, axis] * (volume.array.shape[axis] - 1)
-            affine[:3, axis] *= -1
-    valid = None if volume.valid is None else volume.valid[turned]
-    return replace(volume, array=volume.array[turned], affine=affine, valid=valid)
+def _across(plane: Plane) -> str:
+    return "the patient's axis" if plane == "axial" else f"the normal of the {plane} plane"
+
+
+def _made(volume: Volume, axes: Axes, asked: _Asked, *, exact: bool) -> Volume:
+    """The slabs; *exact* says that a source square to the plane is combined before it is interpolated.
+
+    Axial reformats of such sources have been interpolated since the first version, and still are: same
+    rule, same pixels.
+    """
+    own = aligned(volume, axes, exchange=False)
+    if own is not None:
+        made = _combine_slices(own, asked)
+        return made if asked.spacing is None else square(made, asked.spacing)
+    inplane = float(volume.spacing[1:].min()) if asked.spacing is None else asked.spacing
+    other = aligned(volume, axes) if exact else None
+    if other is not None:
+        return square(_combine_slices(other, asked), inplane)
+    return _sample(volume, axes, asked, inplane)
 
 
 def place_slabs(length: float, thickness: float, every: float, grain: float) -> Slabs:
@@ -114,10 +145,10 @@ def place_slabs(length: float, thickness: float, every: float, grain: float) -> 
     return Slabs(-before, every, thickness, count + 1)
 
 
-def _combine_slices(volume: Volume, thickness: float, every: float, combine: Combine) -> Volume:
-    """Slabs of whole and partial slices of an axial volume; in-plane the pixels stay as they are."""
-    step = float(volume.spacing[0])
-    slabs = place_slabs(step * len(volume.array), thickness, every, step)
+def _combine_slices(volume: Volume, asked: _Asked) -> Volume:
+    """Slabs of whole and partial slices of an aligned volume; in-plane the pixels stay as they are."""
+    step, thickness = float(volume.spacing[0]), asked.thickness
+    slabs = place_slabs(step * len(volume.array), thickness, asked.every, step)
     shape = (slabs.count, *volume.array.shape[1:])
     array, share = np.empty(shape, np.float32), np.empty(shape, np.float32)
     low = float(volume.array.min())
@@ -127,15 +158,15 @@ def _combine_slices(volume: Volume, thickness: float, every: float, combine: Com
         used = np.flatnonzero(weights > SLACK)
         block = slice(used[0], used[-1] + 1)
         valid = None if volume.valid is None else volume.valid[block]
-        array[n], share[n] = _reduce(volume.array[block], weights[block], valid, combine, low)
+        array[n], share[n] = reduced(volume.array[block], weights[block], valid, asked.combine, low)
         share[n] *= np.float32(step / thickness)
     affine = volume.affine.copy()
-    affine[:3, 0] *= every / step
+    affine[:3, 0] *= asked.every / step
     affine[:3, 3] += volume.axes[:, 0] * (slabs.first + thickness / 2 - step / 2)
-    return Volume(array, affine, volume.unit, _valid(array, share, low))
+    return Volume(array, affine, volume.unit, settled(array, share, low))
 
 
-def _reduce(
+def reduced(
     block: NDArray[Any], weights: Floats, valid: NDArray[np.bool_] | None, combine: Combine, low: float
 ) -> tuple[Floats, Floats]:
     """One slab from its slices: values, and the weight (in slices) that was measured in each pixel."""
@@ -155,41 +186,37 @@ def _reduce(
     return np.where(np.isfinite(found), found, np.float32(low)).astype(np.float32), share
 
 
-def _valid(array: Floats, share: Floats, low: float) -> NDArray[np.bool_] | None:
-    """Where enough was measured; sets *array* to *low* elsewhere. None when that is everywhere."""
-    valid = share >= ENOUGH - SLACK
-    if valid.all():
-        return None
-    array[~valid] = low
-    return valid
-
-
-def _sample(volume: Volume, thickness: float, every: float, combine: Combine) -> Volume:
-    """Slabs of a volume that is not axial: planes interpolated within each slab, then combined."""
-    inplane = float(volume.spacing[1:].min())
-    ends = np.array([[-0.5, n - 0.5] for n in volume.array.shape])
-    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-    placed = corners @ volume.affine[:3, :3].T + volume.origin
-    low_corner, size = placed.min(axis=0), np.ptp(placed, axis=0)
-    counts = np.maximum(1, np.ceil(size[:2] / inplane - SLACK)).astype(int)
-    start = low_corner[:2] + (size[:2] - (counts - 1) * inplane) / 2
-    slabs = place_slabs(float(size[2]), thickness, every, inplane)
-    planes = max(1, math.ceil(thickness / float(volume.spacing.min()) - SLACK))
-    source = _Source(volume)
-    low = float(volume.array.min())
-    array = np.empty((slabs.count, counts[1], counts[0]), np.float32)
+def _sample(volume: Volume, axes: Axes, asked: _Asked, inplane: float) -> Volume:
+    """Slabs of a volume in any orientation: planes interpolated within each slab, then combined."""
+    low_corner, size = extent(volume, axes)
+    thickness, finest = asked.thickness, float(volume.spacing.min())
+    slabs = place_slabs(float(size[0]), thickness, asked.every, inplane)
+    planes = max(1, math.ceil(thickness / finest - SLACK))
+    source = Source(volume)
+    # One slab high: its first point gives where the rows and columns of all of them begin.
+    flat = covering(low_corner, np.array([thickness, *size[1:]]), axes, (thickness, inplane, inplane))
+    start = axes.T @ flat.origin
+    parts = (1, *source.parts_for(flat)[1:]) if asked.spacing else (1, 1, 1)
+    array = np.empty((slabs.count, *flat.shape[1:]), np.float32)
     share = np.empty_like(array)
     weights = np.full(planes, 1, np.float32)
     for n, (begin, _) in enumerate(slabs):
-        first = low_corner[2] + begin + thickness / planes / 2  # midpoints: exact for a linear course
-        origin = (float(start[0]), float(start[1]), float(first))
-        values, measured = source.planes(origin, (inplane, thickness / planes), (*counts[::-1], planes))
-        array[n], share[n] = _reduce(values, weights, measured, combine, low)
+        first = low_corner[0] + begin + thickness / planes / 2  # midpoints: exact for a linear course
+        origin = axes @ np.array([first, *start[1:]])
+        points = Lattice(origin, axes, (thickness / planes, inplane, inplane), (planes, *flat.shape[1:]))
+        values, measured = source.sample(points.split(parts))
+        found, counted = reduced(values, weights, measured, asked.combine, source.low)
+        array[n], share[n] = block_means(found, counted, parts[1:])
     share /= planes
-    valid = _valid(array, share, low)
-    centre = low_corner[2] + slabs.first + thickness / 2
-    affine = affine_of(np.array([*start, centre]), AXIAL, np.array([every, inplane, inplane]))
+    valid = settled(array, share, source.low)
+    centre = axes @ np.array([low_corner[0] + slabs.first + thickness / 2, *start[1:]])
+    affine = Lattice(centre, axes, (asked.every, inplane, inplane), _shape(array)).affine
     return _without_empty_ends(Volume(array, affine, volume.unit, valid))
+
+
+def _shape(array: Floats) -> tuple[int, int, int]:
+    slices, rows, columns = array.shape
+    return slices, rows, columns
 
 
 def _without_empty_ends(volume: Volume) -> Volume:
@@ -203,40 +230,3 @@ def _without_empty_ends(volume: Volume) -> Volume:
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, 0] * filled[0]
     return replace(volume, array=volume.array[kept], affine=affine, valid=volume.valid[kept])
-
-
-class _Source:
-    """A volume as ITK images: its values (0 where not measured) and the share measured."""
-
-    def __init__(self, volume: Volume) -> None:
-        """ITK orders axes (column, row, slice); its geometry is LPS as ours."""
-        measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
-        self.values = _image(np.where(measured, volume.array, 0).astype(np.float32, copy=False), volume)
-        self.measured = _image(measured.astype(np.float32), volume)
-
-    def planes(
-        self, origin: tuple[float, float, float], spacing: tuple[float, float], shape: tuple[int, int, int]
-    ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Axial planes from *origin*, *spacing* (in-plane, along z), *shape* (rows, columns, planes).
-
-        Interpolates between measured voxels only; a point counts as measured if at least half of what
-        it is interpolated from was.
-        """
-        to = sitk.ResampleImageFilter()
-        to.SetInterpolator(sitk.sitkLinear)
-        to.SetOutputOrigin(origin)
-        to.SetOutputSpacing((spacing[0], spacing[0], spacing[1]))
-        to.SetSize((int(shape[1]), int(shape[0]), int(shape[2])))
-        to.SetDefaultPixelValue(0)
-        values: Floats = sitk.GetArrayFromImage(to.Execute(self.values))
-        share: Floats = sitk.GetArrayFromImage(to.Execute(self.measured))
-        np.divide(values, share, out=values, where=share > 0)
-        return values, share >= ENOUGH - SLACK
-
-
-def _image(array: Floats, volume: Volume) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing([float(s) for s in volume.spacing[::-1]])
-    image.SetOrigin([float(o) for o in volume.origin])
-    image.SetDirection([float(d) for d in volume.axes[:, ::-1].ravel()])
-    return image

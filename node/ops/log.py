@@ -30,8 +30,9 @@ ALLOWED = frozenset(
     event level timestamp role pid version library error frames
     series study instance object run runs delivery deliveries product rule operator step output measurement
     destination peer association calling called address port sop_class transfer_syntax
-    state reason status attempt count objects files bytes seconds due_in path
-    durability receivers receiver worker workers exit_code signal free used
+    state reason status attempt count objects products files bytes seconds due_in path
+    durability receivers receiver worker workers process exit_code signal free used
+    alert channel
     """.split()  # noqa: SIM905 - a list of words is easier to read and extend
 )
 """The keys that may be logged. `series`, `study`, `instance`, `object` are our row numbers, never UIDs."""

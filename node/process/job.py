@@ -39,6 +39,7 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         provenance=Provenance(**provenance),
         files=tuple(data["files"]),
         inherited_timezone=data["inherited_timezone"],
+        revision=data["revision"],
     )
 
 

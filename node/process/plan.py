@@ -21,4 +21,6 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         meaning=data["meaning"],
         steps=tuple(Step(**step) for step in data["steps"]),
         outputs=tuple(Output(**output) for output in data["outputs"]),
+        split=tuple(data.get("split", ())),  # a run that an older version opened has neither
+        each_part=data.get("each_part", "refuse"),
     )

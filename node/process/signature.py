@@ -10,11 +10,31 @@ from typing import Annotated, Any, Literal, Union
 
 from node.errors import Misconfigured
 from node.model import OperatorSpec, Parameter
-from node.operator import Mask, Measurement, Unit, Volume
+from node.operator import (
+    Document,
+    FractionalMask,
+    KeyImages,
+    Map,
+    Mask,
+    Measurement,
+    Picture,
+    Presentation,
+    Recording,
+    Tiles,
+    Unit,
+    Volume,
+)
 
-INPUTS: dict[Any, str] = {Volume: "Volume", Mask: "Mask"}
+INPUTS: dict[Any, str] = {
+    kind: kind.__name__ for kind in (Volume, Mask, FractionalMask, Map, Picture, Recording, Tiles, Document)
+}
 """What a positional parameter may take."""
-RETURNS: dict[Any, str] = {Volume: "Volume", Mask: "Mask", list[Measurement]: "Measurements"}
+RETURNS: dict[Any, str] = {
+    **INPUTS,
+    KeyImages: "KeyImages",
+    Presentation: "Presentation",
+    list[Measurement]: "Measurements",
+}
 """What an operator may give back, and how a rule calls it."""
 OPTIONS: dict[Any, str] = {float: "number", int: "integer", str: "text", bool: "yes/no"}
 """What a keyword-only parameter may take."""

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 
 from node.errors import Broken, Misconfigured, Refused, Retryable
-from node.model import Plan, Step
-from node.operator import Mask, Measurement, Volume
+from node.model import OperatorSpec, Plan, Step, is_received
+from node.operator import FractionalMask, Map, Mask, Measurement, Picture, Recording, Volume
 from node.process.registry import Operator
 from node.process.signature import spec_of
-
-RECEIVED = "received"
-"""How a step calls the series itself."""
 
 
 def named(number: int, step: Step) -> str:
@@ -26,20 +23,21 @@ def named(number: int, step: Step) -> str:
 
 def run(
     plan: Plan,
-    received: Volume,
+    give: Callable[[str], Any],
     load: Callable[[str], Operator],
     begin: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Each step's result by its name, in order; `received` is not among them.
+    """Each step's result by its name, in order; what was received is not among them.
 
-    *load* finds the operator, *begin* is told which step begins. Raises Refused, Broken, Misconfigured
-    or Retryable, each naming the step; MemoryError passes.
+    *give* hands out what was received, by its name (`received`, or `part_2` where parts come together),
+    and raises KeyError for a name it does not know; *load* finds the operator, *begin* is told which step
+    begins. Raises Refused, Broken, Misconfigured or Retryable, each naming the step; MemoryError passes.
     """
-    results: dict[str, Any] = {RECEIVED: _frozen(received)}
+    results: dict[str, Any] = {}
     for number, step in enumerate(plan.steps, 1):
         begin(named(number, step))
         try:
-            results[step.name] = _frozen(_call(step, load(step.operator), results))
+            results[step.name] = _frozen(_call(step, load(step.operator), results, give))
         except (Refused, Broken, Retryable) as error:
             raise type(error)(f"{named(number, step)}: {error}") from error
         except Misconfigured as error:
@@ -48,20 +46,45 @@ def run(
             raise
         except Exception as error:
             raise Broken(f"{named(number, step)}: {_said(error)}") from error
-    del results[RECEIVED]
     return results
 
 
-def _call(step: Step, operator: Operator, results: Mapping[str, Any]) -> Any:
+def received_as(plan: Plan, specs: Mapping[str, OperatorSpec]) -> str:
+    """As what the steps take the received series: Volume, Picture … Raises Misconfigured where they differ.
+
+    An operator that is not in *specs* is passed over here: `run` says what is wrong with it.
+    """
+    kinds = {
+        parameter.type: step.operator
+        for step in plan.steps
+        if step.operator in specs
+        for parameter in specs[step.operator].inputs
+        if is_received(step.inputs.get(parameter.name, ""))
+    }
+    if len(kinds) > 1:
+        said = ", ".join(f"{operator} as {kind}" for kind, operator in kinds.items())
+        raise Misconfigured(f"the received series is taken in different ways ({said}); make one rule of each")
+    return next(iter(kinds), "Volume")
+
+
+def _input(source: str, results: Mapping[str, Any], give: Callable[[str], Any]) -> Any:
+    if source in results:
+        return results[source]
+    try:
+        return _frozen(give(source))
+    except KeyError:
+        missing = "which the series does not have" if is_received(source) else "which no earlier step made"
+        raise Misconfigured(f"its input is {source}, {missing}") from None
+
+
+def _call(step: Step, operator: Operator, results: Mapping[str, Any], give: Callable[[str], Any]) -> Any:
     spec = spec_of(step.operator, operator)
     given: dict[str, Any] = {}
     for parameter in spec.inputs:
         source = step.inputs.get(parameter.name)
         if source is None and parameter.required:
             raise Misconfigured(f"its input {parameter.name} is not given")
-        if source is not None and source not in results:
-            raise Misconfigured(f"its input {parameter.name} is {source}, which no earlier step made")
-        given[parameter.name] = None if source is None else results[source]
+        given[parameter.name] = None if source is None else _input(source, results, give)
         found = type(given[parameter.name]).__name__
         if source is not None and found != parameter.type:
             raise Misconfigured(
@@ -85,10 +108,15 @@ def _check(returned: Any, kind: str) -> None:
         return
     if type(returned).__name__ != kind:
         raise Broken(f"it promised a {kind} and returned {type(returned).__name__}")
-    _check_grid(returned)
+    if isinstance(returned, Volume | Mask | FractionalMask | Map):
+        _check_grid(returned)
+    elif isinstance(returned, Picture):
+        _check_picture(returned)
+    elif isinstance(returned, Recording):
+        _check_recording(returned)
 
 
-def _check_grid(returned: Volume | Mask) -> None:
+def _check_grid(returned: Volume | Mask | FractionalMask | Map) -> None:
     array, affine = returned.array, np.asarray(returned.affine)
     if getattr(array, "ndim", 0) != 3 or 0 in array.shape:
         raise Broken(f"its array has shape {getattr(array, 'shape', None)}; three axes are needed")
@@ -99,12 +127,45 @@ def _check_grid(returned: Volume | Mask) -> None:
     if isinstance(returned, Mask):
         if array.dtype != np.bool_:
             raise Broken(f"its mask holds {array.dtype}, not yes and no (bool)")
-    elif not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
-        raise Broken(f"its volume holds {array.dtype}, not real numbers")
-    elif returned.valid is not None and (
-        returned.valid.shape != array.shape or returned.valid.dtype != np.bool_
-    ):
-        raise Broken("its `valid` is no bool array of the volume's shape")
+        return
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        raise Broken(f"its array holds {array.dtype}, not real numbers")
+    if isinstance(returned, FractionalMask):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise Broken("its shares are not all between 0 and 1")
+        return
+    _check_valid(array, returned.valid)
+
+
+def _check_valid(array: Any, valid: Any) -> None:
+    if valid is not None and (valid.shape != array.shape[:3] or valid.dtype != np.bool_):
+        raise Broken("its `valid` is no bool array of the array's shape")
+
+
+def _check_picture(returned: Picture) -> None:
+    array = returned.array
+    grey, colour = array.ndim == 3, array.ndim == 4 and array.shape[-1] == 3
+    if not (grey or colour) or 0 in array.shape:
+        raise Broken(
+            f"its picture has shape {array.shape}; (frames, rows, columns), and 3 for RGB, are needed"
+        )
+    if colour and array.dtype != np.uint8:
+        raise Broken(f"its RGB picture holds {array.dtype}; uint8 is needed")
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        raise Broken(f"its picture holds {array.dtype}, not real numbers")
+    _check_valid(array, returned.valid)
+
+
+def _check_recording(returned: Recording) -> None:
+    if not returned.groups:
+        raise Broken("its recording has no group of channels")
+    for group in returned.groups:
+        if group.array.ndim != 2 or len(group.channels) != len(group.array) or 0 in group.array.shape:
+            raise Broken(
+                f"its recording has {len(group.channels)} channels over an array {group.array.shape}"
+            )
+        if not group.frequency > 0:
+            raise Broken(f"its recording has {group.frequency} samples per second")
 
 
 def _frozen(result: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Where single-frame slices lie in the patient: pure, from headers to one grid or a refusal in words.
+"""Where slices lie in the patient: pure, from headers to one grid or a refusal in words.
 
-A series may become a volume only if its slices are parallel, stacked along their common normal and
-evenly spaced (PS3.3 C.7.6.2.1.1). Whatever is bent to fit here would be measured wrong later.
+A series may become a volume only if its slices are parallel and evenly spaced along their common normal
+(PS3.3 C.7.6.2.1.1); where they also step sideways, as with a tilted gantry, the grid says by how much.
+Whatever is bent to fit here would be measured wrong later.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ UNEVEN_MM = 0.1
 UNEVEN_SHARE = 0.1
 """The same as a share of the spacing, for thin slices; a missing slice is off by half a spacing or more."""
 SIDEWAYS_SHARE = 0.25
-"""Farthest a slice may lie beside the stack's axis, in pixels: less than interpolation blurs."""
+"""Farthest a slice may lie beside its even place, in pixels: less than interpolation blurs."""
+STEEPEST = 45.0
+"""Degrees: no gantry tilts as far; what does is no stack."""
 SAME_PLACE_MM = 0.01
 """Nearer than this along the normal, two images show the same slice."""
 
@@ -39,25 +42,53 @@ class Grid:
     order: tuple[int, ...]
     """Which header is slice 0, 1, …: along the normal, row × column."""
     affine: Points
-    """4 x 4: (slice, row, column, 1) → LPS millimetres."""
+    """4 x 4: (slice, row, column, 1) → LPS millimetres, as if no slice stepped sideways."""
+    sideways: tuple[float, float] = (0.0, 0.0)
+    """Rows and columns by which each slice lies beside the one before."""
+    tilt: float = 0.0
+    """Degrees between the stack's axis and the slices' normal."""
 
 
-def _numbers(header: Dataset, keyword: str, length: int) -> Points:
+class SamePlace(Refused):
+    """Several images lie in one place: the series holds several stacks."""
+
+
+def _numbers(header: Dataset, name: str, keyword: str, length: int) -> Points:
     value = header.get(keyword)
     try:
         numbers = np.array([float(v) for v in value], float)
     except (TypeError, ValueError):
         numbers = np.zeros(0)
     if numbers.size != length or not np.isfinite(numbers).all():
-        raise Refused(
-            f"image {header.get('InstanceNumber', '?')} has no usable {keyword}, so where it lies is unknown"
-        )
+        raise Refused(f"{name} has no usable {keyword}, so where it lies is unknown")
     return numbers
 
 
-def _directions(headers: Sequence[Dataset]) -> Points:
-    """Unit row and column direction as rows of a 2 x 3 array, the same for all slices."""
-    found = np.array([_numbers(h, "ImageOrientationPatient", 6) for h in headers])
+def orientation_of(header: Dataset, name: str) -> Points:
+    """Row and column direction cosines, 6 numbers. Raises Refused where *header* has none."""
+    return _numbers(header, name, "ImageOrientationPatient", 6)
+
+
+def position_of(header: Dataset, name: str) -> Points:
+    """Centre of the first pixel, mm. Raises Refused where *header* has none."""
+    return _numbers(header, name, "ImagePositionPatient", 3)
+
+
+def directions_of(orientation: Points) -> Points:
+    """Unit row and column direction and their normal as rows of a 3 x 3 array; Refused where they are none."""
+    row, column = orientation[:3], orientation[3:]
+    lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
+    if np.abs(lengths - 1).max() > 1e-2 or abs(row @ column) > 1e-2:
+        raise Refused("ImageOrientationPatient does not hold two perpendicular directions of length 1")
+    row = row / lengths[0]
+    column = column - (column @ row) * row
+    column = column / np.linalg.norm(column)
+    return np.array([row, column, np.cross(row, column)])
+
+
+def _directions(headers: Sequence[Dataset], names: Sequence[str]) -> Points:
+    """The directions that all slices share."""
+    found = np.array([orientation_of(h, name) for h, name in zip(headers, names, strict=True)])
     spread = float(np.abs(found - found[0]).max())
     if spread > COSINE:
         raise Refused(
@@ -65,18 +96,12 @@ def _directions(headers: Sequence[Dataset]) -> Points:
             "they are not one stack, e.g. localizers or several stacks in one series; narrow the rule with "
             "`use` or `split: [orientation]`"
         )
-    row, column = found[0, :3], found[0, 3:]
-    lengths = np.linalg.norm(found[0].reshape(2, 3), axis=1)
-    if np.abs(lengths - 1).max() > 1e-2 or abs(row @ column) > 1e-2:
-        raise Refused("ImageOrientationPatient does not hold two perpendicular directions of length 1")
-    row = row / lengths[0]
-    column = column - (column @ row) * row
-    return np.array([row, column / np.linalg.norm(column)])
+    return directions_of(found[0])
 
 
-def _in_plane(headers: Sequence[Dataset]) -> Points:
+def spacing_of(headers: Sequence[Dataset], names: Sequence[str]) -> Points:
     """Millimetres between rows and between columns (PS3.3 10.7.1.3), the same for all slices."""
-    found = np.array([_numbers(h, "PixelSpacing", 2) for h in headers])
+    found = np.array([_numbers(h, name, "PixelSpacing", 2) for h, name in zip(headers, names, strict=True)])
     if found.min() <= 0:
         raise Refused("PixelSpacing is not greater than 0, so sizes are unknown")
     if np.abs(found / found[0] - 1).max() > SPACING:
@@ -107,14 +132,13 @@ def _thickness(header: Dataset) -> float:
 def _check_distinct(offsets: Points) -> None:
     same = int((np.diff(offsets) < SAME_PLACE_MM).sum())
     if same:
-        raise Refused(
+        raise SamePlace(
             f"{same + 1 if same == 1 else same} of {len(offsets)} images lie where another image lies: the "
-            "series holds several acquisitions, echoes, b-values or time points; narrow the rule with `use` "
-            "or `split`"
+            "series holds several acquisitions, echoes, b-values or time points"
         )
 
 
-def _check_even(offsets: Points) -> float:
+def _even_step(offsets: Points) -> float:
     """The distance between slices; refuses gaps and uneven spacing."""
     steps = np.diff(offsets)
     even = float((offsets[-1] - offsets[0]) / len(steps))
@@ -129,42 +153,50 @@ def _check_even(offsets: Points) -> float:
     )
 
 
-def _check_straight(points: Points, normal: Points, pixel: float) -> None:
-    """Refuses a sheared stack: its slices step sideways, as with a tilted gantry."""
-    steps = points - points[0]
-    along = steps @ normal
-    sideways = np.linalg.norm(steps - np.outer(along, normal), axis=1)
-    if sideways.max() > SIDEWAYS_SHARE * pixel:
-        tilt = np.degrees(np.arctan2(sideways[-1], along[-1]))
+def _sideways(points: Points, directions: Points, spacing: Points) -> tuple[float, float]:
+    """Rows and columns by which each slice lies beside the one before; (0, 0) for a straight stack."""
+    beside = (points - points[0]) @ directions[1::-1].T / spacing  # in rows and columns
+    if np.abs(beside).max() <= SIDEWAYS_SHARE:
+        return 0.0, 0.0
+    count = np.arange(len(points))
+    step = beside[-1] / count[-1]
+    off = np.abs(beside - np.outer(count, step))
+    if off.max() > SIDEWAYS_SHARE:
+        worst = int(off.max(axis=1).argmax())
         raise Refused(
-            f"the stack is sheared: its slices step sideways by {sideways.max():.3g} mm, {abs(tilt):.1f}° "
-            "from their normal, as with a tilted gantry; this version does not resample such stacks"
+            "the slices step sideways, but not evenly as with a tilted gantry: "
+            f"slice {worst + 1} of {len(points)} lies {off.max():.3g} pixels beside its place"
         )
+    return float(step[0]), float(step[1])
 
 
-def grid(headers: Sequence[Dataset]) -> Grid:
-    """The grid of the slices in *headers*.
+def grid(headers: Sequence[Dataset], names: Sequence[str]) -> Grid:
+    """The grid of the slices in *headers*, which messages call by *names*.
 
-    Raises Refused where they are no regular stack, with the reason in words. Source of the mapping:
-    PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
+    Raises Refused where they are no regular stack, with the reason in words; SamePlace where they are
+    several. Source of the mapping: PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
     _one(headers, "FrameOfReferenceUID", "one frame of reference")
     rows, columns = _one(headers, "Rows", "one matrix"), _one(headers, "Columns", "one matrix")
     if not rows or not columns:
         raise Refused("the images have no Rows and Columns")
-    row, column = _directions(headers)
-    between_rows, between_columns = _in_plane(headers)
-    normal = np.cross(row, column)
-    points = np.array([_numbers(h, "ImagePositionPatient", 3) for h in headers])
+    directions = _directions(headers, names)
+    spacing = spacing_of(headers, names)
+    row, column, normal = directions
+    points = np.array([position_of(h, name) for h, name in zip(headers, names, strict=True)])
     order = np.argsort(points @ normal, kind="stable")
     points = points[order]
+    sideways, tilt = (0.0, 0.0), 0.0
     if len(points) == 1:
-        step = _thickness(headers[0]) * normal
+        step = _thickness(headers[0])
     else:
         _check_distinct(points @ normal)
-        _check_straight(points, normal, float(min(between_rows, between_columns)))
-        step = _check_even(points @ normal) * normal
+        step = _even_step(points @ normal)
+        sideways = _sideways(points, directions, spacing)
+        tilt = float(np.degrees(np.arctan2(np.linalg.norm(np.multiply(sideways, spacing)), step)))
+        if tilt > STEEPEST:
+            raise Refused(f"the slices step sideways at {tilt:.0f}° from their normal; that is no stack")
     affine = np.eye(4)
-    affine[:3, :3] = np.column_stack([step, column * between_rows, row * between_columns])
+    affine[:3, :3] = np.column_stack([step * normal, column * spacing[0], row * spacing[1]])
     affine[:3, 3] = points[0]
-    return Grid(tuple(int(i) for i in order), affine)
+    return Grid(tuple(int(i) for i in order), affine, sideways, tilt)

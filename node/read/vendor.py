@@ -1,4 +1,4 @@
-"""Facts of ours about one object, where vendors differ: orientation, b-value, time position, age."""
+"""Facts of ours about one object or frame, where vendors differ: orientation, b-value, time position, age."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.tag import BaseTag
+
 from node.model import Cell, Value
-from node.read.elements import first
+from node.read.csa import csa
+from node.read.elements import attributes_of, first
 
 _PLANES = ("sagittal", "coronal", "axial")  # normal along x, y, z of the patient
 _OBLIQUE_ABOVE = 0.06  # 1 - cos(20°): as far as radiologists still call a plane by its name
 
-# Where a b-value (s/mm²) stands: PS3.3 C.8.13.5.9 first, then GE, Siemens and Philips (their conformance statements).
+# Where a b-value (s/mm²) stands: PS3.3 C.8.13.5.9 first, then GE, Siemens, Philips (their conformance statements)
+# and United Imaging (as dcm2niix reads it).
 _B_VALUES = (
     "DiffusionBValue",
     "(0043,xx39) GEMS_PARM_01",
     "(0019,xx0C) SIEMENS MR HEADER",
     "(2001,xx03) Philips Imaging DD 001",
+    "(0065,xx09) Image Private Header",
 )
 _UNOWNED_B_VALUES = {"GE": "(0043,1039)", "SIEMENS": "(0019,100C)", "PHILIPS": "(2001,1003)"}
 """Where an anonymiser took the private creators away (which PS3.5 7.8.1 forbids, and many do)."""
 _TIMES = ("TemporalPositionIdentifier", "TemporalPositionIndex")
+_STATED = frozenset(
+    tag_for_keyword(keyword)
+    for keyword in ("ImageOrientationPatient", "DiffusionBValue", "Manufacturer", *_TIMES)
+)
+_PRIVATE = {0x0043: 0x39, 0x0019: 0x0C, 0x2001: 0x03, 0x0065: 0x09}
+"""Group → last byte of the private elements above."""
 
 
 def own_facts(attributes: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -41,6 +54,35 @@ def own_facts(attributes: Mapping[str, Cell]) -> dict[str, Cell]:
     if age:
         found["age"] = ((age,),)
     return found
+
+
+def frame_facts(header: Dataset) -> dict[str, str]:
+    """orientation, b_value and temporal_position of one frame, as far as its header says them.
+
+    Beside what `own_facts` knows, a b-value may stand in Siemens' CSA header (images before about 2005).
+    """
+    narrow = Dataset()
+    narrow._dict.update({tag: header._dict[tag] for tag in header._dict if _says_something(tag)})
+    narrow.set_original_encoding(*header.original_encoding, header.original_character_set)
+    facts = {name: cell[0][0] for name, cell in own_facts(attributes_of(narrow)).items() if cell and cell[0]}
+    if "b_value" not in facts:
+        facts |= _b_value_of_csa(header)
+    return facts
+
+
+def _says_something(tag: BaseTag) -> bool:
+    if tag.group in _PRIVATE:
+        return tag.element < 0x100 or tag.element & 0xFF == _PRIVATE[tag.group]
+    return tag in _STATED
+
+
+def _b_value_of_csa(header: Dataset) -> dict[str, str]:
+    try:
+        data = header.private_block(0x0029, "SIEMENS CSA HEADER")[0x10].value
+        value = _b_value((*csa(data).get("B_value", ()), "")[0])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {"b_value": value} if value else {}
 
 
 def _unowned(attributes: Mapping[str, Cell]) -> list[str]:

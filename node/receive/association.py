@@ -85,6 +85,8 @@ class Desk:
             answer = admit(request, self.policy, self.census.total())
             if isinstance(answer, Accept):
                 self.census.add(1)
+            else:
+                self.census.reject()
         return answer
 
     def forget(self, session: Session) -> None:
@@ -193,6 +195,7 @@ class Session:
         self._begun += 1
         with request.DataSet.getbuffer() if request.DataSet else memoryview(b"") as dataset:
             status = store(arrival, dataset, self._desk.keeper, self._desk.disk)
+            self._desk.census.stored(self.peer, len(dataset), status == SUCCESS)
             if status == SUCCESS:
                 self._objects += 1
                 self._bytes += len(dataset)

@@ -128,6 +128,7 @@ class Listener(ThreadedAssociationServer):
         with self._open_lock:
             allowed = self._open.total() < self._most and self._open[client_address[0]] < self._most // 2
         if not allowed:
+            self.desk.census.refuse()
             log.warning("connection_refused", reason="too many connections", address=client_address[0])
         return allowed
 
@@ -149,6 +150,7 @@ class Listener(ThreadedAssociationServer):
     def start(self) -> None:
         """Accept, in a thread of its own."""
         threading.Thread(target=self.serve_forever, args=(0.2,), name="accept", daemon=True).start()
+        self.desk.census.accepting()
 
     def shutdown(self) -> None:
         """Stop accepting; associations go on."""

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from node.facts import Facts
-from node.model import Value
+from node.model import RECEIVED, Value
 from node.route.aggregates import Context, geometry, narrowed, needs_geometry, with_aggregates
 from node.route.conditions import Outcome, all_of, any_of, opposite
 from node.route.conditions import judge as judge_values
 from node.route.rules import Rule
-from node.route.steps import RECEIVED
 from node.route.when import Group, Line, When
 
 __all__ = ["Clause", "Context", "Judgement", "holds", "judge", "judge_immediate"]

@@ -10,7 +10,8 @@ from functools import cached_property
 
 from node.model import OperatorSpec, Output, Plan, Step
 from node.route import steps as steps_of
-from node.route.sends import Send
+from node.route.sends import PICTURE, Send
+from node.route.splitting import UNDIVIDED, Split
 from node.route.tries import Try
 from node.route.when import When
 from node.shape import Place
@@ -39,6 +40,7 @@ class Rule:
     discard: bool = False
     incomplete_ok: bool = False
     tries: tuple[Try, ...] = ()
+    split: Split = UNDIVIDED
 
     @cached_property
     def attributes(self) -> frozenset[str]:
@@ -50,18 +52,28 @@ class Rule:
         sent: dict[str, dict[str, str]] = {}
         for send in self.sends:
             sent.setdefault(send.what, {}).update(send.attributes)
+        drawn = {send.what for send in self.sends if PICTURE in send.forms}
         names = [step.name for step in self.steps if step.name in sent]
-        return tuple(Output(name, index, sent[name]) for index, name in enumerate(names, 1))
+        return tuple(Output(name, i, sent[name], name in drawn) for i, name in enumerate(names, 1))
 
     def plan(self) -> Plan | None:
         """What a worker needs; None for a rule without `do`."""
-        return Plan(self.name, self.meaning, self.steps, self.outputs()) if self.steps else None
+        if not self.steps:
+            return None
+        return Plan(
+            self.name, self.meaning, self.steps, self.outputs(), self.split.names, self.split.each_part
+        )
 
 
 def with_meaning(rule: Rule, specs: Mapping[str, OperatorSpec]) -> Rule:
     """*rule* with the digest of what decides its outputs; where they go does not count (design §6)."""
-    outputs = [[o.name, sorted(o.attributes.items()), _number(rule, o.name)] for o in rule.outputs()]
+    outputs = [
+        [o.name, sorted(o.attributes.items()), _number(rule, o.name), *([PICTURE] if o.picture else [])]
+        for o in rule.outputs()
+    ]
     said = {"use": rule.use.canonical(), "do": steps_of.canonical(rule.steps, specs), "outputs": outputs}
+    if rule.split.names:
+        said["split"] = rule.split.canonical()
     text = json.dumps(said, sort_keys=True, ensure_ascii=True)
     return replace(rule, meaning=hashlib.sha256(text.encode()).hexdigest())
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.errors import Misconfigured
-from node.model import OperatorSpec, Step
+from node.model import RECEIVED, OperatorSpec, Step
 from node.route.cautions import cautions
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
 from node.route.sends import Send, parse_sends, refuse_later
-from node.route.steps import RECEIVED, parse_steps
+from node.route.splitting import parse_split
+from node.route.steps import parse_steps
 from node.route.together import check_together, needs_the_series
 from node.route.tries import parse_tries
 from node.route.when import When, parse_when
@@ -42,6 +43,8 @@ KEYS = {
     "fallback": "yes: runs only if no other rule of the group does",
     "when": "conditions; every line must hold; {} stands for every series",
     "use": "which images of the series; the rest is left out and counted",
+    "split": "what tells the parts of a series apart: orientation, b_value, temporal_position, DICOM keywords",
+    "each_part": "what becomes of the parts: run, largest, refuse or together",
     "do": "the steps, in order",
     "send": "what goes where",
     "discard": "yes: the series is not wanted; recorded, and removed by retention",
@@ -54,8 +57,6 @@ KEYS = {
 """Every key of a rule, with a sentence for editors."""
 
 LATER = {
-    "split": "splitting a series (split)",
-    "each_part": "splitting a series (each_part)",
     "inputs": "rules over several series (inputs)",
     "wait": "rules over several series (wait)",
     "again": "rules over several series (again)",
@@ -176,11 +177,14 @@ class _Reader:
         when = parse_when(fields["when"], shaper) if "when" in fields else When()
         use = parse_when(fields["use"], shaper) if "use" in fields else When()
         before = len(shaper.mistakes)
-        steps = parse_steps(fields["do"], self.specs, shaper) if "do" in fields else ()
+        split = parse_split(fields, shaper)
+        steps = (
+            parse_steps(fields["do"], self.specs, shaper, together=split.together) if "do" in fields else ()
+        )
         clean = len(shaper.mistakes) == before
         # Without a readable `do` every name a send uses would be called wrong as well.
         sends = (
-            parse_sends(fields["send"], steps if clean else self._named(), self.peers, shaper)
+            parse_sends(fields["send"], self._made(steps) if clean else self._named(), self.peers, shaper)
             if "send" in fields
             else ()
         )
@@ -192,6 +196,7 @@ class _Reader:
             discard=self._yes("discard"),
             incomplete_ok="incomplete" in fields and shaper.choice(fields["incomplete"], ("ok",)) == "ok",
             tries=parse_tries(fields["try"], shaper) if "try" in fields else (),
+            split=split,
         )  # fmt: skip
         self._sense(rule)
         self._facts_of(rule)
@@ -214,14 +219,17 @@ class _Reader:
         elif scope is not None:
             shaper.choice(scope, ("series",))
 
-    def _named(self) -> tuple[Step, ...]:
-        """Steps by name only, where `do` has mistakes of its own."""
-        found = []
+    def _made(self, steps: tuple[Step, ...]) -> dict[str, str]:
+        """Each step's result and its type."""
+        return {step.name: self.specs[step.operator].returns for step in steps}
+
+    def _named(self) -> dict[str, str]:
+        """Results by name only, where `do` has mistakes of its own."""
+        found = {}
         for item in self.fields["do"].items:
             operator = next((key for key in item.fields if key != "as"), item.text)
-            name = item.fields["as"].text if "as" in item.fields else operator.rpartition(".")[2]
-            found.append(Step(operator, {}, {}, name))
-        return tuple(found)
+            found[item.fields["as"].text if "as" in item.fields else operator.rpartition(".")[2]] = ""
+        return found
 
     def _text(self, key: str) -> str:
         return self.shaper.text(self.fields[key]) if key in self.fields else ""
@@ -256,6 +264,8 @@ class _Reader:
             )
         elif rule.steps and all(send.what == RECEIVED for send in rule.sends):
             shaper.wrong(fields["do"], "no send: names a result of do:, so nothing would come of it")
+        if "split" in fields and "do" not in fields:
+            shaper.wrong(fields["split"], "split divides a series before it is processed; add do:")
         if (rule.unless or rule.fallback) and not rule.group:
             key = "unless" if rule.unless else "fallback"
             shaper.wrong(fields[key], f"{key} counts within a group; add group:")

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydicom.datadict import keyword_dict
 
-from node.model import OperatorSpec, Parameter
+from node.model import KIND_OF, OperatorSpec, Parameter
 from node.route.keywords import OURS, lookup
 from node.route.rules import KEYS
 from node.route.sends import SETTABLE
+from node.route.splitting import EACH_PART, FACTS
 from node.route.values import unit_name
 from node.route.when import OPERATORS
 
@@ -43,6 +44,11 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
         "discard": _YES_NO,
         "mode": {"enum": ["shadow"]},
         "incomplete": {"enum": ["ok"]},
+        "split": {"type": "array", "items": _splitter()},
+        "each_part": {
+            "enum": list(EACH_PART),
+            "description": "; ".join(f"{k}: {v}" for k, v in EACH_PART.items()),
+        },
         "scope": {"enum": ["series"]},
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
@@ -51,6 +57,10 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
     }
     found = fixed.get(key, {"type": "string"})
     return {"allOf": [found]} if "$ref" in found else found
+
+
+def _splitter() -> dict[str, Any]:
+    return {"anyOf": [{"enum": list(FACTS)}, {"type": "string", "pattern": "^[A-Z][A-Za-z0-9]*$"}]}
 
 
 def _object(properties: Mapping[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -140,10 +150,15 @@ def _send() -> dict[str, Any]:
         key: {**_TEXT, "description": f"{key} of the result; braces hold one DICOM keyword of the source"}
         for key in SETTABLE
     }
+    kinds = sorted(set(KIND_OF.values()))
     return _object(
         {
             "what": {"type": "string", "description": "received, or the as: name of a step"},
             "to": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+            "as": {
+                "description": "what it may go as, best first: each destination gets the first that it shows",
+                "anyOf": [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}],
+            },
             "mode": {"enum": ["immediate", "sealed"], "description": "received: at once, or when complete"},
             "back_to_sender": {**_YES_NO, "description": "also to the peer an object came from"},
             **templates,

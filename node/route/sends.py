@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from node.model import Step
+from node.model import KIND_OF, RECEIVED
 from node.route.keywords import OURS, lookup
-from node.route.steps import RECEIVED
 from node.route.values import Kind
 from node.shape import Node, Shaper, nearest
 
@@ -18,14 +17,14 @@ from the source and PS3.3; Series Number is ours, so that two results never shar
 LATER = {
     "deidentify": "de-identification (deidentify)",
     "edit": "changing received objects (edit)",
-    "as": "sending a picture in place of a report (as)",
     "priority": "priority",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
     "hold": "holding results for a person (hold)",
 }
 """Promised keys of a `send` entry that this version does not have."""
-_KEYS = ("what", "to", "mode", "back_to_sender", *SETTABLE)
+_KEYS = ("what", "to", "as", "mode", "back_to_sender", *SETTABLE)
+PICTURE = "picture"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -44,6 +43,8 @@ class Send:
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Keyword → template; braces hold one DICOM keyword of the source."""
     line: int = 0
+    forms: tuple[str, ...] = ()
+    """The kinds it may go as, best first; a destination gets the first that it shows. Empty: as what it is."""
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
@@ -53,22 +54,22 @@ class Send:
 
 
 def parse_sends(
-    node: Node, steps: Sequence[Step], peers: Mapping[str, bool], shaper: Shaper
+    node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper: Shaper
 ) -> tuple[Send, ...]:
-    """The entries under `send:`; mistakes are noted in *shaper*."""
+    """The entries under `send:`; *made*: a step's result → its type. Mistakes are noted in *shaper*."""
     if not node.is_list or not node.items:
         shaper.wrong(node, "send holds a list, for example send: [{what: received, to: PACS}]")
         return ()
-    found = tuple(_send(item, steps, peers, shaper) for item in node.items)
+    found = tuple(_send(item, made, peers, shaper) for item in node.items)
     _no_contradictions(node, found, shaper)
     return found
 
 
-def _send(node: Node, steps: Sequence[Step], peers: Mapping[str, bool], shaper: Shaper) -> Send:
+def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper: Shaper) -> Send:
     refuse_later(node, LATER, shaper)
     capital = tuple(key for key in node.fields if key[:1].isupper())
     fields = shaper.fields(node, (*_KEYS, *LATER, *capital), ("what", "to"))
-    what = _what(fields["what"], steps, shaper) if "what" in fields else ""
+    what = _what(fields["what"], made, shaper) if "what" in fields else ""
     to = _peers(fields["to"], peers, shaper) if "to" in fields else ()
     immediate = what == RECEIVED
     if "mode" in fields:
@@ -86,7 +87,26 @@ def _send(node: Node, steps: Sequence[Step], peers: Mapping[str, bool], shaper: 
     back = shaper.yes_no(fields["back_to_sender"]) if "back_to_sender" in fields else False
     if back and what not in ("", RECEIVED):
         shaper.wrong(fields["back_to_sender"], "back_to_sender is for received; results go wherever to: says")
-    return Send(what, to, immediate, back, attributes, node.place.line)
+    forms = _forms(fields["as"], what, made.get(what, ""), shaper) if "as" in fields else ()
+    return Send(what, to, immediate, back, attributes, node.place.line, forms)
+
+
+def _forms(node: Node, what: str, made: str, shaper: Shaper) -> tuple[str, ...]:
+    """`as:`: the kinds a result may go as, each one that it can be made into."""
+    if what == RECEIVED:
+        shaper.wrong(node, "as: is for results; received objects go as they came")
+        return ()
+    native = KIND_OF.get(made, "")
+    can = tuple(dict.fromkeys((native, PICTURE))) if native != "document" else (native,)
+    found = []
+    for item in node.items:
+        form = shaper.text(item)
+        if native and form not in can:
+            shaper.wrong(item, f"as: {what} can go as {' or '.join(can)}, not as {form}{nearest(form, can)}")
+        elif form in found:
+            shaper.wrong(item, f"as: {form} is named twice")
+        found.append(form)
+    return tuple(found)
 
 
 def refuse_later(node: Node, later: Mapping[str, str], shaper: Shaper) -> None:
@@ -96,9 +116,9 @@ def refuse_later(node: Node, later: Mapping[str, str], shaper: Shaper) -> None:
             shaper.wrong(node.fields[key], f"{feature} is not available in this version; remove {key}")
 
 
-def _what(node: Node, steps: Sequence[Step], shaper: Shaper) -> str:
+def _what(node: Node, made: Mapping[str, str], shaper: Shaper) -> str:
     what = shaper.text(node)
-    names = [step.name for step in steps]
+    names = list(made)
     if what and what != RECEIVED and what not in names:
         hint = nearest(what, (*names, RECEIVED))
         shaper.wrong(node, f"nothing under do: is called {what} by its as: name{hint}")

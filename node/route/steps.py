@@ -7,25 +7,30 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from node.model import OperatorSpec, Parameter, Step
+from node.model import PART_NAME, RECEIVED, OperatorSpec, Parameter, Step, is_received
 from node.route.values import measured, unit_name
 from node.shape import Node, Shaper, nearest
 
-RECEIVED = "received"
-"""How a step calls the series itself."""
 _FROM_FILES = frozenset({"Volume", "Picture", "Recording", "Tiles", "Document"})
 """What a received series can be read as."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
-def parse_steps(node: Node, specs: Mapping[str, OperatorSpec], shaper: Shaper) -> tuple[Step, ...]:
-    """The steps under `do:`, in order; mistakes are noted in *shaper*."""
+def parse_steps(
+    node: Node, specs: Mapping[str, OperatorSpec], shaper: Shaper, *, together: bool = False
+) -> tuple[Step, ...]:
+    """The steps under `do:`, in order; mistakes are noted in *shaper*. *together*: parts may be named."""
     if not node.is_list or not node.items:
         shaper.wrong(node, "do holds a list of steps, for example do: [reformat: {plane: axial}]")
         return ()
-    reader = _Steps(specs, shaper)
+    reader = _Steps(specs, shaper, together)
     for item in node.items:
         reader.read(item)
+    if len(reader.taken_as) > 1:
+        said = ", ".join(f"{operator} takes a {kind}" for kind, operator in reader.taken_as.items())
+        shaper.wrong(
+            node, f"the received series cannot be read in several ways ({said}); make a rule of each"
+        )
     return tuple(reader.steps)
 
 
@@ -37,7 +42,10 @@ def canonical(steps: tuple[Step, ...], specs: Mapping[str, OperatorSpec]) -> lis
         spec = specs[step.operator]
         defaults = {p.name: p.default for p in spec.options if p.default is not None}
         options = {name: _plain(value) for name, value in {**defaults, **step.options}.items()}
-        inputs = {name: numbers.get(source, -1) for name, source in step.inputs.items()}
+        inputs: dict[str, Any] = {
+            name: numbers.get(source, source if is_received(source) else -1)
+            for name, source in step.inputs.items()
+        }
         found.append([step.operator, inputs, options])
     return found
 
@@ -49,9 +57,12 @@ def _plain(value: Any) -> Any:
 class _Steps:
     """Reads one step after the other and remembers what they make."""
 
-    def __init__(self, specs: Mapping[str, OperatorSpec], shaper: Shaper) -> None:
+    def __init__(self, specs: Mapping[str, OperatorSpec], shaper: Shaper, together: bool) -> None:
         self.specs = specs
         self.shaper = shaper
+        self.together = together
+        self.taken_as: dict[str, str] = {}
+        """Type as which the received series is taken → the operator that does."""
         self.steps: list[Step] = []
         self.made: dict[str, str] = {}
         """Result's name → its type; empty where the step is wrong."""
@@ -84,8 +95,10 @@ class _Steps:
         """The `as:` name, else the operator's own name without its package."""
         name = self.shaper.text(node) if node is not None else operator.rpartition(".")[2]
         at = node or item
-        if node is not None and name and (not _NAME.fullmatch(name) or name == RECEIVED):
-            self.shaper.wrong(at, f"as: {name} is not a free name; use a lower-case word other than received")
+        if node is not None and name and (not _NAME.fullmatch(name) or is_received(name)):
+            self.shaper.wrong(
+                at, f"as: {name} is not a free name; use a lower-case word other than received or part_1"
+            )
         elif name in self.made:
             self.shaper.wrong(at, f"an earlier step is already called {name}; give this one its own as: name")
         return name
@@ -112,6 +125,9 @@ class _Steps:
                     f"{spec.name} has no option {key}{nearest(key, known)}; it takes {', '.join(known)}",
                 )
         self._defaults(spec, node, taken)
+        for taking, source in taken.items():
+            if is_received(source):
+                self.taken_as.setdefault(inputs[taking].type, spec.name)
         for parameter in spec.options:
             if parameter.required and parameter.name not in node.fields:
                 self.shaper.wrong(node, f"{spec.name} needs the option {parameter.name}")
@@ -126,6 +142,7 @@ class _Steps:
                 taken[parameter.name] = RECEIVED
             elif parameter.required:
                 fitting = [name for name, kind in self.made.items() if kind == parameter.type]
+                fitting += ["part_2"] if self.together and parameter.type in _FROM_FILES else []
                 hint = (
                     f"{parameter.name}: {fitting[-1]}"
                     if fitting
@@ -136,10 +153,14 @@ class _Steps:
     def _input(self, spec: OperatorSpec, parameter: Parameter, node: Node) -> str:
         source = self.shaper.text(node)
         what = f"{spec.name}: {parameter.name}"
-        if source == RECEIVED:
+        if PART_NAME.fullmatch(source) and not self.together:
+            self.shaper.wrong(
+                node, f"{what}: {source} is there only with split: and each_part: together in the rule"
+            )
+        elif is_received(source):
             if parameter.type not in _FROM_FILES:
                 self.shaper.wrong(
-                    node, f"{what} must be a {parameter.type}, and received is the series itself"
+                    node, f"{what} must be a {parameter.type}, and {source} is the series itself"
                 )
         elif source and source not in self.made:
             hint = nearest(source, (*self.made, RECEIVED))

@@ -5,20 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    literal_column,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 
 from node.errors import Misconfigured
-from node.store import schema
+from node.store import migrations, schema
 from node.store.files import Disk
 
 _MARK = "database.name"
 """File in the data folder: the name of the database it was written with."""
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(1346454355)")  # "PACS"
 _NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs")
 )
@@ -32,8 +49,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that takes the writer's place at once (BEGIN IMMEDIATE on SQLite)."""
+        """One transaction that takes the writer's place at once: what it reads stays true until it commits.
+
+        BEGIN IMMEDIATE on SQLite; on PostgreSQL a lock that every writer of this database asks for.
+        """
         with self.engine.execution_options(writer=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_TAKE_TURNS)
             yield connection
 
     @contextmanager
@@ -50,8 +72,9 @@ class Database:
 def open_database(state: str, data: Path, *, create: bool = True) -> Database:
     """The database that *state* names: `sqlite` in *data*, or a `postgresql://` URL.
 
-    Raises Misconfigured where it cannot be opened, is of a later version, or would lie on a network
-    file system (SQLite's locks do not hold there).
+    With *create*, by the node itself, missing tables are made and an older version is upgraded. Raises
+    Misconfigured where it cannot be opened, is of another version, or would lie on a network file system
+    (SQLite's locks do not hold there).
     """
     if state == "sqlite":
         engine = _sqlite(data / "pacsnode.db", create)
@@ -60,6 +83,7 @@ def open_database(state: str, data: Path, *, create: bool = True) -> Database:
     database = Database(engine)
     try:
         if create:
+            _upgrade(database, data)
             _create(database)
         _check_version(database)
     except OperationalError as error:
@@ -105,6 +129,35 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
 
+def _upgrade(database: Database, data: Path) -> None:
+    """Bring an older database to our version; nothing where there is none yet. Raises Misconfigured, Broken."""
+    found = _version(database)
+    if found is None or not found.isdigit() or not 0 < int(found) < schema.VERSION:
+        return
+    migrations.refuse_while_running(data)
+    old, now = int(found), datetime.now(UTC)
+    if database.engine.dialect.name == "sqlite":
+        database.close()  # a connection of ours would see the tables of before
+        migrations.upgrade_sqlite(Path(str(database.engine.url.database)), old, schema.VERSION, now)
+        return
+    with database.write() as tx:
+        if tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "version")) != found:
+            return  # another process did it since we looked
+        migrations.upgrade_postgresql(tx, old, schema.VERSION)
+        tx.execute(
+            update(schema.meta).where(schema.meta.c.key == "version").values(value=str(schema.VERSION))
+        )
+        note(tx, now, "database_upgraded", migrations.said(old, schema.VERSION))
+
+
+def _version(database: Database) -> str | None:
+    """What the database says of itself; None where it has no tables yet."""
+    with database.read() as tx:
+        if not inspect(tx).has_table(schema.meta.name):
+            return None
+        return tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "version"))
+
+
 def _create(database: Database) -> None:
     with database.write() as tx:
         schema.metadata.create_all(tx)
@@ -132,13 +185,17 @@ def _name_of(database: Database) -> str:
 
 
 def _check_version(database: Database) -> None:
-    with database.read() as tx:
-        found = tx.scalar(select(schema.meta.c.value).where(schema.meta.c.key == "version"))
-    if found != str(schema.VERSION):
+    found = _version(database)
+    if found == str(schema.VERSION):
+        return
+    if found is None:
         raise Misconfigured(
-            f"the database is of version {found}, this program needs {schema.VERSION}; "
-            "install the version of PACSNode that wrote it, or restore a backup"
+            "the database holds no node's tables; start the node once with `pacsnode run`, or restore a backup"
         )
+    what = f"the database is of version {found}, this program needs {schema.VERSION}; "
+    if found.isdigit() and int(found) < schema.VERSION:
+        raise Misconfigured(what + "start the node with `pacsnode run`: it upgrades it and keeps a copy")
+    raise Misconfigured(what + "install the version of PACSNode that wrote it, or restore a backup")
 
 
 def file_system_of(path: Path) -> str:
@@ -163,6 +220,11 @@ def move(
     if attempt is not None:
         where &= table.c.attempt == attempt
     return tx.execute(update(table).where(where).values(state=to, **values)).rowcount == 1
+
+
+def one_of(column: Column[Any], *states: StrEnum) -> ColumnElement[bool]:
+    """`state IN ('waiting', 'sending')` spelt out: SQLite takes a partial index only for its own words."""
+    return column.in_([literal_column(f"'{state.value}'") for state in states])
 
 
 def add(tx: Connection, table: Table, **values: Any) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from node.facts import Facts
 from node.model import Header, InstanceState, SeriesState
-from node.store.database import add, move, rows
+from node.store.database import add, move, one_of, rows
 from node.store.records import OBJECT, bucket_folder
 from node.store.schema import cursor, instance, series
 
@@ -178,6 +178,14 @@ def held_series(tx: Connection) -> list[int]:
     return list(tx.scalars(select(series.c.id).where(where).order_by(series.c.id)))
 
 
+def to_route(tx: Connection, series_id: int) -> Mapping[str, Any] | None:
+    """A sealed revision that nobody holds, without its facts; None when it is neither any more."""
+    columns = [c for c in series.c if c.name != "facts"]
+    free = (series.c.state == SeriesState.SEALED) & series.c.held.in_(("", RELEASED))
+    found = rows(tx, select(*columns).where((series.c.id == series_id) & free))
+    return found[0] if found else None
+
+
 def touched(tx: Connection, series_id: int, now: datetime) -> None:
     """One more object came."""
     tx.execute(
@@ -186,9 +194,9 @@ def touched(tx: Connection, series_id: int, now: datetime) -> None:
 
 
 def in_state(tx: Connection, state: SeriesState, *, held_too: bool = False) -> list[Mapping[str, Any]]:
-    """Series revisions in *state*, not held unless *held_too*, oldest first, without their facts."""
+    """Series revisions in *state* (receiving or sealed), not held unless *held_too*, oldest first, without facts."""
     columns = [c for c in series.c if c.name != "facts"]
-    where = series.c.state == state
+    where = one_of(series.c.state, SeriesState.RECEIVING, SeriesState.SEALED) & (series.c.state == state)
     if not held_too:
         where &= series.c.held.in_(("", RELEASED))
     return rows(tx, select(*columns).where(where).order_by(series.c.id))

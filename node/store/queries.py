@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true
 
 from node.model import DeliveryState, RunState, SeriesState
 from node.store.database import rows
@@ -29,6 +29,14 @@ class Wanted:
     destination: str = ""
     status: int | None = None
     limit: int = 50
+    study: str = ""
+    accession: str = ""
+    rule: str = ""
+    sop_class: str = ""
+    """SOP Class UID."""
+    since: datetime | None = None
+    """Made at this time or later: a delivery or run; of a series the last object."""
+    before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,9 @@ class Search:
     study: str = ""
     since: datetime | None = None
     limit: int = 200
+    series: str = ""
+    """Id or Series Instance UID."""
+    run: int = 0
 
 
 def overview(tx: Connection) -> dict[str, Any]:
@@ -58,21 +69,43 @@ def overview(tx: Connection) -> dict[str, Any]:
 def list_series(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
     """Series revisions, newest first."""
     statement = select(*_SERIES).order_by(series.c.id.desc()).limit(wanted.limit)
-    if wanted.state:
-        statement = statement.where(series.c.state == wanted.state)
-    return rows(tx, _of_series(statement, wanted.series))
+    return rows(tx, statement.where(series_like(wanted)))
 
 
-def _of_series(statement: Select[Any], ref: str) -> Select[Any]:
-    if not ref:
-        return statement
-    return statement.where(series.c.id == int(ref) if ref.isdigit() else series.c.series_uid == ref)
+def series_like(wanted: Wanted) -> ColumnElement[bool]:
+    """The revisions of series that *wanted* names."""
+    where = _equal(
+        (series.c.state, wanted.state),
+        (series.c.study_uid, wanted.study),
+        (series.c.accession, wanted.accession),
+    )
+    if wanted.series:
+        where &= _is_series(wanted.series)
+    return where & _within(series.c.last_at, wanted)
+
+
+def _is_series(ref: str) -> ColumnElement[bool]:
+    return series.c.id == int(ref) if ref.isdigit() and len(ref) < 19 else series.c.series_uid == ref
+
+
+def _equal(*asked: tuple[Any, Any]) -> ColumnElement[bool]:
+    """Every column has the value asked for; an empty one asks for nothing."""
+    return and_(true(), *(column == value for column, value in asked if value))
+
+
+def _within(column: Any, wanted: Wanted) -> ColumnElement[bool]:
+    where: ColumnElement[bool] = true()
+    if wanted.since:
+        where &= column >= wanted.since
+    if wanted.before:
+        where &= column <= wanted.before
+    return where
 
 
 def series_by_ref(tx: Connection, ref: str) -> Mapping[str, Any] | None:
     """The newest revision that an id or a Series Instance UID names, without its facts."""
     columns = [c for c in series.c if c.name != "facts"]
-    found = rows(tx, _of_series(select(*columns).order_by(series.c.id.desc()).limit(1), ref))
+    found = rows(tx, select(*columns).where(_is_series(ref)).order_by(series.c.id.desc()).limit(1))
     return found[0] if found else None
 
 
@@ -81,15 +114,30 @@ def list_runs(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
     made = select(func.count()).where(product.c.run_id == run.c.id).scalar_subquery().label("products")
     statement = select(*_RUN, made).join(series, series.c.id == run.c.series_id)
     statement = statement.order_by(run.c.id.desc()).limit(wanted.limit)
-    if wanted.state:
-        statement = statement.where(run.c.state == wanted.state)
-    if wanted.run:
-        statement = statement.where(run.c.id == wanted.run)
-    return rows(tx, _of_series(statement, wanted.series))
+    return rows(tx, statement.where(run_like(wanted)))
+
+
+def run_like(wanted: Wanted) -> ColumnElement[bool]:
+    """The runs that *wanted* names."""
+    where = _equal((run.c.state, wanted.state), (run.c.id, wanted.run), (run.c.rule, wanted.rule))
+    if (of_series := _named_series(wanted)) is not None:
+        where &= run.c.series_id.in_(of_series)
+    return where & _within(run.c.created_at, wanted)
+
+
+def _named_series(wanted: Wanted) -> Select[Any] | None:
+    """The ids of the series that a series, study or accession number names; None where none is given."""
+    if not (wanted.series or wanted.study or wanted.accession):
+        return None
+    named = Wanted(series=wanted.series, study=wanted.study, accession=wanted.accession)
+    return select(series.c.id).where(series_like(named))
 
 
 def list_deliveries(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
-    """Deliveries in groups that share destination, state, rule, SOP class, status and reason."""
+    """Deliveries in groups that share destination, state, rule, SOP class, status and reason.
+
+    What only waits because its destination is down has no reason of its own: it tells the destination's.
+    """
     sop_class = func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class")
     group = (
         delivery.c.destination, delivery.c.state, delivery.c.rule, sop_class, delivery.c.status, delivery.c.reason,
@@ -101,43 +149,62 @@ def list_deliveries(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
             func.min(delivery.c.created_at).label("oldest"),
             func.min(delivery.c.due_at).label("due_at"),
         )
-        .select_from(delivery)
-        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
-        .outerjoin(product, product.c.id == delivery.c.product_id)
+        .select_from(DELIVERIES)
+        .where(delivery_like(wanted))
         .group_by(*group)
-        .order_by(delivery.c.destination, delivery.c.state)
+        .order_by(delivery.c.destination, delivery.c.state, func.min(delivery.c.id))
         .limit(wanted.limit)
     )
-    return rows(tx, _of_delivery(statement, wanted))
+    down = {
+        row["name"]: f"{row['name']} is down: {row['reason']}"
+        for row in rows(tx, select(destination).where(destination.c.down))
+    }
+    return [
+        {**row, "reason": row["reason"] or down.get(row["destination"], "")}
+        if row["state"] == DeliveryState.WAITING
+        else row
+        for row in rows(tx, statement)
+    ]
 
 
-def _of_delivery(statement: Select[Any], wanted: Wanted) -> Select[Any]:
-    if wanted.series or wanted.run:
-        runs = select(run.c.id)
-        if wanted.run:
-            runs = runs.where(run.c.id == wanted.run)
-        if wanted.series:
-            runs = runs.where(run.c.series_id.in_(_of_series(select(series.c.id), wanted.series)))
-        what: ColumnElement[bool] = delivery.c.product_id.in_(
-            select(product.c.id).where(product.c.run_id.in_(runs))
-        )
-        if not wanted.run:
-            ids = _of_series(select(series.c.id), wanted.series)
-            received = select(instance.c.id).where(instance.c.series_id.in_(ids))
-            what = or_(what, delivery.c.instance_id.in_(received))
-        statement = statement.where(what)
-    if wanted.state:
-        statement = statement.where(delivery.c.state == wanted.state)
-    if wanted.destination:
-        statement = statement.where(delivery.c.destination == wanted.destination)
+DELIVERIES = (
+    delivery.outerjoin(instance, instance.c.id == delivery.c.instance_id)
+    .outerjoin(product, product.c.id == delivery.c.product_id)
+    .outerjoin(run, run.c.id == product.c.run_id)
+)
+"""Each delivery with the object it sends and, of a result, the run that made it."""
+
+
+def delivery_like(wanted: Wanted) -> ColumnElement[bool]:
+    """The deliveries that *wanted* names, among `DELIVERIES`."""
+    where = _equal(
+        (delivery.c.state, wanted.state), (delivery.c.destination, wanted.destination),
+        (delivery.c.rule, wanted.rule), (product.c.run_id, wanted.run),
+        (func.coalesce(instance.c.sop_class, product.c.sop_class), wanted.sop_class),
+    )  # fmt: skip
+    if (of_series := _named_series(wanted)) is not None:
+        where &= or_(run.c.series_id.in_(of_series), instance.c.series_id.in_(of_series))
     if wanted.status is not None:
-        statement = statement.where(delivery.c.status == wanted.status)
-    return statement
+        where &= delivery.c.status == wanted.status
+    return where & _within(delivery.c.created_at, wanted)
 
 
-def delivery_ids(tx: Connection, wanted: Wanted) -> list[int]:
-    """The deliveries that *wanted* names, for a group action."""
-    return [int(i) for i in tx.scalars(_of_delivery(select(delivery.c.id), wanted))]
+def deliveries_chosen(wanted: Wanted) -> Select[Any]:
+    """Id, state and series of each delivery that *wanted* names, for an act on a group."""
+    of_series = func.coalesce(instance.c.series_id, run.c.series_id).label("series_id")
+    statement = select(delivery.c.id, delivery.c.state, of_series).select_from(DELIVERIES)
+    return statement.where(delivery_like(wanted)).order_by(delivery.c.id)
+
+
+def runs_chosen(wanted: Wanted) -> Select[Any]:
+    """Id, state and series of each run that *wanted* names."""
+    return select(run.c.id, run.c.state, run.c.series_id).where(run_like(wanted)).order_by(run.c.id)
+
+
+def series_chosen(wanted: Wanted) -> Select[Any]:
+    """Id, state and series (itself) of each revision that *wanted* names."""
+    columns = (series.c.id, series.c.state, series.c.id.label("series_id"))
+    return select(*columns).where(series_like(wanted)).order_by(series.c.id)
 
 
 def list_events(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
@@ -146,19 +213,21 @@ def list_events(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
     if wanted.run:
         statement = statement.where(event.c.run_id == wanted.run)
     if wanted.series:
-        ids = _of_series(select(series.c.id), wanted.series)
+        ids = select(series.c.id).where(_is_series(wanted.series))
         runs = select(run.c.id).where(run.c.series_id.in_(ids))
         statement = statement.where(or_(event.c.series_id.in_(ids), event.c.run_id.in_(runs)))
     if wanted.destination:
         statement = statement.where(event.c.destination == wanted.destination)
-    return rows(tx, statement)
+    return rows(tx, statement.where(_within(event.c.at, wanted)))
 
 
-def list_instances(tx: Connection, state: str, limit: int = 50) -> list[Mapping[str, Any]]:
-    """Received objects in one state: the ones kept aside, for example."""
-    return rows(
-        tx, select(instance).where(instance.c.state == state).order_by(instance.c.id.desc()).limit(limit)
-    )
+def list_instances(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
+    """Received objects, newest first: the ones in one state that were set aside, for example."""
+    where = _equal((instance.c.state, wanted.state), (instance.c.sop_class, wanted.sop_class))
+    if (of_series := _named_series(wanted)) is not None:
+        where &= instance.c.series_id.in_(of_series)
+    where &= _within(instance.c.received_at, wanted)
+    return rows(tx, select(instance).where(where).order_by(instance.c.id.desc()).limit(wanted.limit))
 
 
 def find_series(tx: Connection, search: Search) -> list[Mapping[str, Any]]:
@@ -172,6 +241,10 @@ def find_series(tx: Connection, search: Search) -> list[Mapping[str, Any]]:
     ):
         if value:
             statement = statement.where(column == value)
+    if search.series:
+        statement = statement.where(_is_series(search.series))
+    if search.run:
+        statement = statement.where(series.c.id.in_(select(run.c.series_id).where(run.c.id == search.run)))
     if search.since:
         statement = statement.where(series.c.last_at >= search.since)
     return rows(tx, statement)

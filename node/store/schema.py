@@ -28,7 +28,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.engine import Dialect
 
-VERSION = 1
+VERSION = 2
 """Of the schema; a database of a later version is refused."""
 
 
@@ -101,6 +101,10 @@ series = Table(  # one row per revision of a series: the members of a sealed one
     Column("last_at", Moment, nullable=False),
     Column("sealed_at", Moment),
     Column("facts", LargeBinary),  # members and facts, written at seal
+    Column("replay", Integer, nullable=False, default=0),  # how often a person asked for it to be judged again
+    Column("replay_rule", Words(), nullable=False, default=""),  # only by this rule; empty for all
+    Column("replay_fresh", Boolean, nullable=False, default=False),  # with new UIDs
+    Column("removed_at", Moment),  # when retention removed its files
     UniqueConstraint("study_uid", "series_uid", "revision"),
     Index("series_open", "state", sqlite_where=text("state IN ('receiving', 'sealed')"),
           postgresql_where=text("state IN ('receiving', 'sealed')")),
@@ -113,7 +117,7 @@ instance = Table(  # one row per received object
     Column("id", Id, primary_key=True),
     Column("receiver_run", Id, nullable=False),
     Column("sequence", Id, nullable=False),
-    Column("state", String(12), nullable=False),  # kept | duplicate | replaced | conflict | unreadable | rejected
+    Column("state", String(12), nullable=False),  # kept|duplicate|replaced|conflict|unreadable|rejected|removed
     Column("reason", Words(), nullable=False, default=""),
     Column("series_id", Id, ForeignKey("series.id")),  # the revision it came with; none when it cannot be grouped
     Column("sop_uid", Words(256)),
@@ -144,13 +148,15 @@ run = Table(  # one rule over one revision
     Column("plan", Words(), nullable=False),  # JSON: the rule as it was when the run began
     Column("sends", Words(), nullable=False),  # JSON: output name → destinations
     Column("shadow", Boolean, nullable=False, default=False),
+    Column("replay", Integer, nullable=False, default=0),  # of the series, when it was opened
+    Column("fresh", Boolean, nullable=False, default=False),  # takes a new generation of UIDs when it starts
     Column("files", Words(), nullable=False),  # JSON: instance ids used
     Column("identity", String(64), nullable=False, default=""),
     Column("due_at", Moment, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("finished_at", Moment),
-    UniqueConstraint("series_id", "rule"),
+    UniqueConstraint("series_id", "rule", "replay"),
     Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
           postgresql_where=text("state IN ('waiting', 'running')")),
 )  # fmt: skip
@@ -168,6 +174,7 @@ product = Table(  # one derived object, immutable once its run is done
     Column("transfer_syntax", Words(), nullable=False),
     Column("series_uid", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
+    Column("removed_at", Moment),  # when retention removed its file
     UniqueConstraint("run_id", "output", "index"),
 )  # fmt: skip
 
@@ -240,4 +247,15 @@ event = Table(  # every change a person may ask about
     Column("detail", Words(), nullable=False, default=""),
     Index("event_series", "series_id"),
     Index("event_run", "run_id"),
+)  # fmt: skip
+
+alert = Table(  # what is wrong now, so that each thing is told once, and its end as well
+    "alert", metadata,
+    Column("what", String(32), primary_key=True),
+    Column("key", Words(256), primary_key=True),  # e.g. the destination; empty where there is one only
+    Column("since", Moment, nullable=False),
+    Column("told_at", Moment),
+    Column("over_at", Moment),  # it has ended, and not everyone who heard of it has been told so yet
+    Column("told", Words(), nullable=False, default=""),  # the channels that heard of it, one word each
+    Column("detail", Words(), nullable=False, default=""),
 )  # fmt: skip

@@ -14,16 +14,27 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
 from node.model import DeliveryState, Exit, InstanceState, Product, RunState
-from node.store.database import add, move, rows
+from node.store.database import add, move, one_of, rows
 from node.store.schema import delivery, destination, identity, instance, measurement, product, run, series
 
-STAGE = {"image": 0, "picture": 0, "segmentation": 1, "parametric_map": 1, "report": 2, "document": 2}
-"""Order within a run and destination: images, then SEG and maps, then what refers to them."""
+STAGE = {
+    "image": 0, "picture": 0, "tiles": 0, "recording": 0, "segmentation": 1, "parametric_map": 1,
+    "report": 2, "document": 2, "key_images": 2, "presentation": 2,
+}  # fmt: skip
+"""Order within a run and destination: images, then SEG and maps, then what refers to them. Every kind is here."""
+
+
+_QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
+"""What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
 
 def add_run(tx: Connection, **values: Any) -> int | None:
-    """A waiting run; None where this rule already has one for this revision."""
-    where = (run.c.series_id == values["series_id"]) & (run.c.rule == values["rule"])
+    """A waiting run; None where this rule already has one for this revision and replay."""
+    where = (
+        (run.c.series_id == values["series_id"])
+        & (run.c.rule == values["rule"])
+        & (run.c.replay == values.get("replay", 0))
+    )
     if tx.scalar(select(run.c.id).where(where)) is not None:
         return None
     return add(tx, run, state=RunState.WAITING, **values)
@@ -31,7 +42,8 @@ def add_run(tx: Connection, **values: Any) -> int | None:
 
 def due_runs(tx: Connection, now: datetime, limit: int) -> list[Mapping[str, Any]]:
     """Waiting runs whose time has come, oldest first."""
-    where = (run.c.state == RunState.WAITING) & (run.c.due_at <= now)
+    queued = one_of(run.c.state, RunState.WAITING, RunState.RUNNING)
+    where = queued & (run.c.state == RunState.WAITING) & (run.c.due_at <= now)
     return rows(tx, select(run).where(where).order_by(run.c.due_at, run.c.id).limit(limit))
 
 
@@ -62,25 +74,70 @@ def cancel_older_runs(
     return ids
 
 
-def supersede_older_runs(tx: Connection, run_id: int, reason: str, now: datetime) -> list[int]:
-    """Done → superseded: the same rule's runs over earlier revisions; what still waits of theirs is cancelled."""
+def cancel_earlier_replays(tx: Connection, row: Mapping[str, Any], reason: str) -> list[int]:
+    """Cancel what still waits of a series' earlier judgements, of one rule where the replay names it; run ids."""
+    where = (
+        (run.c.series_id == row["id"]) & (run.c.replay < row["replay"]) & (run.c.state == RunState.WAITING)
+    )
+    if row["replay_rule"]:
+        where &= run.c.rule == row["replay_rule"]
+    ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
+    for key in ids:
+        move(tx, run, key, RunState.CANCELLED, expected=(RunState.WAITING,), reason=reason)
+    return ids
+
+
+def _done_of_same_rule(run_id: int, later: bool) -> Select[Any]:
+    """Done runs of the rule of *run_id* over the same series: of later revisions and replays, or of earlier ones."""
     this, mine = run.alias(), series.alias()
-    older = (
-        select(run.c.id)
+    order = series.c.revision - mine.c.revision
+    replays = run.c.replay - this.c.replay
+    if later:
+        beside = or_(order > 0, and_(order == 0, replays > 0))
+    else:
+        beside = or_(order < 0, and_(order == 0, replays < 0))
+    return (
+        select(run.c.id, run.c.series_id)
         .join(series, series.c.id == run.c.series_id)
         .join(this, (this.c.id == run_id) & (this.c.rule == run.c.rule))
         .join(mine, mine.c.id == this.c.series_id)
         .where((series.c.study_uid == mine.c.study_uid) & (series.c.series_uid == mine.c.series_uid))
-        .where((series.c.revision < mine.c.revision) & (run.c.state == RunState.DONE))
+        .where(beside & (run.c.state == RunState.DONE))
+        .order_by(run.c.id)
     )
-    ids = [int(i) for i in tx.scalars(older)]
-    for key in ids:
+
+
+def not_running(tx: Connection, claimed: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those among claimed (run, attempt) that are not running any more: a person cancelled them."""
+    if not claimed:
+        return []
+    where = run.c.id.in_([key for key, _ in claimed]) & (run.c.state == RunState.RUNNING)
+    running = {
+        (int(key), int(attempt)) for key, attempt in tx.execute(select(run.c.id, run.c.attempt).where(where))
+    }
+    return [one for one in claimed if one not in running]
+
+
+def newer_done_run(tx: Connection, run_id: int) -> int | None:
+    """The run whose results took the place of what *run_id* would give; shadow runs take nobody's place."""
+    newer = _done_of_same_rule(run_id, later=True).where(~run.c.shadow).limit(1)
+    return tx.scalar(newer)
+
+
+def supersede_older_runs(tx: Connection, run_id: int, reason: str, now: datetime) -> list[tuple[int, int]]:
+    """Done → superseded: the same rule's runs over earlier revisions and, within one, of earlier replays.
+
+    What still waits of theirs is cancelled. The run and the series of each.
+    """
+    older = _done_of_same_rule(run_id, later=False)
+    found = [(int(key), int(of)) for key, of in tx.execute(older)]
+    for key, _ in found:
         move(tx, run, key, RunState.SUPERSEDED, expected=(RunState.DONE,), reason=reason)
         made = select(product.c.id).where(product.c.run_id == key)
         cancel_deliveries(
             tx, tx.scalars(select(delivery.c.id).where(delivery.c.product_id.in_(made))), reason, now
         )
-    return ids
+    return found
 
 
 def identity_of(tx: Connection, key: str) -> Mapping[str, Any] | None:
@@ -97,6 +154,11 @@ def remember_identity(
     tx.execute(insert(identity).values(key=key, **values))
 
 
+def raise_generation(tx: Connection, key: str) -> None:
+    """From now on this identity stands for fresh UIDs (design §6)."""
+    tx.execute(update(identity).where(identity.c.key == key).values(generation=identity.c.generation + 1))
+
+
 def settle_identity(tx: Connection, key: str, products: Iterable[Product]) -> bool:
     """Remember the digests of what was made; False when the same UIDs already stand for other bytes.
 
@@ -106,7 +168,7 @@ def settle_identity(tx: Connection, key: str, products: Iterable[Product]) -> bo
     known: dict[str, str] = json.loads(found["digests"]) if found else {}
     made = {p.sop_uid: p.digest for p in products}
     if any(known.get(uid, digest) != digest for uid, digest in made.items()):
-        tx.execute(update(identity).where(identity.c.key == key).values(generation=identity.c.generation + 1))
+        raise_generation(tx, key)
         return False
     tx.execute(update(identity).where(identity.c.key == key).values(digests=json.dumps({**known, **made})))
     return True
@@ -175,8 +237,9 @@ def deliver_product(
 
 
 def hand_over(tx: Connection, old: int, new: int) -> None:
-    """What still waits to be sent of a replaced instance sends the newer one."""
-    waiting = (delivery.c.instance_id == old) & (delivery.c.state == DeliveryState.WAITING)
+    """What waits, or is held, to be sent of a replaced instance sends the newer one."""
+    states = (DeliveryState.WAITING, DeliveryState.HELD)
+    waiting = (delivery.c.instance_id == old) & delivery.c.state.in_(states)
     tx.execute(update(delivery).where(waiting).values(instance_id=new))
 
 
@@ -186,7 +249,7 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
         select(product.c.id)
         .join(run, run.c.id == product.c.run_id)
         .join(instance, instance.c.series_id == run.c.series_id)
-        .where(instance.c.id == instance_id)
+        .where((instance.c.id == instance_id) & (run.c.state != RunState.SUPERSEDED))
     )
     what = or_(delivery.c.instance_id == instance_id, delivery.c.product_id.in_(of_results))
     again = 0
@@ -206,7 +269,7 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
 
 def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
     """Destinations for which something is due."""
-    where = (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
+    where = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
     return list(tx.scalars(select(delivery.c.destination).where(where).distinct()))
 
 
@@ -230,6 +293,7 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
     )
     where = (
         (delivery.c.destination == to)
+        & _QUEUED
         & (delivery.c.state == DeliveryState.WAITING)
         & (delivery.c.due_at <= now)
         & ~blocked
@@ -295,10 +359,9 @@ def give_back(tx: Connection) -> tuple[list[int], int]:
 
 
 def cancel_deliveries(tx: Connection, chosen: Iterable[int], reason: str, now: datetime) -> None:
-    """Waiting | parked → cancelled."""
-    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(
-        (DeliveryState.WAITING, DeliveryState.PARKED)
-    )
+    """Waiting | parked | held → cancelled."""
+    states = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.HELD)
+    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(states)
     values = {"state": DeliveryState.CANCELLED, "reason": reason, "finished_at": now}
     tx.execute(update(delivery).where(where).values(**values))
 
@@ -318,24 +381,6 @@ def set_destination(tx: Connection, name: str, **values: Any) -> None:
     """Record that a destination is down or up again."""
     if tx.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
         tx.execute(insert(destination).values(name=name, **values))
-
-
-def retry_deliveries(tx: Connection, chosen: Collection[int], now: datetime) -> int:
-    """Parked | held → waiting, at a person's word."""
-    values = {"state": DeliveryState.WAITING, "due_at": now, "failures": 0, "reason": "retried by hand"}
-    may = delivery.c.state.in_((DeliveryState.PARKED, DeliveryState.HELD))
-    ids = sorted(chosen)
-    taken = 0
-    for start in range(0, len(ids), 500):  # a statement takes 32 766 parameters (SQLite), 65 535 (PostgreSQL)
-        where = delivery.c.id.in_(ids[start : start + 500]) & may
-        taken += tx.execute(update(delivery).where(where).values(**values)).rowcount
-    return taken
-
-
-def retry_run(tx: Connection, run_id: int, now: datetime) -> bool:
-    """Quarantined | refused | cancelled → waiting, at a person's word."""
-    expected = (RunState.QUARANTINED, RunState.REFUSED, RunState.CANCELLED)
-    return move(tx, run, run_id, RunState.WAITING, expected=expected, due_at=now, reason="retried by hand")
 
 
 def replaced(tx: Connection, instance_id: int, why: str) -> None:

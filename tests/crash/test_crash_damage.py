@@ -32,7 +32,7 @@ def test_damaged_records_stop_nothing(tmp_path: Path) -> None:
         assert [row["sequence"] for row in bad] == [last + 1, last + 4]
         assert all(row["reason"] for row in bad)
         assert_delivered(scanner, pacs)
-        assert "conductor_died" not in site.log.read_text()
+        assert "role_died" not in site.log.read_text()
         site.stop()
 
 

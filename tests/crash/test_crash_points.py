@@ -37,6 +37,9 @@ death in a row doubles the pause before it is started again."""
 ALONE = ("after-rename:2", "after-route", "before-products", "after-send:2")
 """Points at which the whole node is killed with the process that reached them, in the order of the data's way."""
 
+ELSEWHERE = ("after-removal", "before-upgrade-commit")
+"""Points off the data's way: killed at in the tests of retention and of migrations."""
+
 
 @pytest.fixture(scope="session")
 def made(undisturbed: dict[str, list[str]]) -> set[str]:
@@ -102,6 +105,6 @@ def test_the_whole_node_killed_at_points(tmp_path: Path, made: set[str]) -> None
 
 def test_every_point_is_in_a_group() -> None:
     """The points killed at here are all the points there are, and none is named twice in a group."""
-    tested = [point.partition(":")[0] for group in (*GROUPS.values(), ALONE) for point in group]
+    tested = [point.partition(":")[0] for group in (*GROUPS.values(), ALONE, ELSEWHERE) for point in group]
     assert set(tested) == set(faults.POINTS)
     assert all(len(set(group)) == len(group) > 1 for group in GROUPS.values())

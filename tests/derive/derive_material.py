@@ -132,3 +132,82 @@ def sample(folder: str, count: int | None = None) -> tuple[np.ndarray, np.ndarra
 def complaints(path: Path | str) -> set[str]:
     """Collect what dciodvfy calls an error in a file."""
     return set(peers.dciodvfy(Path(path)))
+
+
+def flattened(source: Dataset) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+    """Headers of an enhanced object's frames, their macros lifted to the top, and the frame numbers."""
+    shared = source.SharedFunctionalGroupsSequence[0]
+    headers = []
+    for group in source.PerFrameFunctionalGroupsSequence:
+        header = Dataset()
+        dropped = (
+            "SharedFunctionalGroupsSequence",
+            "PerFrameFunctionalGroupsSequence",
+            "PixelData",
+            "NumberOfFrames",
+        )
+        header.update({e.tag: e for e in source if e.keyword not in dropped})
+        for macro in (*shared, *group):
+            if macro.VR == "SQ" and not macro.tag.is_private and len(macro.value) == 1:
+                header.update({e.tag: e for e in macro.value[0]})
+        header.file_meta = source.file_meta
+        headers.append(header)
+    return tuple(headers), tuple(range(1, len(headers) + 1))
+
+
+def enhanced(
+    slices: int, rows: int, columns: int, place: np.ndarray, sop_class: str, modality: str
+) -> Dataset:
+    """An enhanced object's header on a grid, its planes and pulse sequence in functional groups, as C.8.13 has it."""
+    (made, *_) = ct_headers(1, rows, columns, place, SOPClassUID=sop_class, Modality=modality, KVP=None,
+                            ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None,
+                            SliceThickness=None, XRayTubeCurrent=None, Exposure=None, RescaleSlope=None,
+                            RescaleIntercept=None, WindowCenter=None, WindowWidth=None, NumberOfFrames=slices,
+                            AcquisitionDateTime="20251230101300", EchoPulseSequence="GRADIENT",
+                            EchoPlanarPulseSequence="YES", SegmentedKSpaceTraversal="SINGLE",
+                            SteadyStatePulseSequence="NONE", MRAcquisitionType="2D")  # fmt: skip
+    spacing = np.linalg.norm(place[:3, :3], axis=0)
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=[f"{v:.6g}" for v in spacing[1:]],
+                                          SliceThickness=f"{spacing[0]:.4g}")]  # fmt: skip
+    axes = [f"{v:.10g}" for v in (*(place[:3, 2] / spacing[2]), *(place[:3, 1] / spacing[1]))]
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=axes)]
+    shared.MREchoSequence = [_item(EffectiveEchoTime=2.5)]
+    shared.MRModifierSequence = [
+        _item(InversionRecovery="NO", Spoiling="RF", PartialFourierDirection="PHASE")
+    ]
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = [
+        _item(PlanePositionSequence=[_item(ImagePositionPatient=[f"{v:.8g}" for v in place[:3, 3] + k * place[:3, 0]])],
+              CTXRayDetailsSequence=[_item(KVP=120.0)],
+              CTExposureSequence=[_item(XRayTubeCurrentInmA=200.0 + k, ExposureInmAs=100.25)])
+        for k in range(slices)
+    ]  # fmt: skip
+    return made
+
+
+def _item(**values: object) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def nm_headers(
+    slices: int, rows: int, columns: int, place: np.ndarray
+) -> tuple[tuple[Dataset, ...], tuple[int, ...]]:
+    """Headers of the frames of one RECON TOMO object, planes lifted from its detector, and the frame numbers."""
+    isotope = _item(Radiopharmaceutical="FDG", RadionuclideCodeSequence=[])
+    detector = _item(CollimatorType="PARA", FocalDistance=None)
+    detector.ImagePositionPatient = [f"{v:.8g}" for v in place[:3, 3]]
+    headers = ct_headers(slices, rows, columns, place, SOPClassUID="1.2.840.10008.5.1.4.1.1.20", Modality="NM",
+                         ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"], KVP=None, RescaleSlope=None,
+                         RescaleIntercept=None, WindowCenter=None, WindowWidth=None, XRayTubeCurrent=None,
+                         Exposure=None, SOPInstanceUID="1.2.3.4.1", InstanceNumber=1, AcquisitionTime="101300",
+                         NumberOfEnergyWindows=1, NumberOfDetectors=1, CountsAccumulated="1000",
+                         FrameIncrementPointer=0x00540080, PatientOrientationCodeSequence=[],
+                         PatientPosition=None, NumberOfRotations=1,
+                         PatientGantryRelationshipCodeSequence=[], EnergyWindowInformationSequence=[],
+                         RadiopharmaceuticalInformationSequence=[isotope],
+                         DetectorInformationSequence=[detector])  # fmt: skip
+    return tuple(headers), tuple(range(1, slices + 1))

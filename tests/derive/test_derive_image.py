@@ -7,7 +7,9 @@ import peers
 import pytest
 from derive_material import HU, affine, complaints, ct_headers, job, sample, volume
 from pydicom import dcmread
+from pydicom.uid import CTImageStorage, MRImageStorage
 
+from node.derive.making import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Code
@@ -29,7 +31,7 @@ def thick(place: np.ndarray, array: np.ndarray, unit: Code = HU, valid: np.ndarr
 
 def written(tmp_path: Path, made: Volume, headers: list, attributes: dict | None = None) -> list:
     """The datasets of one image output, in index order."""
-    products = write({"thick": made}, job("thick", attributes=attributes), headers, tmp_path)
+    products = write({"thick": made}, job("thick", attributes=attributes), Sources(tuple(headers)), tmp_path)
     return [dcmread(tmp_path / product.path) for product in products]
 
 
@@ -115,7 +117,7 @@ def test_a_template_cannot_change_the_patient(tmp_path: Path) -> None:
 def test_other_classes_are_refused_in_words(tmp_path: Path) -> None:
     """Derived images of a class we do not write are refused, not mislabelled."""
     headers = ct_headers(*SHAPE, PLACE, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
-    with pytest.raises(Refused, match="CT, MR and PET"):
+    with pytest.raises(Refused, match="CT, MR, PET and NM"):
         written(tmp_path, volume(SHAPE, PLACE), headers)
 
 
@@ -171,3 +173,36 @@ def test_pet_keeps_what_decay_correction_rests_on(tmp_path: Path) -> None:
     assert images[0].NumberOfSlices == len(images)
     assert [i.ImageIndex for i in images] == list(range(1, len(images) + 1))
     assert all(i.RescaleIntercept == 0 for i in images)
+
+
+@pytest.mark.parametrize(
+    ("modality", "how", "expected", "code"),
+    [
+        ("CT", "max", ["DERIVED", "SECONDARY", "AXIAL", "MIP"], "113078"),
+        ("CT", "min", ["DERIVED", "SECONDARY", "AXIAL", "MINIP"], "113079"),
+        ("CT", "mean", ["DERIVED", "SECONDARY", "AXIAL", "MPR"], "113049"),
+        ("MR", "max", ["DERIVED", "SECONDARY", "PROJECTION IMAGE"], "113078"),
+    ],
+)
+def test_a_projection_says_so(
+    tmp_path: Path, modality: str, how: str, expected: list[str], code: str
+) -> None:
+    """A volume whose operator calls it a projection has that flavour and code, and all slices as its sources."""
+    sop_class = {"CT": CTImageStorage, "MR": MRImageStorage}[modality]
+    sequence = (
+        {}
+        if modality == "CT"
+        else {"ScanningSequence": "GR", "SequenceVariant": "NONE", "RepetitionTime": "500"}
+    )
+    headers = ct_headers(*SHAPE, PLACE, Modality=modality, SOPClassUID=sop_class, **sequence)
+    place = PLACE.copy()
+    place[:3, 3] += place[:3, 0] * (SHAPE[0] - 1) / 2
+    place[:3, 0] *= SHAPE[0]
+    unit = HU if modality == "CT" else Code("1", "UCUM", "no units")
+    brightest = volume(SHAPE, PLACE).array.max(axis=0, keepdims=True)
+    one = Volume(brightest, place, unit, facts={"projection": how, "slice_thickness": 12.0})
+    (image,) = written(tmp_path, one, headers)
+    assert list(image.ImageType) == expected
+    assert code in {item.CodeValue for item in image.DerivationCodeSequence}
+    assert len(image.SourceImageSequence) == SHAPE[0]
+    assert complaints(image.filename) == set()

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from node.derive.gate import gate
 from node.derive.identity import identity, uid
 from node.derive.inherit import text_element
+from node.derive.making import Sources
 from node.derive.pixels import scale
 from node.derive.standard import CT, MR, PT
 from node.derive.write import write
@@ -47,7 +48,9 @@ def all_kinds(tmp_path: Path, headers: list[Dataset], **attributes: str) -> list
     """One image, one segmentation, one report of these headers."""
     region = mask(SHAPE, PLACE)
     results = {"thick": volume(SHAPE, PLACE), "body": region, "stats": numbers(region)}
-    products = write(results, job("thick", "body", "stats", attributes=attributes), headers, tmp_path)
+    products = write(
+        results, job("thick", "body", "stats", attributes=attributes), Sources(tuple(headers)), tmp_path
+    )
     return [dcmread(tmp_path / p.path) for p in products if p.index == 1]
 
 
@@ -164,7 +167,7 @@ def test_inherited_defects_do_not_block(tmp_path: Path) -> None:
 def test_the_gate_tells_theirs_from_ours(tmp_path: Path) -> None:
     """The overlong Patient ID of the source is inherited; one that we alone have is introduced."""
     headers = with_bytes(reread(ct_headers(*SHAPE, PLACE)), PatientID=b"P" * 70)
-    write({"thick": volume(SHAPE, PLACE)}, job("thick"), headers, tmp_path)
+    write({"thick": volume(SHAPE, PLACE)}, job("thick"), Sources(tuple(headers)), tmp_path)
     path = tmp_path / "thick" / "00001.dcm"
     assert [(d.keyword, d.introduced) for d in gate(path, headers)] == [("PatientID", False)]
     found = gate(path, reread(ct_headers(*SHAPE, PLACE)))
@@ -183,7 +186,7 @@ def test_the_gate_tells_theirs_from_ours(tmp_path: Path) -> None:
 def test_the_gate_finds_what_is_wrong(tmp_path: Path, keyword: str, value: object, named: str) -> None:
     """A missing type 1 or 2, a foreign or borrowed UID, short pixels, another order: each is introduced."""
     headers = reread(ct_headers(*SHAPE, PLACE))
-    write({"thick": volume(SHAPE, PLACE)}, job("thick"), headers, tmp_path)
+    write({"thick": volume(SHAPE, PLACE)}, job("thick"), Sources(tuple(headers)), tmp_path)
     path = tmp_path / "thick" / "00001.dcm"
     assert gate(path, headers) == []
     spoilt = dcmread(path)
@@ -201,9 +204,10 @@ def test_the_gate_finds_what_is_wrong(tmp_path: Path, keyword: str, value: objec
 
 def test_an_introduced_defect_names_output_and_attribute(tmp_path: Path) -> None:
     """A code string template with small letters is stopped with a sentence that names it."""
+    headers = ct_headers(*SHAPE, PLACE)
     with pytest.raises(Broken, match=r"thick.*BodyPartExamined"):
         write({"thick": volume(SHAPE, PLACE)},
-              job("thick", attributes={"BodyPartExamined": "chest"}), ct_headers(*SHAPE, PLACE), tmp_path)  # fmt: skip
+              job("thick", attributes={"BodyPartExamined": "chest"}), Sources(tuple(headers)), tmp_path)  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")  # meant: illegal UIDs

@@ -11,6 +11,7 @@ from derive_material import affine, complaints, ct_headers, job, mask, numbers, 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from node.derive.making import Sources
 from node.derive.write import write
 from node.model import Product
 
@@ -23,7 +24,7 @@ def everything(tmp_path: Path, tilt: float = 0.0) -> tuple[list[Product], list[D
     region = mask(SHAPE, place)
     results = {"thick": volume(SHAPE, place), "body": region, "stats": [*numbers(region), *numbers(None)]}
     headers = ct_headers(*SHAPE, place)
-    return write(results, job("stats", "body", "thick"), headers, tmp_path), headers
+    return write(results, job("stats", "body", "thick"), Sources(tuple(headers)), tmp_path), headers
 
 
 def in_patient(seg: hd.seg.Segmentation) -> set[tuple[float, ...]]:
@@ -49,7 +50,7 @@ def test_segment_lies_on_the_mask(tmp_path: Path, tilt: float, finer: float) -> 
     own = place.copy()
     own[:3, 0] *= finer
     made = mask(SHAPE, own)
-    product = write({"body": made}, job("body"), ct_headers(*SHAPE, place), tmp_path)[0]
+    product = write({"body": made}, job("body"), Sources(tuple(ct_headers(*SHAPE, place))), tmp_path)[0]
     seg = hd.seg.segread(tmp_path / product.path)
     expected = {
         tuple(float(v) + 0.0 for v in np.round((own @ [*index, 1])[:3], 2))
@@ -113,7 +114,9 @@ def test_real_sources_give_valid_objects(tmp_path: Path, folder: str) -> None:
     """A segmentation and a report of an oblique MR and a PET have no error that the source has not."""
     array, place, headers = sample(folder, 6)
     region = mask(array.shape, place)
-    products = write({"body": region, "stats": numbers(region)}, job("body", "stats"), headers, tmp_path)
+    products = write(
+        {"body": region, "stats": numbers(region)}, job("body", "stats"), Sources(tuple(headers)), tmp_path
+    )
     known = complaints(headers[0].filename)
     for product in products:
         assert complaints(tmp_path / product.path) <= known

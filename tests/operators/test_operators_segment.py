@@ -134,7 +134,7 @@ def test_a_real_chest_is_about_as_large_as_a_chest() -> None:
     from node.read.volume import load
 
     folder = SAMPLES / "CT/crlm-1004-chest-abdomen"
-    source = load(sorted(p for p in folder.rglob("*") if p.is_file())).volume
+    source = load(sorted(p for p in folder.rglob("*") if p.is_file())).value
     mask = segment_body(source)
     share = mask.array.mean(axis=(1, 2))
     assert share.min() > 0.25

@@ -81,10 +81,10 @@ def _unknown(v: Nowhere) -> Mask: ...  # type: ignore[name-defined,empty-body]  
     [
         (_no_input, "annotation of a is missing"),
         (_no_return, "return annotation is missing"),
-        (_odd_return, "returns dict[str, int]; known are Volume, Mask, list[Measurement]"),
+        (_odd_return, "returns dict[str, int]; known are Volume, Mask, FractionalMask, Map, Picture, "),
         (_bare, "annotation of level is missing"),
         (_odd_option, "option level is list[int]; known are HU, Mm"),
-        (_option_as_input, "input level is float; known are Volume, Mask; options come after `*`"),
+        (_option_as_input, "Recording, Tiles, Document; options come after `*`"),
         (_stars, "it takes *volumes"),
         (_wrong_default, "default 'thick' of option level is no number"),
         (_none_default, "default None of option level is no number"),

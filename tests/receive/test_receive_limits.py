@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.receive.limits import Census, Watermark
+from node.receive.limits import Census, PeerTally, Watermark
 from node.receive.upper_layer import Fragments, data_set_type
 
 
@@ -39,6 +39,32 @@ def test_two_receivers_see_each_others_associations_and_a_dead_one_is_forgotten(
     two.add(-1)
     two.add(-1)
     assert one.total() == 0
+    os.close(fd)
+
+
+def test_receivers_count_what_they_do_by_peer_and_a_death_loses_no_count() -> None:
+    """Rows add up over receivers; strangers are one; a reset forgets what is open and keeps what was counted."""
+    peers = ("CT01", "PACS")
+    fd = Census.create(2, peers)
+    one, two = Census.join(fd, 0, peers), Census.join(fd, 1, peers)
+    for receiver in (one, two):
+        receiver.accepting()
+        receiver.add(1)
+        receiver.stored("PACS", 1000, True)
+    one.stored("CT01", 5, False)
+    one.stored("nobody we know", 7, True)
+    two.reject()
+    two.refuse()
+    found = Census.tally(fd, peers)
+    assert (found.open, found.ready, found.accepted, found.rejected, found.refused) == (2, 2, 2, 1, 1)
+    assert found.peers == {
+        "CT01": PeerTally(0, 0, 1), "PACS": PeerTally(2, 2000, 0), "": PeerTally(1, 7, 0),
+    }  # fmt: skip
+    Census.reset(fd, 1, peers)
+    found = Census.tally(fd, peers)
+    assert (found.open, found.ready, found.accepted, found.rejected) == (1, 1, 2, 1)
+    assert found.peers["PACS"].objects == 2
+    assert one.total() == 1
     os.close(fd)
 
 

@@ -75,8 +75,6 @@ def test_mistakes_of_all_files_come_together() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "feature"),
     [
-        ("split", "[EchoTime]", "split"),
-        ("each_part", "run", "each_part"),
         ("scope", "study", "scope: study"),
         ("inputs", "{}", "inputs"),
         ("wait", "1 h", "wait"),
@@ -96,9 +94,7 @@ def test_features_to_come_are_refused_by_name(key: str, value: str, feature: str
     assert "not available in this version" in told
 
 
-@pytest.mark.parametrize(
-    "key", ["deidentify: basic", "edit: {}", "as: [report, picture]", "priority: urgent"]
-)
+@pytest.mark.parametrize("key", ["deidentify: basic", "edit: {}", "priority: urgent"])
 def test_send_features_to_come_are_refused_by_name(key: str) -> None:
     """The same holds inside a `send` entry."""
     (told,) = mistakes_of(document(rest=f"send: [{{what: received, to: PACS, {key}}}]"))

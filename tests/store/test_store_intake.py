@@ -207,7 +207,7 @@ def test_objects_kept_aside_are_listed_by_their_state(house: House) -> None:
     """A conflict is visible, and the events tell it."""
     house.take(header(1), header(1, digest="d" * 64, pixel_digest="e" * 64))
     with house.tx() as tx:
-        (aside,) = queries.list_instances(tx, InstanceState.CONFLICT)
+        (aside,) = queries.list_instances(tx, queries.Wanted(state=InstanceState.CONFLICT))
         assert (aside["sequence"], aside["series_id"]) == (2, None)
         note(tx, house.clock.at, "other", destination="X")
         assert tx.scalar(select(instance.c.id).where(instance.c.state == "conflict")) == aside["id"]

@@ -15,7 +15,6 @@ from store_cases import STATES, opened
 from node.model import DeliveryState, RunState
 from node.store import intake, queries, work
 from node.store.database import Database, open_database, rows
-from node.store.queries import Wanted
 from node.store.schema import delivery, measurement, run, series
 from node.store.schema import product as product_table
 
@@ -144,18 +143,6 @@ def test_older_waiting_runs_are_cancelled_and_others_are_not(database: Database)
             (elsewhere, RunState.WAITING),
         ):
             assert the_run(tx, key)["state"] == state
-
-
-def test_a_person_may_retry_what_failed_and_nothing_else(database: Database) -> None:
-    """Quarantined, refused and cancelled runs wait again; a running or finished one does not."""
-    with database.write() as tx:
-        one = new_series(tx)
-        for state in RunState:
-            key = new_run(tx, one, state)
-            tx.execute(update(run).where(run.c.id == key).values(state=state))
-            may = state in (RunState.QUARANTINED, RunState.REFUSED, RunState.CANCELLED)
-            assert work.retry_run(tx, key, NOON) is may
-            assert the_run(tx, key)["state"] == (RunState.WAITING if may else state)
 
 
 # --- identity
@@ -328,42 +315,6 @@ def test_sent_again_is_what_was_delivered_long_enough_ago(database: Database) ->
         found = rows(tx, select(delivery).order_by(delivery.c.id))
         assert [row["state"] for row in found] == ["waiting", "waiting", "stored", "stored"]
         assert work.redeliver(tx, key, before, NOON) == 0  # it is on its way already
-
-
-def test_a_person_takes_up_what_is_parked(database: Database) -> None:
-    """Parked and held deliveries wait again with a clean slate, by destination and status; stored ones stay."""
-    with database.write() as tx:
-        for number, (state, status) in enumerate(
-            [("parked", 0xC000), ("parked", 0x0122), ("held", None), ("stored", 0)], 1
-        ):
-            key = new_instance(tx, number)
-            work.deliver_instance(tx, key, "PACS", "r", NOON)
-            values = {"state": state, "status": status, "failures": 9}
-            tx.execute(update(delivery).where(delivery.c.instance_id == key).values(**values))
-        chosen = queries.delivery_ids(tx, Wanted(destination="PACS", status=0xC000))
-        assert work.retry_deliveries(tx, chosen, NOON) == 1
-        assert work.retry_deliveries(tx, queries.delivery_ids(tx, Wanted(destination="PACS")), NOON) == 2
-        found = rows(tx, select(delivery).order_by(delivery.c.id))
-        assert [row["state"] for row in found] == ["waiting", "waiting", "waiting", "stored"]
-        assert [row["failures"] for row in found] == [0, 0, 0, 9]
-
-
-def test_a_whole_backlog_is_taken_up_at_once(database: Database) -> None:
-    """After days of a PACS refusing everything one `retry` still reaches each of 70 000 deliveries."""
-    with database.write() as tx:
-        backlog = 70_000
-        moment = (
-            "CAST('2026-03-01 12:00:00' AS TIMESTAMP)"
-            if tx.dialect.name == "postgresql"
-            else "'2026-03-01 12:00:00'"
-        )
-        tx.exec_driver_sql(
-            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {backlog}) "  # noqa: S608
-            "INSERT INTO delivery (destination, state, reason, rule, stage, attempt, failures, due_at, created_at) "
-            f"SELECT 'PACS', 'parked', '', 'r', 0, 0, 0, {moment}, {moment} FROM n"
-        )
-        ids = queries.delivery_ids(tx, Wanted(destination="PACS"))
-        assert work.retry_deliveries(tx, ids, NOON) == backlog
 
 
 def test_results_keep_their_numbers(database: Database) -> None:

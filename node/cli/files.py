@@ -1,0 +1,128 @@
+"""Rules over files, without a node: `check`, `explain`, `process`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+
+from node import app, desk, dryrun, show, talk
+from node.cli.frame import (
+    DONE,
+    FAILED,
+    REFUSED,
+    WRONG,
+    as_json,
+    main,
+    paths,
+    rules_folder,
+    rules_of,
+    site_if_any_of,
+    site_of,
+    verb,
+)
+from node.errors import Misconfigured
+from node.route import check as checking
+from node.route.rules import scan_folder
+
+
+@main.command()
+@rules_folder
+@click.option("--connect", is_flag=True, help="Also C-ECHO every peer that has an address.")
+@as_json
+@click.pass_context
+@verb
+def check(context: click.Context, rules: Path | None, connect: bool, as_json: bool) -> int:
+    """Check the site file, the rules and their `try:` cases; all mistakes at once."""
+    settings = site_if_any_of(context) if rules else site_of(context)
+    if settings:
+        app.seal_lines(settings)
+    folder = rules or (settings.node.rules if settings else Path("rules"))
+    specs, mistakes = app.operators()
+    files, unreadable = scan_folder(folder)
+    report = checking.check(files, specs, app.destinations(settings))
+    report = replace(report, errors=(*unreadable, *report.errors))
+    reached = talk.echo_all(settings) if connect and settings else {}
+    if as_json:
+        show.as_json({**asdict(report), "ok": report.ok, "operators": mistakes, "peers": reached})
+    else:
+        _print_report(report, mistakes, reached)
+    if not report.ok:
+        return WRONG
+    return FAILED if any(reached.values()) else DONE
+
+
+def _print_report(
+    report: checking.Report, mistakes: Sequence[str], reached: Mapping[str, str | None]
+) -> None:
+    for line in (*report.errors, *mistakes):
+        click.echo(line)
+    for line in report.warnings:
+        click.echo(f"warning: {line}")
+    failed = [case for case in report.cases if not case.passed]
+    for case in failed:
+        click.echo(f"{case.place}: {case.rule}: try: {case.message}")
+    for name, error in reached.items():
+        click.echo(error or f"{name} answers")
+    passed = len(report.cases) - len(failed)
+    click.echo(
+        f"{len(report.rules)} rules, {len(report.errors)} mistakes, "
+        f"{passed} of {len(report.cases)} try cases as expected"
+    )
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@rules_folder
+@click.option("--series", "series", help="A series the node holds: its number or Series Instance UID.")
+@click.option("--from", "peer", default="", help="The peer these files would come from.")
+@as_json
+@click.pass_context
+@verb
+def explain(
+    context: click.Context,
+    paths: tuple[Path, ...],
+    rules: Path | None,
+    series: str | None,
+    peer: str,
+    as_json: bool,
+) -> int:
+    """Dry run: each series, each rule, each clause with the value seen."""
+    if bool(paths) == bool(series):
+        raise Misconfigured("explain takes files or folders, or --series with one series of the node")
+    settings = site_of(context) if series else site_if_any_of(context)
+    ruleset = rules_of(settings, rules)
+    found = desk.explain_kept(settings, ruleset, series) if series and settings else None
+    explained, passed_over = (found, {}) if found else desk.explain_files(settings, ruleset, paths, peer)
+    if as_json:
+        show.as_json(desk.explanation_json(explained, passed_over))
+    else:
+        click.echo("\n".join(map(show.printable, desk.explanation_lines(explained, passed_over))))
+    return DONE
+
+
+@main.command()
+@click.argument("rule_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@paths
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--from", "peer", default="", help="The peer these files would come from.")
+@as_json
+@click.pass_context
+@verb
+def process(
+    context: click.Context, rule_file: Path, paths: tuple[Path, ...], out: Path, peer: str, as_json: bool
+) -> int:
+    """Run a rule's pipeline on files; results to a folder, no network."""
+    settings = site_if_any_of(context)
+    place = dryrun.Place(out, app.limits_of(settings), settings.node.timezone if settings else "UTC")
+    made = desk.process_files(settings, rule_file, paths, place, peer)
+    if as_json:
+        show.as_json([desk.processed_json(one) for one in made])
+    else:
+        for one in made:
+            click.echo("\n".join(map(show.printable, desk.processed_lines(one))))
+    if any(dryrun.is_failure(one) for one in made):
+        return FAILED
+    return DONE if any(one.ended and one.ended.products for one in made) else REFUSED

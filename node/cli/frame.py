@@ -1,0 +1,136 @@
+"""What every verb stands on: the group, exit codes, and how the site file, rules and tables are found.
+
+Exit codes: 0 done · 1 failed · 2 wrong config, rule or usage · 3 refused: the data does not suit the rule.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from node import __version__, app, desk
+from node import settings as site
+from node.errors import Broken, Misconfigured, Refused, Retryable
+from node.route.rules import RuleSet, parse_rules, read_folder
+from node.settings import Settings
+from node.shape import duration
+from node.store.database import Database, open_database
+from node.store.queries import Wanted
+
+DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
+paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+rules_folder = click.option(
+    "--rules", type=click.Path(path_type=Path), help="Another rule folder than the site's."
+)
+
+
+def verb(function: Callable[..., int]) -> Callable[..., None]:
+    """Turn what a verb returns, and every failure a user can meet, into an exit code."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except Misconfigured as error:
+            click.echo("\n".join(error.mistakes), err=True)
+            code = WRONG
+        except Refused as error:
+            click.echo(str(error), err=True)
+            code = REFUSED
+        except (Broken, Retryable) as error:
+            click.echo(str(error), err=True)
+            code = FAILED
+        except BrokenPipeError:  # `pacsnode series | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = DONE
+        sys.exit(code)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pacsnode")
+@click.option(
+    "--config", help="The site file; else $PACSNODE_CONFIG, ./config/node.yaml, /etc/pacsnode/node.yaml."
+)
+@click.pass_context
+def main(context: click.Context, config: str | None) -> None:
+    """A DICOM network node that keeps, routes and processes what scanners send."""
+    warnings.simplefilter("ignore")  # pydicom's warnings quote values of headers
+    context.obj = config
+
+
+def ago(option: str, text: str) -> datetime | None:
+    """The moment so long ago; None where nothing is given. Raises Misconfigured for what is no time."""
+    if not text:
+        return None
+    span = duration(text)
+    if span is None:
+        raise Misconfigured(f"{option} {text}: expected a time such as 30 min, 2 h or 3 d")
+    return datetime.now(UTC) - span
+
+
+def site_of(context: click.Context) -> Settings:
+    """The site file that the command line names. Raises Misconfigured."""
+    return site.load(site.find(context.obj, os.environ), os.environ)
+
+
+def site_if_any_of(context: click.Context) -> Settings | None:
+    """The site file, or None where none was named and none is there."""
+    try:
+        file = site.find(context.obj, os.environ)
+    except Misconfigured:
+        if context.obj or "PACSNODE_CONFIG" in os.environ:
+            raise
+        return None
+    return site.load(file, os.environ)
+
+
+def database_of(context: click.Context) -> Database:
+    """The tables of the site's node. Raises Misconfigured where there are none yet."""
+    settings = site_of(context)
+    return open_database(settings.state, settings.node.data, create=False)
+
+
+def rules_of(settings: Settings | None, folder: Path | None) -> RuleSet:
+    """The rules of *folder*, else of the site. Raises Misconfigured with all mistakes in them."""
+    if folder is None and settings is None:
+        raise Misconfigured("no rules: name a folder with --rules, or a site file with --config")
+    files = read_folder(folder or settings.node.rules) if settings else read_folder(folder or Path("rules"))
+    return parse_rules(files, app.operator_specs(), app.destinations(settings))
+
+
+def zone_of(context: click.Context) -> ZoneInfo:
+    """The time zone of the site, in which people read times."""
+    return ZoneInfo(site_of(context).node.timezone)
+
+
+def wanted_of(given: Mapping[str, Any]) -> Wanted:
+    """The rows that options name. Raises Misconfigured for a value that cannot be read."""
+    values = dict(given)
+    if "status" in values:
+        values["status"] = _status(values["status"])
+    if values.get("sop_class"):
+        values["sop_class"] = desk.sop_class_uid(values["sop_class"])
+    for key, option in (("since", "--since"), ("before", "--older-than")):
+        if key in values:
+            values[key] = ago(option, values[key])
+    return Wanted(**values)
+
+
+def _status(text: str) -> int | None:
+    try:
+        return int(text, 16) if text else None
+    except ValueError:
+        raise Misconfigured(f"--status {text}: expected four hexadecimal digits, such as C000") from None

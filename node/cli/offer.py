@@ -1,0 +1,74 @@
+"""What is on offer: `operators`, `schema`, `rule new`."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from pathlib import Path
+
+import click
+
+from node import app, desk, show
+from node.cli.frame import DONE, FAILED, as_json, main, site_if_any_of, verb
+from node.route import schema as schemas
+
+
+@main.command()
+@click.argument("name", required=False)
+@as_json
+@verb
+def operators(name: str | None, as_json: bool) -> int:
+    """The operators rules may use; with NAME one in full: inputs, options, units, defaults."""
+    specs, mistakes = app.operators()
+    for mistake in mistakes:
+        click.echo(mistake, err=True)
+    if name and name not in specs:
+        raise desk.unknown_operator(name, specs)
+    chosen = [specs[name]] if name else list(specs.values())
+    if as_json:
+        show.as_json(desk.operators_json(chosen))
+    elif name:
+        click.echo("\n".join(desk.operator_lines(specs[name])))
+    else:
+        show.table(*desk.operators_table(chosen), "No operators.")
+    return FAILED if mistakes else DONE
+
+
+@main.command()
+@verb
+def schema() -> int:
+    """The JSON schema of rule files, for editors."""
+    show.as_json(schemas.schema(app.operator_specs()))
+    return DONE
+
+
+@main.group()
+def rule() -> None:
+    """Rules of your own."""
+
+
+@rule.command("new")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The rule file to write.")
+@click.option("--operator", default="", help="What to do with it; else what fits best.")
+@click.option(
+    "--series", type=click.IntRange(min=1), default=None, help="Which series, where there are several."
+)
+@click.option("--to", default="", help="The peer that gets the results; else the first that receives.")
+@click.option("--owner", default="", help="Who is asked about this rule; else you.")
+@as_json
+@click.pass_context
+@verb
+def rule_new(
+    context: click.Context, folder: Path, out: Path, series: int | None, as_json: bool, **given: str
+) -> int:
+    """Write a first rule from an example series; it sends nothing until `mode: shadow` is removed."""
+    owner = given.pop("owner") or f"{getpass.getuser()}@{socket.gethostname()}"
+    example = desk.Example((folder,), out, series or 0, owner=owner, **given)
+    text = desk.new_rule(site_if_any_of(context), example)
+    if as_json:
+        show.as_json({"file": out, "text": text})
+    else:
+        click.echo(text, nl=False)
+        click.echo(f"written to {out}", err=True)
+    return DONE

@@ -1,0 +1,56 @@
+"""How the node stands: what `status` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from node import app, show
+from node.settings import Settings
+from node.store import queries
+from node.store.database import open_database
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """Everything `pacsnode status` tells."""
+    database = open_database(settings.state, settings.node.data, create=False)
+    with database.read() as tx:
+        found = queries.overview(tx)
+    return {
+        "running": app.is_running(settings.node.data),
+        "ae_titles": settings.node.ae_titles,
+        "listen": "{}:{}".format(*settings.node.listen),
+        "timezone": settings.node.timezone,
+        "data": str(settings.node.data),
+        "durability": settings.node.durability,
+        "disk_used": app.disk_used(settings.node.data),
+        "disk_problem": app.disk_problem(settings),
+        "rules_changed": app.rules_changed(settings),
+        "rules_problem": app.rules_problem(database),
+        **found,
+    }
+
+
+def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The same for people: what is wrong stands out."""
+    zone = ZoneInfo(found["timezone"])
+    running = "[green]running[/]" if found["running"] else "[red]not running[/]"
+    yield f"{found['ae_titles'][0]} on {found['listen']}, {running}; data in {show.safe(found['data'])}"
+    lasts = "power loss" if found["durability"] == "power" else "kill -9, not power loss"
+    yield f"disk {found['disk_used']:.0%} used; what is acknowledged survives {lasts}"
+    if found["disk_problem"]:
+        yield f"[red]{found['disk_problem']}[/]"
+    for name in ("instances", "series", "runs", "deliveries"):
+        counts = ", ".join(f"{n} {show.state(state)}" for state, n in sorted(found[name].items()))
+        yield f"{name}: {counts or 'none'}"
+    if found["oldest_waiting_delivery"]:
+        yield f"oldest waiting delivery: {show.moment(found['oldest_waiting_delivery'], zone)}"
+    for row in found["destinations"]:
+        if row["down"]:
+            yield f"[red]{row['name']} is down since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
+    if found["rules_problem"]:
+        yield "[red]at the last start the rules had mistakes; the last good ones are in use:[/]"
+        yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
+    if found["rules_changed"]:
+        yield "[yellow]the rules in the folder are not the ones in use: `pacsnode check` them and restart the node[/]"

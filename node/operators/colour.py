@@ -1,0 +1,130 @@
+"""Colour tables, a colour bar with its numbers, and letters for the directions of the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from node.operator import Code
+
+Pixels = NDArray[np.uint8]
+Colours = Literal["hot_iron", "viridis"]
+
+_GROUND, _INK = (16, 16, 20), (235, 235, 235)
+_VIRIDIS = (
+    (0.267004, 0.004874, 0.329415), (0.282623, 0.140926, 0.457517), (0.253935, 0.265254, 0.529983),
+    (0.206756, 0.371758, 0.553117), (0.163625, 0.471133, 0.558148), (0.127568, 0.566949, 0.550556),
+    (0.134692, 0.658636, 0.517649), (0.266941, 0.748751, 0.440573), (0.477504, 0.821444, 0.318195),
+    (0.741388, 0.873449, 0.149561), (0.993248, 0.906157, 0.143936),
+)  # fmt: skip
+"""viridis (van der Walt, Smith and Firing 2015, CC0) at 0, 10 … 100 %: evenly rising lightness."""
+_LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
+"""Where x, y, z grow to, and where they come from (PS3.3 C.7.6.1.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the bar beside a picture says."""
+
+    low: float
+    high: float
+    unit: Code
+    colours: Colours
+
+
+def table(colours: Colours) -> Pixels:
+    """256 x 3: the colours from the lowest to the highest value.
+
+    Hot Iron is one of the standard's well-known palettes (PS3.6 B.1.1).
+    """
+    if colours == "viridis":
+        at = np.linspace(0, 1, len(_VIRIDIS))
+        shares = [np.interp(np.linspace(0, 1, 256), at, column) for column in zip(*_VIRIDIS, strict=True)]
+        return np.rint(np.stack(shares, axis=1) * 255).astype(np.uint8)
+    ramp = np.arange(256)
+    channels = [2 * ramp, 2 * (ramp - 128) + (ramp == 255), 4 * (ramp - 191)]
+    return np.clip(np.stack(channels, axis=1), 0, 255).astype(np.uint8)
+
+
+def share_of(values: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    """Where *values* lie between *low* (0) and *high* (1)."""
+    found: NDArray[np.float32] = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return found
+
+
+def text_size(rows: int) -> int:
+    """Height of letters, in pixels, for a picture of so many rows."""
+    return max(11, min(28, rows // 30))
+
+
+def bar(rows: int, said: Bar) -> Pixels:
+    """A panel *rows* high with the colours, the highest value at the top and the lowest at the bottom."""
+    size = text_size(rows)
+    font = ImageFont.load_default(size)
+    ends, unit = (_number(said.high), _number(said.low)), unit_text(said.unit)
+    wide = max(font.getlength(text) for text in (*ends, unit))
+    panel = Image.new("RGB", (int(max(wide, 2 * size)) + 2 * size, rows), _GROUND)
+    draw = ImageDraw.Draw(panel)
+    top, bottom = 4 * size, rows - 3 * size
+    colours = np.repeat(table(said.colours)[::-1][:, None], 2 * size, axis=1)
+    if bottom - top > size:
+        panel.paste(
+            Image.fromarray(colours).resize((2 * size, bottom - top), Image.Resampling.NEAREST), (size, top)
+        )
+        draw.rectangle((size - 1, top - 1, 3 * size, bottom), outline=_INK)
+    draw.text((size, size // 2), unit, _INK, font)
+    draw.text((size, top - size // 2), ends[0], _INK, font, anchor="ls")
+    draw.text((size, bottom + size // 2), ends[1], _INK, font, anchor="lt")
+    return np.asarray(panel)
+
+
+def lettered(pixels: Pixels, axes: NDArray[np.float64], title: str) -> Pixels:
+    """A frame (rows, columns, 3) with the title, and at its edges the side of the patient that lies there."""
+    rows, columns = pixels.shape[:2]
+    size = text_size(rows)
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    (left, right), (top, bottom) = sides(axes[:, 2]), sides(axes[:, 1])
+    half, edge = size // 2, max(2, size // 4)
+    _outlined(draw, (edge, rows / 2), left, "lm", size)
+    _outlined(draw, (columns - edge, rows / 2), right, "rm", size)
+    _outlined(draw, (columns / 2, edge + size + half), top, "mt", size)
+    _outlined(draw, (columns / 2, rows - edge), bottom, "ms", size)
+    _outlined(draw, (edge, edge), _fitting(title, columns - 2 * edge, size), "lt", size)
+    return np.asarray(image)
+
+
+def sides(axis: NDArray[np.float64]) -> tuple[str, str]:
+    """The letters where an axis comes from and goes to; those of oblique ones have two letters or three."""
+    strong = [a for a in np.argsort(-np.abs(axis)) if abs(axis[a]) > 0.2]
+    to = "".join(_LETTERS[a][0 if axis[a] > 0 else 1] for a in strong)
+    come = "".join(_LETTERS[a][1 if axis[a] > 0 else 0] for a in strong)
+    return come, to
+
+
+def unit_text(unit: Code) -> str:
+    """A unit as people write it: `HU`, `SUVbw`, `Bq/ml`."""
+    if unit.value == "[hnsf'U]":
+        return "HU"
+    base, _, note = unit.value.rstrip("}").partition("{")
+    return note or ("" if base == "1" else base)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def _fitting(text: str, width: float, size: int) -> str:
+    font = ImageFont.load_default(size)
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _outlined(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str, size: int) -> None:
+    font = ImageFont.load_default(size)
+    draw.text(at, text, _INK, font, anchor=anchor, stroke_width=1, stroke_fill=_GROUND)

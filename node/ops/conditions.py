@@ -1,0 +1,144 @@
+"""Which conditions that need a person hold now: a pure decision over a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from node.ops import health
+from node.settings import Alarm, Disk
+
+_SLACK = 0.01  # of the disk: so far below its limit it must fall before that is over
+_LONGEST = 400
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something that is wrong now."""
+
+    what: str
+    key: str
+    since: datetime
+    detail: str
+    due: bool = True
+    """It has lasted as long as the site file asks."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What conditions are judged by, at one moment."""
+
+    known: Mapping[Key, datetime] = field(default_factory=dict)
+    """What was wrong at the last look, and since when."""
+    down: Sequence[tuple[str, datetime | None, str]] = ()
+    """Destinations that cannot be reached: name, since, why."""
+    parked: Mapping[str, int] = field(default_factory=dict)
+    """Destination → objects."""
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    """Rule → runs."""
+    aside: int = 0
+    """Objects that cannot be read or contradict an earlier one."""
+    used: float = 0.0
+    """Share of the disk, 0 to 1."""
+    disk: Disk = field(default_factory=Disk)
+    rules: str = ""
+    """What is wrong with the rule files."""
+    beaten: datetime | None = None
+    """When the conductor's loop turned last."""
+    opened: datetime | None = None
+    """When the series was opened that is open longest."""
+    received: datetime | None = None
+    """When the last object came."""
+
+
+Found = tuple[str, datetime | None, str]
+"""Key, since when where that is known, and what to say."""
+
+
+def conditions(snapshot: Snapshot, when: Sequence[Alarm], now: datetime) -> tuple[Condition, ...]:
+    """What of *when* is wrong now. What has no time of its own counts from the look that saw it first."""
+    found = []
+    for alarm in when:
+        for key, own, detail in _JUDGES[alarm.what](snapshot, now):
+            since = own or snapshot.known.get((alarm.what, key), now)
+            due = now - since >= alarm.after
+            if due or own is None:
+                found.append(Condition(alarm.what, key, since, detail[:_LONGEST], due))
+    return tuple(found)
+
+
+def _down(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    for name, since, reason in snapshot.down:
+        why = reason or "it cannot be reached"
+        yield name, since, f"{why}; its objects wait (`pacsnode deliveries --to {name}`)"
+
+
+def _parked(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    for name, count in snapshot.parked.items():
+        why = f"`pacsnode deliveries --to {name} --state parked` says why"
+        again = f"`pacsnode retry --to {name}` sends them again"
+        yield name, None, f"{count} objects were refused for good; {why}, {again}"
+
+
+def _quarantined(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    for rule, count in snapshot.quarantined.items():
+        told = "`pacsnode runs --state quarantined` says why, `pacsnode retry --run N` tries again"
+        yield rule, None, f"{count} runs failed; {told}"
+
+
+def _disk(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    does = {
+        "warn": "it fills up",
+        "stop_processing": "processing waits",
+        "refuse": "senders are answered A700 (out of resources)",
+    }
+    for key, words in does.items():
+        limit = getattr(snapshot.disk, key)
+        if snapshot.used >= limit - (_SLACK if ("disk", key) in snapshot.known else 0):
+            shares = f"{snapshot.used:.0%} full, the limit is {limit:.0%}"
+            yield key, None, f"the disk of node.data is {shares}: {words}"
+
+
+def _rules(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    if snapshot.rules:
+        yield "", None, f"{health.where(snapshot.rules)}; the last rules that passed are in use"
+
+
+def _conductor(snapshot: Snapshot, now: datetime) -> Iterator[Found]:
+    if snapshot.beaten is None or abs((now - snapshot.beaten).total_seconds()) > health.STALE:
+        yield (
+            "",
+            snapshot.beaten,
+            "what is received is kept, but not indexed, routed or processed; see the log",
+        )
+
+
+def _aside(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    if snapshot.aside:
+        yield "", None, f"{snapshot.aside} objects cannot be read or contradict one received before"
+
+
+def _attention(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    if snapshot.opened is not None:
+        yield "", snapshot.opened, "a series is still open; `pacsnode series --state receiving` names it"
+
+
+def _silence(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    if snapshot.received is not None:
+        yield "", snapshot.received, "no object was received since then"
+
+
+_JUDGES: Mapping[str, Callable[[Snapshot, datetime], Iterator[Found]]] = {
+    "destination_down": _down,
+    "parked": _parked,
+    "quarantined": _quarantined,
+    "disk": _disk,
+    "rules_refused": _rules,
+    "conductor_down": _conductor,
+    "set_aside": _aside,
+    "series_attention": _attention,
+    "no_objects": _silence,
+}

@@ -1,0 +1,116 @@
+"""The names of all events: those of the log and those of the database, with what each one means.
+
+The log is for whoever runs the machine and is gone when it is rotated; the events of the database are what
+`pacsnode events` and the timelines of `find` show. Neither holds patient data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LOGGED: Mapping[str, str] = {
+    "node_listening": "The supervisor has bound the port; receivers follow.",
+    "node_stopping": "SIGTERM or SIGINT came; web and upkeep end first, then receivers, then the conductor.",
+    "node_stopped": "Every process has ended.",
+    "role_died": "A process ended by itself; it is started again after `due_in` seconds.",
+    "role_killed": "A process did not end in its time after SIGTERM and was killed.",
+    "conductor_hung": "The conductor's loop did not turn for a minute; it is killed, and the next goes on.",
+    "misconfigured": "The site file or the data folder does not allow this process to work; `reason` says why.",
+    "crashed": "An error nobody expected ended a process or a thread; `frames` says where.",
+    "library_warned": "A library warned; what it said is not logged, since it may quote what a peer sent.",
+    "receiver_ready": "A receiver accepts associations.",
+    "receiver_cannot_start": "A receiver cannot start: the disk or the site file forbids it.",
+    "receiver_run_failed": "The disk failed while something was made durable; the next receiver begins afresh.",
+    "receiver_stopped": "A receiver has ended; what was in hand is finished or was aborted.",
+    "association_released": "An association ended as it should; `objects` of `count` were kept.",
+    "association_aborted": "An association ended without release; what was acknowledged is kept.",
+    "association_rejected": "A-ASSOCIATE-RJ was answered; `reason` says why and what would let the sender in.",
+    "association_end_owed": "The end of an association cannot be written yet; it is tried again.",
+    "association_end_unreadable": "The record of an association's end is damaged; its series seal by quiet time.",
+    "connection_refused": "A connection was closed at once: too many are open.",
+    "connection_broke": "A connection ended with an error of ours; the receiver goes on.",
+    "store_refused": "A C-STORE was answered A700: the disk is too full.",
+    "store_failed": "A C-STORE was answered A700: the disk did not take the object.",
+    "store_without_dataset": "A C-STORE came without a dataset and was answered C000.",
+    "store_broke": "A C-STORE failed for a reason nobody expected and was answered C211.",
+    "pdu_invalid": "A peer sent what is no valid PDU; the association was aborted.",
+    "command_invalid": "A peer sent what is no valid DIMSE command; the association was aborted.",
+    "peer_silent": "A peer stopped in the middle of a PDU; the association was aborted.",
+    "recovered": "The conductor gave back what was under way and lists `count` objects that came meanwhile.",
+    "conductor_started": "The conductor works.",
+    "conductor_stopping": "The conductor claims nothing more and waits for the sender.",
+    "conductor_stopped": "The conductor has closed the database.",
+    "series_attention": "A series is open for longer than `attention_after`.",
+    "series_routed": "A sealed series was judged by every rule.",
+    "run_started": "A worker was given a run.",
+    "run_ended": "A run ended; `state` says how.",
+    "sender_died": "The sender ended; what it had in hand waits again.",
+    "destination_down": "A destination cannot be reached; its objects wait.",
+    "upkeep_started": "Retention and alerts are on the clock.",
+    "upkeep_stopped": "Upkeep has ended.",
+    "retention_done": "A pass of retention is over, with what it removed.",
+    "retention_failed": "A pass of retention failed; the next one comes.",
+    "disk_look_failed": "The disk could not be asked how full it is.",
+    "alerts_failed": "Alerts could not be judged or remembered; they are tried again.",
+    "alert_told": "A channel took an alert.",
+    "alert_untold": "A channel did not take an alert; it is tried again.",
+    "web_ready": "Health and metrics are served.",
+    "web_cannot_start": "The address under `web.listen` cannot be had.",
+    "web_stopped": "Health and metrics are not served any more.",
+}
+"""Event of the log → what it means."""
+
+NOTED: Mapping[str, str] = {
+    "series_opened": "The first object of a series, or of a later revision of it, came.",
+    "series_attention": "A series is open for longer than `attention_after`; it is never cut.",
+    "series_sealed": "A series counts as complete, and why.",
+    "series_routed": "At least one rule runs on the series or sends it; every rule's decision is kept.",
+    "series_unrouted": "No rule wanted the series; every rule's decision is kept.",
+    "series_discarded": "A rule discards the series.",
+    "series_held": "A person holds the series: it is sealed but not judged.",
+    "series_released": "A person released a held series.",
+    "series_replayed": "A person had the series judged again.",
+    "series_removed": "Retention removed the files of a series.",
+    "instance_unreadable": "An object cannot be read; it is kept, and routed by what is known of it.",
+    "instance_conflict": "An object contradicts one received before under the same UID; both are kept.",
+    "instance_ungrouped": "An object lacks what would put it into a series.",
+    "instance_replaced": "An object was replaced by one of another series, by hand.",
+    "instance_taken": "An object took the place of another, by hand.",
+    "instance_released": "A person released or sent an object that was kept aside.",
+    "instance_removed": "Retention removed the file of an object that was in no series.",
+    "header_revision": "The same pixels came with another header; the newest wins.",
+    "redelivery": "The sender sent again what was delivered: it is delivered again.",
+    "run_opened": "A rule matched; its run waits.",
+    "run_waiting": "A run waits again: after a restart or a failure that may pass.",
+    "run_done": "A run made its objects, and they are queued.",
+    "run_refused": "The data did not suit the rule's pipeline, and why.",
+    "run_quarantined": "A run failed for good and waits for a person.",
+    "run_cancelled": "A run was cancelled, and why.",
+    "run_superseded": "A later run of the same rule replaces the results.",
+    "runs_cancelled": "A person cancelled runs of a series.",
+    "runs_retried": "A person had runs of a series tried again.",
+    "deliveries_held": "A person holds deliveries of a series.",
+    "deliveries_released": "A person released held deliveries.",
+    "deliveries_cancelled": "A person cancelled deliveries of a series.",
+    "deliveries_retried": "A person had parked deliveries sent again.",
+    "delivery_failed": "A destination did not take an object; it is tried again.",
+    "delivery_parked": "A destination refused an object for good; it waits for a person.",
+    "delivery_refused": "An object may not go to a destination, and why.",
+    "destination_down": "A destination cannot be reached; its objects wait.",
+    "destination_up": "A destination can be reached again.",
+    "disk_warning": "The disk is fuller than `disk.warn`.",
+    "disk_full": "The disk is fuller than `disk.stop_processing`; runs wait.",
+    "disk_well": "The disk has room again.",
+    "rules_refused": "The rule files have mistakes; the last rules that passed stay in use.",
+    "alert_told": "Somebody was told of a condition under `alerts.when`.",
+    "alert_over": "Everyone who was told knows that the condition has ended.",
+    "alert_untold": "A channel takes no alerts; it is tried again.",
+    "database_upgraded": "The tables were brought to a newer version.",
+    "restored": "The data folder was restored from a backup.",
+}
+"""Event of the database → what it means."""
+
+
+def markdown(names: Mapping[str, str]) -> str:
+    """One of the tables above for the documentation."""
+    return "\n".join(["| event | means |", "|---|---|", *(f"| `{k}` | {v} |" for k, v in names.items())])

@@ -1,0 +1,112 @@
+"""`peers:` of the site file."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from itertools import combinations
+
+from node.settings.seal import POLICY_KEYS, policy
+from node.settings.terms import address, ae_title, count, fields, get
+from node.settings.values import Peer
+from node.shape import Node, Shaper
+
+SHOWN = ("images", "SEG", "SR", "PM", "PDF", "KO", "PR", "waveforms")
+"""What a peer may show of derived objects."""
+_OUTWARD = ("call_as", "associations", "only", "redeliver_after", "shows")
+PEER_KEYS = ("ae_title", "address", "sends_as", "from_address", "seal", *_OUTWARD)
+_PEER_LATER = ("tls", "window", "transfer_syntaxes", "commit", "commit_after", "iocm", "durability")
+_PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def read_peers(shaper: Shaper, node: Node) -> dict[str, Peer]:
+    """Every peer by its name; two that could be the same sender are a mistake."""
+    if not node.is_mapping:
+        shaper.wrong(node, "expected a mapping from peer name to peer")
+    peers: dict[str, Peer] = {}
+    taken: dict[str, str] = {}
+    for name, entry in node.fields.items():
+        if not _PEER_NAME.fullmatch(name):
+            shaper.wrong(
+                entry, f"peer name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
+            )
+        if name.upper() in taken:
+            shaper.wrong(entry, f"peer {name} differs from {taken[name.upper()]} only in case; rename one")
+        taken[name.upper()] = name
+        peers[name] = _peer(shaper, name, entry)
+    for one, two in combinations(peers.values(), 2):
+        for title in sorted(set(one.sends_as) & set(two.sends_as)):
+            if title and _overlap(one, two):
+                shaper.wrong(
+                    node.fields[two.name],
+                    f"peers {one.name} and {two.name} both send as {title} from overlapping addresses; "
+                    "give them different sends_as or from_address",
+                )
+    return peers
+
+
+def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
+    given = fields(shaper, node, PEER_KEYS, _PEER_LATER)
+    title = get(given, "ae_title", lambda item, _: ae_title(shaper, item), "") or None
+    host, port = address(shaper, given["address"]) if "address" in given else (None, None)
+    senders = given["sends_as"].items if "sends_as" in given else ()
+    sends_as = tuple(ae_title(shaper, item) for item in senders)
+    if "sends_as" not in given and title:
+        sends_as = (title,)
+    if node.is_mapping and not title and not sends_as and "address" not in given:
+        shaper.wrong(
+            node, f"peer {name} needs sends_as (it sends to us) or ae_title and address (we send to it)"
+        )
+    if "address" in given and not title:
+        shaper.wrong(given["address"], f"peer {name} has an address but no ae_title to call")
+    for key in _OUTWARD:
+        if key in given and "address" not in given:
+            shaper.wrong(given[key], f"{key} needs an address: nothing is sent to a peer without one")
+    return Peer(
+        name=name,
+        ae_title=title,
+        host=host,
+        port=port,
+        sends_as=sends_as,
+        from_address=_from_address(shaper, given.get("from_address")),
+        call_as=get(given, "call_as", lambda item, _: ae_title(shaper, item), "") or None,
+        associations=count(shaper, given.get("associations"), 1),
+        only=get(given, "only", lambda item, _: shaper.choice(item, ("deidentified",)), ""),
+        seal=policy(shaper, given["seal"], fields(shaper, given["seal"], POLICY_KEYS))
+        if "seal" in given
+        else None,
+        seal_given=frozenset(given["seal"].fields if "seal" in given else ()) & frozenset(POLICY_KEYS),
+        redeliver_after=get(given, "redeliver_after", shaper.duration, Peer.redeliver_after),
+        shows=_shows(shaper, given["shows"]) if "shows" in given else None,
+    )
+
+
+def _shows(shaper: Shaper, node: Node) -> frozenset[str]:
+    if not node.items:
+        shaper.wrong(node, "shows is empty; leave it out where the peer shows everything")
+    return frozenset(shaper.choice(item, SHOWN) for item in node.items)
+
+
+def _from_address(shaper: Shaper, node: Node | None) -> tuple[str, ...]:
+    found: list[str] = []
+    for item in node.items if node else ():
+        try:
+            found.append(str(ipaddress.ip_network(item.text.strip())))
+        except ValueError as error:
+            hint = ""
+            if "host bits set" in str(error):
+                hint = f"; did you mean {ipaddress.ip_network(item.text.strip(), strict=False)}?"
+            shaper.wrong(
+                item,
+                f"{item.text!r} is not an IP address or network such as 10.1.2.3 or 10.1.2.0/24 "
+                f"(a host name could be answered by anyone who controls the name server){hint}",
+            )
+    if node and not node.items:
+        shaper.wrong(node, "from_address is empty; leave it out to allow any address")
+    return tuple(found)
+
+
+def _overlap(one: Peer, two: Peer) -> bool:
+    if not one.from_address or not two.from_address:
+        return True
+    return any(a.version == b.version and a.overlaps(b) for a in one.networks for b in two.networks)

@@ -1,0 +1,199 @@
+"""What the site file says, as frozen values; every default stands here."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from node.shape import Node
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class SealPolicy:
+    """When a series counts as complete."""
+
+    quiet_for: timedelta = timedelta(seconds=60)
+    on_release: bool = False
+    """Also when every association that carried the series was released, *settle* ago."""
+    settle: timedelta = timedelta(seconds=1)
+    attention_after: timedelta = timedelta(hours=2)
+    """An open series this old is shown; it is never cut."""
+
+
+@dataclass(frozen=True)
+class SealLine:
+    """One line under `seal:`; *when* None fits every series."""
+
+    when: Node | None
+    policy: SealPolicy
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One system we receive from or send to."""
+
+    name: str
+    ae_title: str | None = None
+    host: str | None = None
+    port: int | None = None
+    sends_as: tuple[str, ...] = ()
+    """Calling AE titles it uses towards us."""
+    from_address: tuple[str, ...] = ()
+    """IP addresses or CIDR networks it calls from; empty = any."""
+    call_as: str | None = None
+    """Our AE title when we call it; None = the first of `node.ae_titles`."""
+    associations: int = 1
+    """How many associations we may have open to it at a time."""
+    only: str = ""
+    """`deidentified`: identified data never goes there."""
+    seal: SealPolicy | None = None
+    seal_given: frozenset[str] = frozenset()
+    """The keys its `seal` gives; the others come from the first line of the site's `seal` that fits."""
+    redeliver_after: timedelta = timedelta(minutes=10)
+    shows: frozenset[str] | None = None
+    """What its users see of derived objects: images, SEG, SR, PM, PDF …; None = everything."""
+
+    @property
+    def receives(self) -> bool:
+        """It has an address, so that things can be sent to it."""
+        return self.host is not None and self.port is not None
+
+    def calls_from(self, address: str) -> bool:
+        """Whether *address*, an IP address without port, is one of `from_address`."""
+        if not self.from_address:
+            return True
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+            found = found.ipv4_mapped  # a dual-stack socket shows 10.1.2.3 as ::ffff:10.1.2.3
+        return any(found in network for network in self.networks)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """`from_address` as networks."""
+        return tuple(ipaddress.ip_network(text) for text in self.from_address)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """Who we are and where we keep things."""
+
+    ae_titles: tuple[str, ...]
+    listen: tuple[str, int]
+    timezone: str
+    data: Path
+    rules: Path
+    durability: Literal["power", "process"] = "power"
+    receivers: int = 1
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Shares of the disk that are full when something changes."""
+
+    warn: float = 0.80
+    stop_processing: float = 0.88
+    refuse: float = 0.95
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How long what is over is kept, by how it ended; None = until it is delivered."""
+
+    delivered: timedelta = timedelta(days=3)
+    unrouted: timedelta = timedelta(days=7)
+    refused: timedelta = timedelta(days=30)
+    quarantined: timedelta = timedelta(days=90)
+    undelivered: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One line under `alerts.when`: what is told, and how long it must have lasted."""
+
+    what: str
+    """destination_down, parked, quarantined, disk, rules_refused …"""
+    after: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True)
+class Email:
+    """A mail server and who is written to."""
+
+    to: tuple[str, ...]
+    sender: str
+    host: str
+    port: int = 25
+    starttls: bool = False
+    user: str = ""
+    password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    """Read whenever a mail is sent: a missing one must not keep a receiver from starting again."""
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """Who is told what; nobody by default."""
+
+    email: Email | None = None
+    webhook: str = field(default="", repr=False)
+    """URL that gets a JSON document by POST; it may hold a token."""
+    syslog: tuple[str, int] | None = None
+    """Host and UDP port of an RFC 5424 collector."""
+    when: tuple[Alarm, ...] = ()
+
+
+@dataclass(frozen=True)
+class Web:
+    """Where health and metrics are served."""
+
+    listen: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What peers and runs may make us spend."""
+
+    associations: int = 64
+    """Open at a time, over all receivers."""
+    run_time: timedelta = timedelta(minutes=30)
+    run_memory: int = 4 * 10**9
+    """Bytes of one run."""
+    workers: int = 1
+    """Runs at a time."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole site file, checked."""
+
+    node: NodeSettings
+    unknown_senders: Literal["refuse", "accept"] = "refuse"
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    seal: tuple[SealLine, ...] = (SealLine(None, SealPolicy()),)
+    disk: Disk = Disk()
+    limits: Limits = Limits()
+    keep: Keep = Keep()
+    alerts: Alerts = Alerts()
+    web: Web | None = None
+    state: str = field(default="sqlite", repr=False)  # a database URL may hold a password
+    engine: Literal["local"] = "local"
+    source: str = field(default="", repr=False)
+    """The text of the site file."""
+    file: str = ""
+
+    def peer_of(self, calling_ae: str, address: str) -> str | None:
+        """Return the name of the peer that calls as *calling_ae* from IP *address*, or None."""
+        title = calling_ae.strip(" ")
+        for peer in self.peers.values():
+            if title in peer.sends_as and peer.calls_from(address):
+                return peer.name
+        return None

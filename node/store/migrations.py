@@ -1,0 +1,238 @@
+"""Upgrading an older database, one version after the other, in one transaction: all of it or nothing.
+
+The steps are frozen: what a step once did it does for ever, whatever the tables look like today. A change of
+`schema.py` raises its VERSION and adds the step that leads there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from node import faults
+from node.errors import Broken, Misconfigured
+from node.store.files import Disk, Folder
+
+_NODE_LOCK = ".lock"
+"""In the data folder: held by the supervisor of a running node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A table of SQLite whose definition changes in ways that ALTER TABLE does not know.
+
+    *edits* are pairs of text in its CREATE TABLE, *fill* the SQL values of its new columns.
+    """
+
+    table: str
+    edits: tuple[tuple[str, str], ...]
+    fill: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From one version to the next: on SQLite tables are rebuilt, then statements run; on PostgreSQL those only."""
+
+    rebuilt: tuple[Rebuilt, ...]
+    sqlite: tuple[str, ...]
+    postgresql: tuple[str, ...]
+
+
+_SERIES_2 = """facts BLOB,
+	replay INTEGER NOT NULL,
+	replay_rule TEXT NOT NULL,
+	replay_fresh BOOLEAN NOT NULL,
+	removed_at DATETIME"""
+_RUN_2 = """replay INTEGER NOT NULL,
+	fresh BOOLEAN NOT NULL,
+	files TEXT NOT NULL"""
+_PRODUCT_2 = """digest VARCHAR(64) NOT NULL,
+	removed_at DATETIME"""
+_ALERT_2 = """CREATE TABLE alert (
+	what VARCHAR(32) NOT NULL,
+	"key" TEXT NOT NULL,
+	since {moment} NOT NULL,
+	told_at {moment},
+	over_at {moment},
+	told TEXT NOT NULL,
+	detail TEXT NOT NULL,
+	PRIMARY KEY (what, "key")
+)"""
+
+STEPS: Mapping[int, Step] = {
+    1: Step(  # replays, retention and alerts
+        rebuilt=(
+            Rebuilt(
+                "series", (("facts BLOB", _SERIES_2),), {"replay": "0", "replay_rule": "''", "replay_fresh": "0"}
+            ),
+            Rebuilt(
+                "run",
+                (("files TEXT NOT NULL", _RUN_2), ("(series_id, rule)", "(series_id, rule, replay)")),
+                {"replay": "0", "fresh": "0"},
+            ),
+            Rebuilt("product", (("digest VARCHAR(64) NOT NULL", _PRODUCT_2),)),
+        ),
+        sqlite=(_ALERT_2.format(moment="DATETIME"),),
+        postgresql=(
+            "ALTER TABLE series ADD replay INTEGER NOT NULL DEFAULT 0, ADD replay_rule TEXT NOT NULL DEFAULT '', "
+            "ADD replay_fresh BOOLEAN NOT NULL DEFAULT false, ADD removed_at TIMESTAMP WITHOUT TIME ZONE",
+            "ALTER TABLE series ALTER replay DROP DEFAULT, ALTER replay_rule DROP DEFAULT, "
+            "ALTER replay_fresh DROP DEFAULT",
+            "ALTER TABLE run ADD replay INTEGER NOT NULL DEFAULT 0, ADD fresh BOOLEAN NOT NULL DEFAULT false",
+            "ALTER TABLE run ALTER replay DROP DEFAULT, ALTER fresh DROP DEFAULT",
+            "ALTER TABLE run DROP CONSTRAINT run_series_id_rule_key, ADD UNIQUE (series_id, rule, replay)",
+            "ALTER TABLE product ADD removed_at TIMESTAMP WITHOUT TIME ZONE",
+            _ALERT_2.format(moment="TIMESTAMP WITHOUT TIME ZONE"),
+        ),
+    ),
+}  # fmt: skip
+"""Version → what leads from it to the next."""
+
+
+def refuse_while_running(data: Path) -> None:
+    """Raise Misconfigured where a node, one of the older version, works on *data*: it would lose its tables."""
+    try:
+        lock = os.open(data / _NODE_LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Misconfigured(
+            f"the database is of an older version and a node works on {data}; stop that node, then start this one"
+        ) from None
+    finally:
+        os.close(lock)
+
+
+def copy_of(path: Path, version: int) -> Path:
+    """Where the database at *path* is kept as it was before it was upgraded from *version*."""
+    return path.with_name(f"{path.stem}-v{version}{path.suffix}")
+
+
+def upgrade_sqlite(path: Path, found: int, wanted: int, now: datetime) -> None:
+    """Bring the database at *path* from version *found* to *wanted*; a copy of the old one stays beside it.
+
+    Follows https://sqlite.org/lang_altertable.html#otheralter. Raises Broken where it is not as this program
+    wrote it, or where there is no room; then the old one is as it was.
+    """
+    kept = copy_of(path, found)
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")  # outside a transaction, or it does nothing
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone() != (str(found),):
+                return  # another process did it since we looked
+            _keep_copy(path, kept)
+            for version in range(found, wanted):
+                _take_step(connection, STEPS[version])
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'version'", (str(wanted),))
+            _note_sqlite(connection, now, said(found, wanted, kept.name))
+            faults.reach("before-upgrade-commit")
+            connection.execute("COMMIT")
+        finally:
+            connection.rollback()  # nothing after a commit
+
+
+def _keep_copy(path: Path, kept: Path) -> None:
+    try:
+        copy_sqlite(path, kept)
+    except (OSError, sqlite3.Error) as error:
+        raise Broken(
+            f"{path} is not upgraded: its copy {kept.name} cannot be written ({error}); free space, then start "
+            "the node again"
+        ) from error
+
+
+def _take_step(connection: sqlite3.Connection, step: Step) -> None:
+    for rebuilt in step.rebuilt:
+        _rebuild(connection, rebuilt)
+    for statement in step.sqlite:
+        connection.execute(statement)
+    if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
+        raise Broken(
+            f"the database is not upgraded: a row of table {broken[0]} refers to nothing; restore a backup"
+        )
+
+
+def upgrade_postgresql(tx: Connection, found: int, wanted: int) -> None:
+    """Run the steps from version *found* to *wanted* inside *tx*; PostgreSQL takes changes of tables back, too."""
+    for version in range(found, wanted):
+        for statement in STEPS[version].postgresql:
+            tx.exec_driver_sql(statement)
+
+
+def said(found: int, wanted: int, kept: str = "") -> str:
+    """What the event of an upgrade says."""
+    where = f"; the old one is kept as {kept}" if kept else ""
+    return f"from version {found} to {wanted}{where}"
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """A consistent copy of a database that others may be writing; *target* is there whole or not at all.
+
+    Raises OSError or sqlite3.Error.
+    """
+    part = target.with_name(f"{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=10)) as old:  # noqa: SIM117
+            with closing(sqlite3.connect(part)) as new:
+                old.backup(new)  # all pages at once: one moment of the database, and no writer has to wait
+                new.execute("PRAGMA journal_mode=DELETE")  # one file, nothing beside it
+        part.chmod(0o640)
+        _sync(part)
+        part.rename(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    Disk().sync_folder(Folder(target.parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rebuild(connection: sqlite3.Connection, rebuilt: Rebuilt) -> None:
+    """Make the table anew under another name, fill it, and give it the old one's name and indexes."""
+    table, new = rebuilt.table, f"new_{rebuilt.table}"
+    (definition,) = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)
+    ).fetchone()
+    indexes = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL", (table,)
+    ).fetchall()
+    columns = [f'"{name}"' for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+    _, brace, body = definition.partition("(")
+    for old, text in rebuilt.edits:
+        if body.count(old) != 1:
+            raise Broken(f"table {table} is not as this program made it: no `{old}`; restore a backup")
+        body = body.replace(old, text)
+    connection.execute(f"CREATE TABLE {new} {brace}{body}")
+    into = ", ".join([*columns, *rebuilt.fill])
+    values = ", ".join([*columns, *rebuilt.fill.values()])
+    connection.execute(f"INSERT INTO {new} ({into}) SELECT {values} FROM {table}")  # noqa: S608 - names are ours
+    connection.execute(f"DROP TABLE {table}")
+    connection.execute(f"ALTER TABLE {new} RENAME TO {table}")
+    for (statement,) in indexes:
+        connection.execute(statement)
+
+
+def _note_sqlite(connection: sqlite3.Connection, now: datetime, detail: str) -> None:
+    at = now.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+    connection.execute(
+        "INSERT INTO event (at, name, destination, detail) VALUES (?, 'database_upgraded', '', ?)",
+        (at, detail),
+    )

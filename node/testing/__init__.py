@@ -1,0 +1,23 @@
+"""For plugin authors and for us: phantoms, calls like the node's, and golden results."""
+
+from node.testing.golden import assert_golden
+from node.testing.phantoms import (
+    HOUNSFIELD,
+    Blob,
+    Grid,
+    body_volume,
+    disc_picture,
+    head_volume,
+    nodules,
+    ramp_volume,
+    sine_recording,
+    sphere_volume,
+)
+from node.testing.running import run_operator, run_rule
+from node.testing.series import Series, write_ct_series, write_mr_series
+
+__all__ = [
+    "HOUNSFIELD", "Blob", "Grid", "Series", "assert_golden", "body_volume", "disc_picture", "head_volume",
+    "nodules", "ramp_volume", "run_operator", "run_rule", "sine_recording", "sphere_volume", "write_ct_series",
+    "write_mr_series",
+]  # fmt: skip

@@ -1,0 +1,148 @@
+"""Upkeep: `python -m node.upkeep`. The clock of retention and alerts; it decides nothing itself.
+
+Retention runs every night, and at once when the disk fills, then for what is past its time and no more. A pass
+that fails is logged and tried again at the next occasion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from node import app
+from node.errors import Misconfigured
+from node.ops import alerts
+from node.ops import log as logging
+from node.ops.leftovers import sweep
+from node.ops.removing import remove
+from node.settings import Settings
+from node.store.database import Database
+from node.supervisor import follow
+
+NIGHT = 2
+"""Hour of the site's day at which retention runs."""
+LOOK = 30.0
+"""Seconds between two looks at what may need an alert."""
+DISK_LOOK = 300.0
+"""Seconds between two looks at the disk."""
+NICE = 10
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Upkeep:
+    """What is done, and whether it is being done now; *now* is the wall clock, *monotonic* runs evenly."""
+
+    settings: Settings
+    database: Database
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+    stop: threading.Event = field(default_factory=threading.Event)
+    _at_work: threading.Lock = field(default_factory=threading.Lock)
+    _disk_at: float = float("-inf")
+
+    def look(self) -> bool:
+        """Tell what is wrong; whether retention is wanted now, because the disk fills."""
+        self._guarded("alerts_failed", lambda: alerts.check(self.settings, self.database, self.now()))
+        if self.monotonic() - self._disk_at < DISK_LOOK:
+            return False
+        self._disk_at = self.monotonic()
+        return self._guarded("disk_look_failed", self._disk_fills)
+
+    def retain(self) -> None:
+        """One pass of retention and of leftovers; nothing where one is under way."""
+        if not self._at_work.acquire(blocking=False):
+            return
+        try:
+            self._guarded("retention_failed", self._pass)
+        finally:
+            self._at_work.release()
+
+    def _disk_fills(self) -> bool:
+        return app.disk_used(self.settings.node.data) >= self.settings.disk.stop_processing
+
+    def _pass(self) -> bool:
+        began = self.monotonic()
+        removed = remove(self.database, self.settings, self.now(), self.stop.is_set)
+        files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data)
+        log.info(
+            "retention_done", series=removed.series, objects=removed.objects, products=removed.results,
+            bytes=removed.bytes, files=files, seconds=round(self.monotonic() - began, 1),
+        )  # fmt: skip
+        return True
+
+    def _guarded(self, name: str, work: Callable[[], object]) -> bool:
+        """Do *work*; a failure is logged and ends nothing."""
+        try:
+            return bool(work())
+        except Exception:  # whatever it was, the next pass comes
+            log.exception(name, exc_info=True)
+            return False
+
+
+def nightly(timezone: str) -> CronTrigger:
+    """Once every night of *timezone*."""
+    return CronTrigger(hour=NIGHT, timezone=timezone)
+
+
+def run(upkeep: Upkeep) -> None:
+    """Work until `stop` is set. APScheduler is the clock of the night; it is woken often, in case ours was set."""
+    scheduler = BackgroundScheduler(timezone=upkeep.settings.node.timezone)
+    # Hours late, after a suspended night, is better than never; two missed nights are made up for once.
+    scheduler.add_job(
+        upkeep.retain,
+        nightly(upkeep.settings.node.timezone),
+        id="night",
+        misfire_grace_time=None,
+        coalesce=True,
+    )
+    scheduler.start()
+    log.info("upkeep_started")
+    while True:
+        if upkeep.look():
+            scheduler.add_job(upkeep.retain, id="disk", misfire_grace_time=None, replace_existing=True)
+        scheduler.wakeup()
+        if upkeep.stop.wait(LOOK):
+            break
+    scheduler.shutdown(wait=True)
+    log.info("upkeep_stopped")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep house until SIGTERM; exit code 2 when the configuration does not allow it."""
+    parser = argparse.ArgumentParser(prog="python -m node.upkeep")
+    parser.add_argument("--file", default="node.yaml")
+    parser.add_argument("--parent", type=int, default=os.getppid())
+    given = parser.parse_args(arguments)
+    logging.configure("upkeep")
+    follow(given.parent)
+    os.nice(NICE)
+    try:
+        settings = app.settings_from_stdin(given.file)
+        logging.configure("upkeep", data=settings.node.data)
+        upkeep = Upkeep(settings, app.own_database(settings))
+    except Misconfigured as error:
+        log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: upkeep.stop.set())
+    try:
+        run(upkeep)
+    finally:
+        upkeep.database.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Claims about the verbs of upkeep: what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cli.cli_material import Place
+from flow_material import ROUTE, SITE, SMOOTH, Clock, House
+from ops.upkeep_material import complete, ct, objects, receive
+
+from node.store.database import adopt_database
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A site with one series that is long over and one whose delivery waits; the clock stands in 2001."""
+    folder = tmp_path / "site"
+    (folder / "rules").mkdir(parents=True)
+    (folder / "node.yaml").write_text(SITE)
+    found = House(folder, ROUTE + SMOOTH, clock=Clock(datetime(2001, 3, 1, 12, tzinfo=UTC)))
+    adopt_database(found.database, found.parts.data)
+    complete(found)
+    receive(found, ct(found, "two"))
+    yield found
+    found.database.close()
+
+
+@pytest.fixture
+def place(house: House) -> Place:
+    """The command line for it."""
+    return Place(house.data)
+
+
+def test_a_dry_run_shows_and_changes_nothing(house: House, place: Place) -> None:
+    """It counts what would go by its line of `keep` and what stays by its reason, in words and as JSON."""
+    said = place.run("clean", "--dry-run")
+    assert said.exit_code == 0
+    assert "delivered" in said.stdout
+    assert "a run waits or works" in said.stdout
+    found = place.json("clean", "--dry-run")
+    (gone,), (kept,) = found["removed"], found["kept"]
+    assert (gone["reason"], gone["series"], gone["objects"], gone["results"]) == ("delivered", 1, 4, 1)
+    assert (kept["reason"], kept["objects"], kept["until"]) == ("a run waits or works", 4, None)
+    assert gone["oldest"] == "2001-03-01T12:00:00+00:00"
+    assert len(objects(house)) == 8
+
+
+def test_clean_removes_and_says_how_much(house: House, place: Place) -> None:
+    """The same, done; a second time there is nothing left to do."""
+    assert place.json("clean") == {
+        "series": 1, "objects": 4, "results": 1, "bytes": pytest.approx(7000, abs=800), "leftovers": 0,
+    }  # fmt: skip
+    assert len(objects(house)) == 4
+    assert place.run("clean").stdout == "0 series removed: 0 objects (0 bytes) and 0 results; 0 leftovers\n"
+
+
+def test_verify_ends_with_1_when_something_is_wrong(house: House, place: Place) -> None:
+    """Well it ends with 0; a lost file is named with what to do, and the exit code is 1."""
+    whole = place.run("verify")
+    assert (whole.exit_code, "no problems" in whole.stdout) == (0, True)
+    (house.parts.data / objects(house)[5]).unlink()
+    said = place.run("verify")
+    assert said.exit_code == 1
+    assert f"{objects(house)[0].rsplit('/', 3)[0]}/" in said.stdout
+    assert "is gone; restore it from a backup" in said.stdout
+    assert place.run("verify", "--since", "yesterday").exit_code == 2
+    assert place.run("verify", "--since", "1 d").exit_code == 0
+
+
+def test_there_and_back_again(house: House, place: Place, tmp_path: Path) -> None:
+    """Backup, loss and restore by the verbs; over data in use the restore is refused with 3."""
+    saved = place.run("backup", tmp_path / "backup")
+    assert saved.exit_code == 0, saved.output
+    assert "9 files" in saved.stdout
+    over = place.run("restore", tmp_path / "backup")
+    assert (over.exit_code, "not empty" in over.output) == (3, True)
+    before = objects(house)
+    house.database.close()
+    shutil.rmtree(house.parts.data)
+    back = place.run("restore", tmp_path / "backup", "--json")
+    assert back.exit_code == 0, back.output
+    assert json.loads(back.stdout)["files"] == 9
+    assert objects(house) == before
+    assert place.run("verify").exit_code == 0
+
+
+def test_a_database_of_other_data_is_not_cleaned_with(house: House, place: Place) -> None:
+    """With a fresh database over old files every result would look like a leftover: refused, nothing is touched."""
+    (house.parts.data / "database.name").write_text("another")
+    for verb in (["clean"], ["verify"], ["backup", str(house.data / "b")]):
+        found = place.run(*verb)
+        assert (found.exit_code, "not the one" in found.output) == (2, True)
+    assert len(objects(house)) == 8
