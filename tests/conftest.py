@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import peers
 import pytest
@@ -25,6 +26,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for tests in files:
             chance.shuffle(tests)
         items[:] = itertools.chain.from_iterable(files)
+
+
+@pytest.fixture
+def table(record_property: Callable[[str, object], None]) -> Callable[[str, list[str]], None]:
+    """Have lines stand under a title at the end of the test output, whichever process ran the test."""
+
+    def show(title: str, lines: list[str]) -> None:
+        record_property(f"table: {title}", "\n".join(lines))
+
+    return show
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the tables that tests asked for."""
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, text in report.user_properties:
+            if name.startswith("table: "):
+                terminalreporter.section(name.removeprefix("table: "))
+                terminalreporter.write_line(str(text))
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,7 @@ def quietly() -> Iterator[None]:
 
 
 def test_every_real_image_is_a_true_volume_or_refused_in_words(
-    capsys: pytest.CaptureFixture[str], quietly: None
+    table: Callable[[str, list[str]], None], quietly: None
 ) -> None:
     """Each file or series has the places and values of SimpleITK or highdicom and of all that read it, or a reason."""
     rows: list[str] = []
@@ -238,9 +238,10 @@ def test_every_real_image_is_a_true_volume_or_refused_in_words(
             readers = [words for words in said.values() if not words.startswith("cannot read")]
             if name not in DIFFERENT and (not readers or set(readers) != {"same"}):
                 unexplained.append(rows[-1])
-    with capsys.disabled():
-        print("\n" + "\n".join(rows))
-        print(f"absent here, to be downloaded: {', '.join(absent())}")
+    table(
+        "every real image, as a volume or refused",
+        [*rows, f"absent here, to be downloaded: {', '.join(absent())}"],
+    )
     assert not unexplained, "\n".join(unexplained)
 
 
