@@ -31,8 +31,9 @@ from node.settings import Settings
 
 HELPERS_STOP, RECEIVERS_STOP, CONDUCTOR_STOP = 5.0, 12.0, 30.0
 """Seconds between SIGTERM and SIGKILL."""
-HUNG = 60.0
-"""Seconds without a turn of its loop after which the conductor is killed, so that the next goes on."""
+HUNG = 180.0
+"""Seconds without a turn of its loop after which the conductor is killed, so that the next goes on: far more than
+a series of 100 000 objects on a slow disk takes, since whoever is killed at that begins it again."""
 _OVERDUE = 5.0
 """Seconds after its time that a role may still not have been started while all counts as well."""
 _BIND_PATIENCE = 3.0  # a killed supervisor's receivers let go of the port as soon as they notice

@@ -1,0 +1,126 @@
+"""Write docs/operators.md and docs/rules.md from the program's own tables.
+
+Run it from the repository's root: `.venv/bin/python docs/make_reference.py`; with `table` it prints the README's
+table of operators instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from node.flow.forms import SHOWN_AS
+from node.model import OperatorSpec, Parameter
+from node.process import registry
+from node.route.keywords import OURS
+from node.route.rules import KEYS
+from node.route.splitting import EACH_PART
+from node.route.values import unit_name
+from node.route.when import OPERATORS
+
+DOCS = Path(__file__).parent
+_OPERATORS_HEAD = """# The shipped operators
+
+Made by `docs/make_reference.py` from the operators themselves; `pacsnode operators NAME` shows the same for those of
+your installation, plugins included. The first input is the received series unless a step names another one. What it
+*makes* decides what leaves the node, see the [README](../README.md).
+"""
+_RULES_HEAD = """# What may stand in a rule
+
+Made by `docs/make_reference.py` from the program's own tables; `pacsnode schema` gives the same to editors.
+CapitalCase is a DICOM keyword, lower_case is ours. Keywords are looked up at the top of the header, then in the
+functional groups of each frame. Deeper ones are written as
+`RadiopharmaceuticalInformationSequence[0].RadionuclideTotalDose`, private ones as
+`"(0019,xx0C) SIEMENS MR HEADER"`. Units are optional and are checked where the standard fixes one.
+"""
+_CONDITIONS_HEAD = """A plain value is equality: case, padding and repeated blanks do not count, numbers compare as
+numbers. Several conditions in one mapping must all hold. `use` is applied first; then each distinct value over all
+images and frames that are left is judged. Holds for all: yes. For none: no. For some: *undecided*, which never runs
+a rule.
+"""
+_SEND = """Under `send`, `what` is `received` or the `as:` name of a step, `to` one peer or a list.
+`{what: received, to: PACS}` sends each object as it arrives; `mode: sealed` waits for the whole series. Received
+objects never go back to the peer they came from, unless `back_to_sender: yes`, nor twice to one destination.
+`SeriesDescription: "{SeriesDescription} 5mm AX"` words the description of a result; braces hold a DICOM keyword of
+the source. `as: [report, picture]` lists what a result may go as, best first: each destination gets the first that
+its `shows` names. Where it shows none of them, the first goes.
+"""
+
+
+def shipped() -> list[OperatorSpec]:
+    """The node's own operators by name."""
+    return [spec for _, spec in sorted(registry.specs().items()) if spec.distribution == "pacsnode"]
+
+
+def short_table(specs: Iterable[OperatorSpec]) -> str:
+    """The README's table: a line each."""
+    rows = (
+        (f"`{spec.name}`", ", ".join(p.type for p in spec.inputs), spec.returns, spec.summary)
+        for spec in specs
+    )
+    return _table(("operator", "takes", "makes", ""), rows)
+
+
+def operators_page(specs: Iterable[OperatorSpec]) -> str:
+    """All of docs/operators.md."""
+    return "\n".join([_OPERATORS_HEAD, *(part for spec in specs for part in _section(spec))])
+
+
+def rules_page() -> str:
+    """All of docs/rules.md."""
+    facts = {a.name: a.title + (f", in {unit_name(a.unit)}" if a.unit else "") for a in OURS.values()}
+    forms = ((f"`{kind}`", f"`{word}`") for kind, word in SHOWN_AS.items())
+    parts = (
+        _RULES_HEAD, "## Keys\n", _sentences(KEYS, "key"), "\n## Conditions\n", _CONDITIONS_HEAD,
+        _sentences(OPERATORS, "condition"), "\n## Facts of ours\n", _sentences(facts, "fact"),
+        "\n## Series that hold several things\n", _sentences(EACH_PART, "`each_part`"), "\n## Where it goes\n", _SEND,
+        _table(("in `as`", "in a peer's `shows`"), forms), "",
+    )  # fmt: skip
+    return "\n".join(parts)
+
+
+def _section(spec: OperatorSpec) -> Iterator[str]:
+    inputs = ", ".join(f"{p.name}: {p.type}" for p in spec.inputs)
+    yield f"## {spec.name}\n\n`{spec.name}({inputs})` makes `{spec.returns}`. {spec.summary}\n"
+    if spec.options:
+        rows = ((f"`{p.name}`", _kind(p), _unit(p), _default(p)) for p in spec.options)
+        yield _table(("option", "kind", "unit", "default"), rows) + "\n"
+
+
+def _sentences(table: Mapping[str, str], head: str) -> str:
+    return _table((head, "means"), ((f"`{name}`", text) for name, text in table.items()))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (head, ("---",) * len(head), *rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _kind(p: Parameter) -> str:
+    return ", ".join(f"`{choice}`" for choice in p.choices) or p.type
+
+
+def _unit(p: Parameter) -> str:
+    return unit_name(p.unit) if p.unit else ""
+
+
+def _default(p: Parameter) -> str:
+    if p.required:
+        return "required"
+    if isinstance(p.default, bool):
+        return "`yes`" if p.default else "`no`"
+    return "none" if p.default is None else f"`{p.default}`"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the pages, or print the README's table."""
+    if arguments == ["table"]:
+        print(short_table(shipped()))
+        return
+    (DOCS / "operators.md").write_text(operators_page(shipped()), encoding="utf-8")
+    (DOCS / "rules.md").write_text(rules_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
