@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -225,8 +226,15 @@ def load_rules(settings: Settings, specs: Mapping[str, OperatorSpec]) -> tuple[R
             return parse_rules(
                 {}, specs, peers
             ), f"{error}\nand the last good rules do not fit either: {older}"
-    Disk().replace_file(kept, json.dumps(files).encode())
+    _keep_good(kept, json.dumps(files).encode())
     return rules, ""
+
+
+def _keep_good(kept: Path, text: bytes) -> None:
+    """Keep the rules that passed. A full disk is no reason not to work: it is by working that it gets emptier."""
+    with contextlib.suppress(OSError):
+        if not (kept.exists() and kept.read_bytes() == text):
+            Disk().replace_file(kept, text)
 
 
 def _remember_problem(database: Database, problem: str) -> None:

@@ -29,6 +29,7 @@ from node.errors import Broken, Misconfigured
 from node.model import SeriesState
 from node.ops import log as logging
 from node.ops.health import beat, beat_path
+from node.ops.reserve import tend
 from node.readings import Reading, Readings
 from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
 from node.store import aside, intake, work
@@ -59,6 +60,7 @@ class Conductor:
         self.engine = Engine(self.parts.settings.limits)
         self.selector = selectors.DefaultSelector()
         self.batches: dict[int, Batch] = {}
+        self.blamed: set[int] = set()  # batches that an object of theirs ended, not the destination
         self.next_batch = 1
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
@@ -138,6 +140,7 @@ class Conductor:
         took = self._take_in()
         wait = self._seal(now)
         if took or now >= self.poll_at:
+            tend(self.parts.data)
             self._obey()
             self._route()
             self._finish()
@@ -400,7 +403,8 @@ class Conductor:
                 faults.reach("before-outcomes")
                 with self.parts.database.write() as tx:
                     to = self.batches[message.batch].destination.name
-                    flow.delivered(tx, self.parts, to, message.results)
+                    if flow.delivered(tx, self.parts, to, message.results):
+                        self.blamed.add(message.batch)
                 faults.reach("after-outcomes")
             elif isinstance(message, Finished) and message.batch in self.batches:
                 faults.reach("before-batch-end")
@@ -411,10 +415,14 @@ class Conductor:
                 for batch in self.batches.values():
                     work.unclaim_deliveries(tx, [item.delivery for item in batch.objects])
             self.batches.clear()
+            self.blamed.clear()
         self.poll_at = 0.0
 
     def _batch_over(self, batch: Batch, error: str | None) -> None:
         to = batch.destination.name
+        if batch.id in self.blamed:
+            self.blamed.discard(batch.id)
+            error = None
         with self.parts.database.write() as tx:
             flow.batch_over(tx, self.parts, to, error, [item.delivery for item in batch.objects])
         if error:
@@ -470,6 +478,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = app.settings_from_stdin(given.file)
         app.hold(settings.node.data)
+        tend(settings.node.data)
         Conductor(app.build(settings), given.wake_fd).run()
     except Misconfigured as error:
         log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours

@@ -22,7 +22,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from node import app
 from node.errors import Misconfigured
-from node.ops import alerts
+from node.ops import alerts, health
 from node.ops import log as logging
 from node.ops.leftovers import sweep
 from node.ops.removing import remove
@@ -34,6 +34,9 @@ NIGHT = 2
 """Hour of the site's day at which retention runs."""
 LOOK = 30.0
 """Seconds between two looks at what may need an alert."""
+START = 120.0
+"""Seconds a conductor may take to start before its silence is news: until its first sign of life the tables and
+its last sign tell of the time before this start."""
 DISK_LOOK = 300.0
 """Seconds between two looks at the disk."""
 NICE = 10
@@ -51,11 +54,21 @@ class Upkeep:
     monotonic: Callable[[], float] = time.monotonic
     stop: threading.Event = field(default_factory=threading.Event)
     _at_work: threading.Lock = field(default_factory=threading.Lock)
+    started: bool = False
+    """The conductor has shown a sign of life since we began, or took too long."""
     _disk_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self._began = self.monotonic()
+        self._pulse = health.Pulse(health.beat_path(self.settings.node.data))
+        self._pulse.restart()
 
     def look(self) -> bool:
         """Tell what is wrong; whether retention is wanted now, because the disk fills."""
-        self._guarded("alerts_failed", lambda: alerts.check(self.settings, self.database, self.now()))
+        now = self.monotonic()
+        self.started = self.started or self._pulse.age(now) is not None or now - self._began >= START
+        if self.started:
+            self._guarded("alerts_failed", lambda: alerts.check(self.settings, self.database, self.now()))
         if self.monotonic() - self._disk_at < DISK_LOOK:
             return False
         self._disk_at = self.monotonic()
@@ -114,7 +127,7 @@ def run(upkeep: Upkeep) -> None:
         if upkeep.look():
             scheduler.add_job(upkeep.retain, id="disk", misfire_grace_time=None, replace_existing=True)
         scheduler.wakeup()
-        if upkeep.stop.wait(LOOK):
+        if upkeep.stop.wait(LOOK if upkeep.started else health.BEAT_EVERY):
             break
     scheduler.shutdown(wait=True)
     log.info("upkeep_stopped")

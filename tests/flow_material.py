@@ -200,11 +200,11 @@ class House:
 
     def answer(
         self, items: tuple[Item, ...], kind: Kind = Kind.STORED, status: int | None = 0, to: str = "PACS"
-    ) -> None:
-        """The destination says the same of each of them."""
+    ) -> bool:
+        """The destination says the same of each of them; whether one of them ended the association."""
         results = [Result(i.delivery, i.attempt, kind, status, "said") for i in items]
         with self.tx() as tx:
-            flow.delivered(tx, self.parts, to, results)
+            return flow.delivered(tx, self.parts, to, results)
 
     def over(self, error: str | None = None, to: str = "PACS", claimed: tuple[Item, ...] = ()) -> None:
         """A batch is over."""

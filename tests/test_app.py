@@ -10,6 +10,7 @@ from node import app, desk
 from node import settings as site
 from node.errors import Misconfigured
 from node.settings import Settings
+from node.store.files import Disk
 
 SITE = """
 node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
@@ -63,6 +64,23 @@ def test_after_a_mistake_the_last_good_rules_stay_in_use(settings: Settings) -> 
         assert "did you mean when" in problem
     write(settings, GOOD.replace("rule: all", "rule: everything"))
     assert names(settings) == (["everything"], "")
+
+
+def test_a_full_disk_does_not_keep_good_rules_from_being_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the set that passed cannot be written down it is used all the same; unchanged it is not written again."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write(settings, GOOD)
+    names(settings)
+    monkeypatch.setattr(Disk, "create", full)
+    assert names(settings) == (["all"], "")
+    write(settings, GOOD.replace("rule: all", "rule: everything"))
+    assert names(settings) == (["everything"], "")
+    assert "everything" not in (settings.node.data / "rules.json").read_text()
 
 
 def test_last_good_rules_that_no_longer_fit_the_site_are_not_used(settings: Settings, tmp_path: Path) -> None:

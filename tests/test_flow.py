@@ -834,6 +834,32 @@ def test_a_destination_that_is_down_parks_nothing(house: House) -> None:
     assert len(house.claim()) == 4
 
 
+def test_an_object_that_ends_every_association_is_blamed_itself(house: House) -> None:
+    """One that ends its association again, after others got through, is parked after a day; the destination is up."""
+    house.take(header(1))
+    (poison,) = house.claim()
+    assert not house.answer((poison,), Kind.FAILED, None)  # it may well be the destination
+    house.over("PACS aborted the association", claimed=(poison,))
+    house.clock.tick(seconds=2)
+    house.take(header(2))
+    other = house.claim()
+    assert [item.sop_uid for item in other] == ["1.2.3.2"]
+    house.answer(other)
+    house.over(claimed=other)
+    for attempt in range(2, 200):
+        house.clock.tick(minutes=40)
+        (again,) = house.claim()
+        assert house.answer((again,), Kind.FAILED, None), attempt
+        house.over(claimed=(again,))
+        assert house.rows(destination)[0]["down"] is False
+        if states(house, delivery)[0] == "parked":
+            break
+    assert states(house, delivery) == ["parked", "stored"]
+    (event,) = house.events("delivery_parked")
+    assert "while others got through; given up after" in event["detail"]
+    assert len(house.events("destination_down")) == 1
+
+
 def test_objects_a_lost_batch_left_behind_wait_again(house: House) -> None:
     """A sender that died answers for nothing: what it had claimed is claimed again, with a new attempt."""
     house.take(header(1), header(2))

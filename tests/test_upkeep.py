@@ -21,10 +21,11 @@ from flow_material import ROUTE, SITE, SMOOTH, House
 from ops.upkeep_material import complete, objects
 from sqlalchemy import update
 
+from node.ops import alerts, health
 from node.ops import log as logging
 from node.settings import Disk
 from node.store import schema
-from node.upkeep import DISK_LOOK, Upkeep, nightly
+from node.upkeep import DISK_LOOK, START, Upkeep, nightly
 
 
 @pytest.fixture
@@ -73,6 +74,28 @@ def test_the_disk_is_looked_at_now_and_then(house: House) -> None:
     house.clock.tick(seconds=2)
     assert full.look()
     assert not upkeep(house, warn=0.98, stop_processing=1.01, refuse=1.02).look()
+
+
+def test_before_the_conductor_lives_nothing_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a start the tables tell of the time before: no alarm until the conductor beats, or takes too long."""
+    looks: list[float] = []
+    monkeypatch.setattr(alerts, "check", lambda *_: looks.append(house.clock.seconds))
+    beats = health.beat_path(house.parts.data)
+    health.beat(beats, 1000.0)  # of the run before
+    starting, dead = upkeep(house), upkeep(house)
+    starting.look()
+    assert looks == []
+    house.clock.tick(seconds=5)
+    health.beat(beats, 2000.0)
+    starting.look()
+    assert looks == [house.clock.seconds]
+    health.beat_path(house.parts.data).unlink()
+    health.beat(beats, 1000.0)  # what `dead` saw when it began
+    dead.look()
+    assert len(looks) == 1
+    house.clock.tick(seconds=START)
+    dead.look()
+    assert looks == [looks[0], house.clock.seconds]
 
 
 def test_a_full_disk_removes_nothing_early(house: House) -> None:

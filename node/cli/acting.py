@@ -9,7 +9,18 @@ from typing import Any
 import click
 
 from node import app, desk, show
-from node.cli.frame import DONE, FAILED, as_json, database_of, main, rules_of, site_of, verb, wanted_of
+from node.cli.frame import (
+    DONE,
+    FAILED,
+    as_json,
+    database_of,
+    known_state,
+    main,
+    rules_of,
+    site_of,
+    verb,
+    wanted_of,
+)
 from node.errors import Misconfigured
 from node.model import DeliveryState, RunState
 from node.shape import nearest
@@ -53,11 +64,7 @@ def _wanted(verb_name: str, given: dict[str, Any], states: type[DeliveryState] |
         options = ", ".join(f"--{name.replace('_', '-')}" for name in _SELECT).replace("sop-class", "class")
         more = ", --all, --object" if verb_name == "release" else ""
         raise Misconfigured(f"{verb_name} needs at least one of {options}{more}")
-    known = [state.value for state in states]
-    if given["state"] and given["state"] not in known:
-        raise Misconfigured(
-            f"--state {given['state']} is not one of {', '.join(known)}{nearest(given['state'], known)}"
-        )
+    known_state(given["state"], states)
     return wanted_of(given)
 
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from node import settings as site
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.route.rules import RuleSet, parse_rules, read_folder
 from node.settings import Settings
-from node.shape import duration
+from node.shape import duration, nearest
 from node.store.database import Database, open_database
 from node.store.queries import Wanted
 
@@ -114,6 +115,13 @@ def rules_of(settings: Settings | None, folder: Path | None) -> RuleSet:
 def zone_of(context: click.Context) -> ZoneInfo:
     """The time zone of the site, in which people read times."""
     return ZoneInfo(site_of(context).node.timezone)
+
+
+def known_state(text: str, states: type[StrEnum]) -> None:
+    """Raises Misconfigured where *text* is given and is none of *states*: nothing would ever be in it."""
+    known = [state.value for state in states]
+    if text and text not in known:
+        raise Misconfigured(f"--state {text} is not one of {', '.join(known)}{nearest(text, known)}")
 
 
 def wanted_of(given: Mapping[str, Any]) -> Wanted:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import click
 
 from node import desk, show
-from node.cli.frame import DONE, FAILED, ago, as_json, database_of, main, site_of, verb, wanted_of, zone_of
+from node.cli.frame import (
+    DONE,
+    FAILED,
+    ago,
+    as_json,
+    database_of,
+    known_state,
+    main,
+    site_of,
+    verb,
+    wanted_of,
+    zone_of,
+)
 from node.errors import Misconfigured
+from node.model import DeliveryState, InstanceState, RunState, SeriesState
 from node.store import queries
 from node.store.queries import Search
 
@@ -38,7 +52,7 @@ _LISTS: dict[str, tuple[Callable[..., Any], dict[str, str], tuple[str, ...]]] = 
     "runs": (queries.list_runs, {
         "id": "run", "series_id": "series", "rule": "rule", "state": "state", "shadow": "shadow",
         "attempt": "attempt", "products": "made", "finished_at": "finished", "reason": "why",
-    }, ("state", "series", "run", "rule", "study", "accession", "since")),
+    }, ("state", "shadow", "series", "run", "rule", "study", "accession", "since")),
     "deliveries": (queries.list_deliveries, {
         "destination": "destination", "state": "state", "objects": "objects", "sop_class": "class", "rule": "rule",
         "status": "status", "oldest": "oldest", "reason": "why",
@@ -59,6 +73,9 @@ _WANTED = {
         "--series", default="", help="Only this series: its number or Series Instance UID."
     ),
     "run": click.option("--run", type=int, default=0, help="Only this run."),
+    "shadow": click.option(
+        "--shadow", is_flag=True, help="Only of rules in `mode: shadow`, which send nothing."
+    ),
     "to": click.option("--to", "destination", default="", help="Only this destination."),
     "status": click.option("--status", default="", help="Only this C-STORE status, such as C000."),
     "class": click.option("--class", "sop_class", default="", help="Only this SOP class: its name or UID."),
@@ -75,11 +92,18 @@ _LIMIT = click.option(
 )
 
 
+_STATES: dict[str, type[StrEnum]] = {
+    "series": SeriesState, "runs": RunState, "deliveries": DeliveryState, "objects": InstanceState,
+}  # fmt: skip
+
+
 def _listing(name: str) -> None:
     query, columns, options = _LISTS[name]
 
     @verb
     def listed(context: click.Context, as_json: bool, **given: Any) -> int:
+        if name in _STATES:
+            known_state(given["state"], _STATES[name])
         database, zone = database_of(context), zone_of(context)
         with database.read() as tx:
             found = query(tx, wanted_of(given))

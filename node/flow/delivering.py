@@ -69,17 +69,26 @@ def _item(parts: Parts, row: Mapping[str, Any]) -> Item:
     )  # fmt: skip
 
 
-def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) -> None:
-    """Sending → stored | waiting | parked, by what the destination answered for each object."""
+def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) -> bool:
+    """Sending → stored | waiting | parked, by what the destination answered for each object.
+
+    Whether one of them is itself the reason that its association ended: the destination was up again since it
+    was ended by the same object before. That is the object's trouble, and must not hold up the others.
+    """
     now = parts.now()
+    known = work.destinations(tx).get(to)
+    up = not (known and known["down"])
+    blamed = False
     for result in results:
         if result.kind is Kind.NOT_TRIED:
             work.finish_delivery(tx, result.delivery, result.attempt, DeliveryState.WAITING)
             continue
         failures = work.failures_of(tx, result.delivery)
+        itself = up and failures > 0 and result.kind is Kind.FAILED and result.status is None
+        blamed = blamed or itself
         decided = retry.decide(
             result.kind, result.status, failures + 1, now, retry.Policy(),
-            seed=result.delivery, claims=result.attempt,
+            seed=result.delivery, claims=result.attempt, blamed=itself,
         )  # fmt: skip
         why = decided.why if isinstance(decided, retry.Stored) else f"{result.what}; {decided.why}"
         if isinstance(decided, retry.Stored):
@@ -97,6 +106,7 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
         if ours:
             name = "delivery_failed" if again else "delivery_parked"
             note(tx, now, name, why, **work.object_of(tx, result.delivery), destination=to)
+    return blamed
 
 
 def batch_over(tx: Connection, parts: Parts, to: str, error: str | None, claimed: Iterable[int]) -> None:

@@ -105,7 +105,9 @@ def _check(settings: Settings, database: Database, now: datetime, ways: Sequence
     broken = {str(values["key"]): values for values in kept if values["what"] == _CHANNEL_DOWN}
     present = conditions(snapshot, settings.alerts.when, now)
     rows = merged(before, present, now, [way.name for way in ways])
-    _remember(database, now, (before, rows), (broken, broken))  # who cannot remember would tell it for ever
+    # Who cannot remember what was told would tell it for ever: see first whether the tables can be written.
+    telling = any(row.news_for(way.name) for row in rows for way in ways)
+    _remember(database, now, (before, rows), (broken, broken), always=telling)
     told, failed = rows, dict[str, Any]()
     for way in ways:
         told = _told(way, told, now, failed, settings)
@@ -166,12 +168,17 @@ def _remember(
     now: datetime,
     alerts: tuple[Sequence[Alert], Sequence[Alert]],
     ways: tuple[_Broken, _Broken],
+    *,
+    always: bool = False,
 ) -> None:
-    """Write down what changed, with an event for each thing that was told and each channel that fell silent."""
+    """Write down what changed, with an event for each thing that was told and each channel that fell silent.
+
+    *always*: also where nothing did, to see that the tables can be written at all.
+    """
     (before, rows), (broken, failed) = alerts, ways
     silent = {name: broken.get(name, said) for name, said in failed.items()}
     plain = [_values(row) for row in rows]
-    if plain == [_values(row) for row in before] and silent == broken:
+    if plain == [_values(row) for row in before] and silent == broken and not always:
         return
     plain += [
         {"what": _CHANNEL_DOWN, "key": name, "since": said["since"], "told_at": None, "over_at": None,

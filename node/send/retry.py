@@ -71,12 +71,14 @@ def decide(
     *,
     seed: int = 0,
     claims: int = 0,
+    blamed: bool = False,
 ) -> Decision:
     """Say what follows from the result of attempt number *attempts* (1 = the first).
 
     *status* is the C-STORE status or None; *seed* (the delivery's number) decides the jitter; *claims* counts
     the times it was taken up, also those whose result was lost with the process. An object whose association
-    died is never parked: that is the destination's trouble until it says otherwise.
+    died is never parked: that is the destination's trouble until it says otherwise, or until the object is
+    *blamed*, since others got through meanwhile.
     """
     if kind in (Kind.STORED, Kind.WARNING):
         return Stored("stored" if kind == Kind.STORED else f"stored, with warning {_shown(status)}")
@@ -89,8 +91,8 @@ def decide(
     if hopeless:
         return Parked(f"{hopeless}; that does not change by waiting")
     patience = policy.file_patience if kind == Kind.UNREADABLE_FILE else policy.patience
-    why = _reason(kind, status)
-    answered = status is not None or kind == Kind.UNREADABLE_FILE
+    why = _reason(kind, status) + (", while others got through" if blamed else "")
+    answered = status is not None or kind == Kind.UNREADABLE_FILE or blamed
     if answered and _waited(attempts, policy) >= patience:
         return Parked(f"{why}; given up after {attempts} attempts over {_span(patience)}")
     jitter = random.Random(f"{seed}/{attempts}").uniform(-policy.spread, policy.spread)  # noqa: S311 - no secret

@@ -37,6 +37,8 @@ class Wanted:
     since: datetime | None = None
     """Made at this time or later: a delivery or run; of a series the last object."""
     before: datetime | None = None
+    shadow: bool = False
+    """Only runs that send nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def run_like(wanted: Wanted) -> ColumnElement[bool]:
     where = _equal((run.c.state, wanted.state), (run.c.id, wanted.run), (run.c.rule, wanted.rule))
     if (of_series := _named_series(wanted)) is not None:
         where &= run.c.series_id.in_(of_series)
+    if wanted.shadow:
+        where &= run.c.shadow
     return where & _within(run.c.created_at, wanted)
 
 

@@ -223,8 +223,12 @@ def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
 def deliver_product(
     tx: Connection, product_id: int, made: Product, to: str, rule: str, now: datetime
 ) -> bool:
-    """Queue a product, unless the same object with the same bytes is or was queued there already."""
+    """Queue a product, unless the same object with the same bytes is or was queued there already.
+
+    One that retention removed meanwhile does not count: its series was sent again, as a whole and as new.
+    """
     same = (product.c.sop_uid == made.sop_uid) & (product.c.digest == made.digest)
+    same &= product.c.removed_at.is_(None)
     where = (delivery.c.destination == to) & (delivery.c.state != DeliveryState.CANCELLED) & same
     join = delivery.join(product, product.c.id == delivery.c.product_id)
     if tx.scalar(select(delivery.c.id).select_from(join).where(where).limit(1)) is not None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from cli_material import Place, lived_in, pacsnode, place
-from flow_material import NOON
+from flow_material import NOON, header
 
 from node.show import layout, printable, safe, when
+from node.store import intake, work
 from node.store.database import note, open_database
 
 
@@ -39,14 +40,39 @@ def test_a_destination_that_is_down_stands_out(tmp_path: Path) -> None:
     made = place(tmp_path / "site")
     (made.folder / "data").mkdir()
     database = open_database("sqlite", made.folder / "data")
-    from node.store import work
-
     with database.write() as tx:
         work.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
     database.close()
     result = made.run("status")
     assert "PACS is down since 2026-03-01" in result.stdout
     assert "refused [/x] [red]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "near"), [("series", "routed"), ("runs", "done"), ("deliveries", "stored"), ("objects", "kept")]
+)
+def test_a_state_that_there_is_not_is_a_mistake(lived: Place, verb: str, near: str) -> None:
+    """A misspelt state is no empty list: exit code 2, with the states there are and the nearest."""
+    assert lived.run(verb, "--state", near).exit_code == 0
+    result = lived.run(verb, "--state", near + "x")
+    assert result.exit_code == 2
+    assert f"--state {near}x is not one of" in result.stderr
+    assert f"did you mean {near}" in result.stderr
+
+
+def test_runs_in_shadow_are_listed_alone(tmp_path: Path) -> None:
+    """--shadow leaves out the runs whose results are sent."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    database = open_database("sqlite", made.folder / "data")
+    with database.write() as tx:
+        opened = intake.open_series(tx, header(), 1, {}, NOON)
+        for name, shadow in (("live", False), ("tried", True)):
+            work.add_run(tx, series_id=opened, rule=name, plan="{}", sends="{}", files="[]", shadow=shadow,
+                         due_at=NOON, created_at=NOON)  # fmt: skip
+    database.close()
+    assert {row["rule"] for row in made.json("runs")} == {"live", "tried"}
+    assert {row["rule"] for row in made.json("runs", "--shadow")} == {"tried"}
 
 
 @pytest.mark.parametrize("verb", ["series", "runs", "deliveries", "events"])
@@ -86,7 +112,7 @@ def test_into_a_pipe_each_row_is_one_line(lived: Place) -> None:
     [
         (["series", "--state", "routed"], 1),
         (["series", "--series", "2"], 1),
-        (["series", "--state", "held"], 0),
+        (["series", "--state", "receiving"], 0),
         (["series", "--limit", "1"], 1),
         (["runs", "--series", "1"], 1),
         (["runs", "--series", "2"], 0),
@@ -112,8 +138,8 @@ def test_an_option_that_would_do_nothing_is_not_offered(lived: Place) -> None:
 
 def test_an_empty_list_says_so(lived: Place) -> None:
     """A sentence for people, an empty list for scripts."""
-    assert lived.run("series", "--state", "x").stdout == "No series like that.\n"
-    assert lived.json("series", "--state", "x") == []
+    assert lived.run("series", "--state", "receiving").stdout == "No series like that.\n"
+    assert lived.json("series", "--state", "receiving") == []
 
 
 def test_lists_name_no_patient(lived: Place) -> None:

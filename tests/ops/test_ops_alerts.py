@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from peers import free_port
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, text, update
 
 from node import settings as site
 from node.ops import alerts, health
@@ -362,6 +362,21 @@ alerts:
     up(tables)
     check(settings, tables, NOW + 4 * MINUTE)
     assert (len(mail.got), len(web.got)) == (2, 2)
+
+
+def test_who_cannot_remember_tells_once(node: Node, tables: Database, web: Sink) -> None:
+    """The disk fills between telling and writing it down: it is not told again every half minute."""
+    settings = node(f"alerts: {{webhook: 'http://127.0.0.1:{web.port}/', when: [destination_down 0 s]}}")
+    down(tables, NOW)
+    full = "BEFORE INSERT ON {} BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+    with tables.write() as tx:
+        tx.execute(text("CREATE TRIGGER no_event " + full.format("event")))
+    check(settings, tables, NOW)
+    with tables.write() as tx:
+        tx.execute(text("CREATE TRIGGER no_alert " + full.format("alert")))
+    for half in range(1, 6):
+        check(settings, tables, NOW + half * MINUTE / 2)
+    assert len(web.got) == 1
 
 
 def test_a_redirect_is_no_success(node: Node, tables: Database, web: Sink) -> None:

@@ -12,7 +12,7 @@ from flow_material import NOON, done, header, product
 from sqlalchemy import Connection, select, update
 from store_cases import STATES, opened
 
-from node.model import DeliveryState, RunState
+from node.model import KIND_OF, DeliveryState, RunState
 from node.store import intake, queries, work
 from node.store.database import Database, open_database, rows
 from node.store.schema import delivery, measurement, run, series
@@ -204,6 +204,29 @@ def test_the_same_result_goes_to_a_destination_once(database: Database) -> None:
         assert work.deliver_product(tx, again, other_bytes, "PACS", "r", NOON)
         tx.execute(update(delivery).values(state=DeliveryState.CANCELLED))
         assert work.deliver_product(tx, again, made, "ARCHIVE", "r", NOON)
+
+
+def test_a_result_that_retention_removed_goes_again(database: Database) -> None:
+    """The series was sent once more after its removal: the same result is queued as at the first time."""
+    with database.write() as tx:
+        one, two = (new_run(tx, new_series(tx, revision)) for revision in (1, 2))
+        ((first, made),) = work.add_products(tx, one, "runs/1/1", done(product(1)))
+        ((again, _),) = work.add_products(tx, two, "runs/2/1", done(product(1)))
+        assert work.deliver_product(tx, first, made, "PACS", "r", NOON)
+        tx.execute(update(delivery).values(state=DeliveryState.STORED))
+        tx.execute(update(product_table).where(product_table.c.id == first).values(removed_at=NOON))
+        assert work.deliver_product(tx, again, made, "PACS", "r", NOON)
+
+
+@pytest.mark.parametrize("kind", KIND_OF.values())
+def test_a_result_of_every_kind_can_be_queued(tmp_path: Path, kind: str) -> None:
+    """Whatever an operator returns has its place in the order in which a destination gets results."""
+    database = open_database("sqlite", tmp_path)
+    with database.write() as tx:
+        made = product(1, kind=kind)
+        ((key, made),) = work.add_products(tx, new_run(tx, new_series(tx)), "runs/1/1", done(made))
+        assert work.deliver_product(tx, key, made, "PACS", "r", NOON)
+    database.close()
 
 
 def run_with_all_stages(tx: Connection) -> dict[str, int]:
