@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import json
 import os
 import resource
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     confine(asked.memory, asked.nice, asked.parent)
     specs_as_json()  # import what operators need while there is nothing to do yet
+    _collect_less()
     line = sys.stdin.readline().rstrip("\n")
     return run_in(Path(line), asked.memory) if line else 0
 
@@ -87,6 +89,16 @@ def confine(memory: int, nice: int, parent: int) -> None:
     os.nice(nice)
     with contextlib.suppress(OSError):  # not every container shows this file
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _collect_less() -> None:
+    """Walk the headers of a long series less often in search of cycles: a fifth of the time to read it.
+
+    What is imported by now stays until the end anyway; pixels are freed by their last reference.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run_in(folder: Path, memory: int = 0) -> int:
@@ -153,8 +165,13 @@ def work(folder: Path) -> Exit:
         _sync(path)
     for parent in {(folder / product.path).parent for product in products}:
         _sync(parent)
-    said = f"{len(refused)} parts were refused: {'; '.join(refused)}" if refused else ""
-    return Exit(RunState.DONE, said, tuple(products), tuple(numbers))
+    return Exit(RunState.DONE, _left_out(refused), tuple(products), tuple(numbers))
+
+
+def _left_out(refused: Sequence[str]) -> str:
+    """What a run that is done does not have, and why; empty when it has everything."""
+    count = "1 part was" if len(refused) == 1 else f"{len(refused)} parts were"
+    return f"{count} refused: {'; '.join(refused)}" if refused else ""
 
 
 def _parts(job: Job) -> Iterator[tuple[SeriesPart, tuple[Part[Any], ...]]]:

@@ -98,8 +98,12 @@ def _seconds(time: timedelta) -> str:
 def gaps(facts: Facts) -> str:
     """Where slices seem to be missing, in words; empty when there is no gap.
 
-    A gap is a step of at least 1.5 times the usual one in a stack of four or more slices.
+    A gap is a step of at least 1.5 times the usual one in a stack of four or more slices. A segmentation may
+    leave out its empty frames, so its gaps say nothing.
     """
+    modality = facts.columns.get("Modality")
+    if modality is not None and set(modality.cells) == {(("SEG",),)}:
+        return ""
     for stack in stacks(facts):
         steps = [b - a for a, b in zip(stack.offsets, stack.offsets[1:], strict=False)]
         if len(steps) < 3:

@@ -99,6 +99,8 @@ class _Capture:
             dataset.pop("AnatomicRegionSequence", None)
         if "Modality" not in dataset:
             dataset.Modality = "OT"
+        if not any(keyword in dataset for keyword in ("BodyPartExamined", "Laterality", "ImageLaterality")):
+            dataset.Laterality = None  # type 2C (C.7.3.1): it may be one of a pair, and nobody says which
         # Type 2C: it may be empty where the directions are not known (C.7.6.1).
         dataset.PatientOrientation = self._orientation()
         return dataset

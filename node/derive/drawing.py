@@ -203,18 +203,28 @@ def scaled(pixels: Pixels, size: tuple[int, int], *, smooth: bool = True) -> Ima
 
 
 def number(value: float, span: float = 0.0) -> str:
-    """Write a number as people read it: four significant digits, or as many as tell *span* apart."""
+    """Write a number as people read it: four significant digits, or as many as tell *span* apart.
+
+    From 10 000 on the whole part stands in groups of three; exponents come with 10⁹ and below 1/1000 only.
+    """
     if not np.isfinite(value):
         return "–"
-    if span > 0:
-        decimals = int(np.clip(2 - np.floor(np.log10(span)), 0, 6))
-        if 1e-4 < span < 1e7:
-            return f"{value:.{decimals}f}".replace("-", "−")
-    if value != 0 and not 1e-3 <= abs(value) < 1e7:
+    if 1e-4 < span < 1e7:
+        return _grouped(f"{value:.{int(np.clip(2 - np.floor(np.log10(span)), 0, 6))}f}")
+    if value != 0 and not 1e-3 <= abs(value) < 1e9:
         return f"{value:.3e}".replace("-", "−")
     digits = int(np.clip(3 - np.floor(np.log10(abs(value))), 0, 6)) if value else 0
     text = f"{value:.{digits}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    return _grouped(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def _grouped(text: str) -> str:
+    """*text*, a decimal number, with a true minus, none before a zero, and blanks between thousands."""
+    whole, point, rest = text.lstrip("-").partition(".")
+    if len(whole) > 4:
+        whole = f"{int(whole):,}".replace(",", " ")
+    minus = "−" if text.startswith("-") and float(text) else ""
+    return f"{minus}{whole}{point}{rest}"
 
 
 def unit_text(unit: Code) -> str:

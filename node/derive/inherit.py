@@ -124,12 +124,13 @@ def _column(sources: Sequence[Dataset], keyword: str, table: Mapping[Path, Attri
     known: dict[Any, int] = {}
     variants: list[AnyElement | None] = []
     rows = []
+    tag = Tag(tag_for_keyword(keyword))  # once: a keyword is looked up in each header otherwise
     for source in sources:
-        element = source.get_item(keyword)
+        element = source.get_item(tag)
         mark = None if element is None else _fingerprint(element)
         if mark not in known:
             known[mark] = len(variants)
-            variants.append(None if element is None else _cleaned(source, element.tag, (keyword,), table))
+            variants.append(None if element is None else _cleaned(source, tag, (keyword,), table))
         rows.append(known[mark])
     return Column(tuple(variants), tuple(rows)) if set(known) != {None} else None
 

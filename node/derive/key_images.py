@@ -10,7 +10,7 @@ from node.derive.composite import begun, ended
 from node.derive.identity import CREATOR
 from node.derive.inherit import empty
 from node.derive.making import MANUFACTURER, Making, code_item
-from node.derive.references import by_series, items
+from node.derive.references import by_series, is_image, items
 from node.errors import Broken, Refused
 from node.model import Code
 from node.operator import KeyImages
@@ -73,9 +73,9 @@ def _content(making: Making, selection: KeyImages, indices: Sequence[int]) -> It
         index = next(i for i in indices if _names(making, i, referenced))
         item = Dataset()
         item.RelationshipType = "CONTAINS"
-        item.ValueType = (
-            "IMAGE" if "Rows" in sources.headers[index] else _other(sources.text("SOPClassUID", index))
-        )
+        item.ValueType = "IMAGE" if is_image(sources, index) else _other(sources.text("SOPClassUID", index))
+        if item.ValueType != "IMAGE":
+            referenced.pop("ReferencedFrameNumber", None)  # only images have them (PS3.3 C.17.4)
         item.ReferencedSOPSequence = [referenced]
         yield item
 

@@ -98,6 +98,10 @@ class Sources:
         return values.encodings_of(self.first)
 
     @cached_property
+    def _numbers(self) -> dict[str, float | None]:
+        return {}
+
+    @cached_property
     def _inherited(self) -> dict[str, Inheritance]:
         return {}
 
@@ -121,12 +125,14 @@ class Sources:
         return data.decode("ascii", "replace") if found is None else found
 
     def number(self, keyword: str) -> float | None:
-        """Read a decimal on which all sources agree, else None."""
-        try:
-            found = {float(self.text(keyword, i)) for i in range(len(self.headers))}
-        except ValueError:
-            return None
-        return found.pop() if len(found) == 1 else None
+        """Read a decimal on which all sources agree, else None; asked of the headers once."""
+        if keyword not in self._numbers:
+            try:
+                found = {float(self.text(keyword, i)) for i in range(len(self.headers))}
+            except ValueError:
+                found = set()
+            self._numbers[keyword] = found.pop() if len(found) == 1 else None
+        return self._numbers[keyword]
 
 
 @dataclass(frozen=True)
@@ -231,10 +237,12 @@ class Making:
             dataset.add(DataElement(tag, vr, text, validation_mode=config.IGNORE))
 
     def _description(self) -> str:
-        """The template of Series Description, with the part it is of, and the revision it replaces last."""
+        """The template of Series Description, with the part it is of, its form, and last the revision."""
         template = self.output.attributes.get("SeriesDescription", DESCRIPTION.format(name=self.output.name))
         if self.part.label:
             template = f"{template} {self.part.label}"
+        if self.form:
+            template = f"{template} ({self.form})"
         revision = self.job.revision
         return f"{template} (rev {revision})" if revision > 1 else template
 

@@ -56,10 +56,10 @@ def parametric_map(making: Making, quantity: Map) -> Dataset:
     )
     made.ContentCreatorName = None  # type 2: no person made it
     place_in_body = frame_anatomy(making.sources)
-    if place_in_body is None:
-        made.Laterality = None  # type 2C (C.7.3.1): it may be one of a pair, and nobody says which
-    else:
+    if place_in_body is not None:
         made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [place_in_body]
+    elif not making.sources.text("BodyPartExamined"):
+        made.Laterality = None  # type 2C (C.7.3.1): it may be one of a pair, and nobody says which
     if said:
         made.DerivationDescription = said
     _set_lossy(made, making)

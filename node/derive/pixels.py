@@ -53,8 +53,11 @@ def whole(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> bool:
     """Whether every measured value is a whole number."""
     if values.dtype.kind in "iub":
         return True
-    measured = values if valid is None else values[valid]
-    return bool((measured == np.rint(measured)).all())
+    for k in range(len(values)):  # slice by slice: most that is computed shows a fraction in the first
+        measured = values[k] if valid is None else values[k][valid[k]]
+        if not (measured == np.rint(measured)).all():
+            return False
+    return True
 
 
 def scale(sop_class: str, low: float, high: float, *, wholes: bool, padded: bool) -> Scale:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.uid import RTDoseStorage
 
 from node.derive.inherit import AnyElement, put, text_element
 from node.derive.making import Sources, code_item
@@ -30,6 +31,16 @@ def items(sources: Sources, indices: Iterable[int], purpose: Code | None = None)
         first.setdefault(uid, index)
         frames.setdefault(uid, []).append(frame_of(sources, index))
     return [_item(sources, first[uid], sorted({*numbers}), purpose) for uid, numbers in frames.items()]
+
+
+def is_image(sources: Sources, index: int) -> bool:
+    """Whether an IMAGE content item may refer to one source: it has pixels, and is no dose grid.
+
+    RT Dose has records of its own beside images in a DICOMDIR, and DCMTK does not read a report in which an
+    IMAGE item refers to it.
+    """
+    has_pixels = "Rows" in sources.headers[index]
+    return has_pixels and sources.text("SOPClassUID", index) != RTDoseStorage
 
 
 def frame_of(sources: Sources, index: int) -> int:

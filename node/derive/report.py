@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as Coded
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.derive import geometry
 from node.derive.identity import CREATOR
+from node.derive.image_library import OF_MEASUREMENT, evidence, image, library
 from node.derive.making import MANUFACTURER, Making, Sources
 from node.derive.multiframe import algorithm, coded, finished
-from node.derive.references import items
-from node.derive.standard import CT, MR, PT, roots
+from node.derive.references import is_image, items
+from node.derive.standard import roots
 from node.operator import Mask, Measurement
 
 _PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validators hold against extensions
@@ -62,24 +65,22 @@ def reports(
 def _report(
     making: Making, measurements: Sequence[Measurement], segments: Sequence[Segment], index: int
 ) -> Dataset:
-    sources = making.sources
-    objects = _objects(making)
     regions: dict[int, list[Measurement]] = {}
     for measurement in measurements:
         regions.setdefault(id(measurement.region), []).append(measurement)
     groups = [_group(making, number, group, segments) for number, group in enumerate(regions.values(), 1)]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(making),
-        procedure_reported=_PROCEDURES.get(sources.text("Modality"), _ANY_PROCEDURE),
+        procedure_reported=_PROCEDURES.get(making.sources.text("Modality"), _ANY_PROCEDURE),
         imaging_measurements=groups,
         title=Coded("126000", "DCM", "Imaging Measurement Report"),
         language_of_content_item_and_descendants=hd.sr.LanguageOfContentItemAndDescendants(
             Coded("en", "RFC5646", "English")
         ),
-        referenced_images=[one for one in objects if "ImagePositionPatient" in one] or None,
     )
+    segmentations = [_evidence(segment.dataset) for segment in segments]
     made = hd.sr.Comprehensive3DSR(
-        evidence=[*objects, *(_evidence(segment.dataset) for segment in segments)],
+        evidence=[_stand_in(making.sources), *segmentations],
         content=content,
         series_instance_uid=making.uid("series"),
         series_number=1,
@@ -89,32 +90,42 @@ def _report(
         is_complete=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    for item, group in zip(_groups_of(made), regions.values(), strict=True):
-        item.ContentSequence.extend(_waveforms(making, group[0].region))
     made.ManufacturerModelName = MANUFACTURER
     made.SoftwareVersions = making.job.provenance.software
+    _complete(making, made, [group[0].region for group in regions.values()], segments)
     return finished(making, made, index, ("Patient", "Study"), ("TimezoneOffsetFromUTC",))
 
 
-def _objects(making: Making) -> list[Dataset]:
-    """A stand-in for each source object, with the plane of a single-frame CT, MR or PET image (TID 1600).
+def _complete(
+    making: Making, made: Dataset, regions: Sequence[Mask | None], segments: Sequence[Segment]
+) -> None:
+    """Add what names every source: evidence, image library, and the sources of each group without segment."""
+    made.CurrentRequestedProcedureEvidenceSequence = [
+        evidence(making, [_evidence(segment.dataset) for segment in segments])
+    ]
+    made.pop("PertinentOtherEvidenceSequence", None)
+    masks = [segment.mask for segment in segments]
+    for item, region in zip(_groups_of(made), regions, strict=True):
+        segmented = any(region is mask for mask in masks)
+        used = [] if segmented else [*_images(making, region), *_waveforms(making, region)]
+        _hold(item, [*item.ContentSequence, *used])
+    images = library(making)
+    if images is not None:  # before the measurements, as TID 1500 orders its rows
+        content = list(made.ContentSequence)
+        at = [_concept(item) for item in content].index(_IMAGING_MEASUREMENTS)
+        _hold(made, [*content[:at], images, *content[at:]])
 
-    Reduced to what highdicom reads, so that bad text in a header cannot make it fail.
-    """
-    sources, found = making.sources.together, dict[str, Dataset]()
-    for i in range(len(sources.headers)):
-        item = _stand_in(sources, i)
-        plane = sources.planes[i]
-        if plane is not None and not sources.frame(i) and item.SOPClassUID in (CT, MR, PT):
-            _set_plane(item, making, plane)
-        found.setdefault(item.SOPInstanceUID, item)
-    return list(found.values())
+
+def _hold(item: Dataset, content: list[Dataset]) -> None:
+    """Give *item* its content; highdicom's own sequences take nothing but items of its classes."""
+    item.add(DataElement(tag_for_keyword("ContentSequence"), "SQ", content))
 
 
-def _stand_in(sources: Sources, index: int) -> Dataset:
+def _stand_in(sources: Sources) -> Dataset:
+    """The first source, reduced to what highdicom reads, so that bad text in a header cannot make it fail."""
     item = Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"):
-        setattr(item, keyword, sources.text(keyword, index))
+        setattr(item, keyword, sources.text(keyword))
     for keyword in (
         "PatientID",
         "PatientName",
@@ -126,16 +137,6 @@ def _stand_in(sources: Sources, index: int) -> Dataset:
         setattr(item, keyword, "")
     item.StudyDate = item.StudyTime = None
     return item
-
-
-def _set_plane(item: Dataset, making: Making, plane: geometry.Plane) -> None:
-    sources = making.sources
-    item.FrameOfReferenceUID = making.frame_of_reference
-    item.Rows, item.Columns = plane.rows, plane.columns
-    item.ImagePositionPatient = geometry.decimals(plane.position)
-    item.ImageOrientationPatient = geometry.decimals([*plane.along_row, *plane.along_column])
-    item.PixelSpacing = geometry.decimals(plane.spacing)
-    item.SliceThickness = geometry.decimal(sources.number("SliceThickness") or sources.gap or 1.0)
 
 
 def _evidence(dataset: Dataset) -> Dataset:
@@ -173,8 +174,7 @@ def _group(
         return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             referenced_segment=_referenced(making, segment), **shared
         )
-    images = _images(making, region)
-    return hd.sr.MeasurementsAndQualitativeEvaluations(source_images=images or None, **shared)
+    return hd.sr.MeasurementsAndQualitativeEvaluations(**shared)
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
@@ -218,17 +218,12 @@ def _referenced(making: Making, segment: Segment) -> hd.sr.ReferencedSegment:
     )
 
 
-def _images(making: Making, region: Mask | None) -> list[hd.sr.SourceImageForMeasurementGroup]:
+def _images(making: Making, region: Mask | None) -> list[Dataset]:
     """The source images that the region's own slices touch, all for none; each object once, by frame."""
     whole = making.sources.together
     every = range(len(whole.headers))
     used = every if region is None else _touched(making, region) or every
-    return [
-        hd.sr.SourceImageForMeasurementGroup(
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, item.get("ReferencedFrameNumber")
-        )
-        for item in items(whole, [i for i in used if "Rows" in whole.headers[i]])
-    ]
+    return [image(item, OF_MEASUREMENT) for item in items(whole, [i for i in used if is_image(whole, i)])]
 
 
 def _waveforms(making: Making, region: Mask | None) -> list[Dataset]:

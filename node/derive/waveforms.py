@@ -52,7 +52,8 @@ class Limits:
         return ""
 
 
-_NEURO = Limits(bits=(16, 32))
+_EITHER = (16, 32)
+"""Waveform Sample Interpretation SS or SL, at any sampling frequency."""
 LIMITS: Mapping[str, Limits] = {
     TwelveLeadECGWaveformStorage: Limits(5, 13, 16384, (200, 1000)),  # A.34.3.4
     GeneralECGWaveformStorage: Limits(4, 24, None, (200, 1000)),  # A.34.4.4
@@ -62,12 +63,12 @@ LIMITS: Mapping[str, Limits] = {
     CardiacElectrophysiologyWaveformStorage: Limits(4, None, None, (0, 20000)),  # A.34.7.4
     ArterialPulseWaveformStorage: Limits(1, 1, None, (0, 600)),  # A.34.8.4
     RespiratoryWaveformStorage: Limits(1, 1, None, (0, 100)),  # A.34.9.4
-    MultichannelRespiratoryWaveformStorage: Limits(),
-    RoutineScalpElectroencephalogramWaveformStorage: _NEURO,  # Supplement 217
-    ElectromyogramWaveformStorage: _NEURO,
-    ElectrooculogramWaveformStorage: _NEURO,
-    SleepElectroencephalogramWaveformStorage: _NEURO,
-    BodyPositionWaveformStorage: _NEURO,
+    MultichannelRespiratoryWaveformStorage: Limits(bits=_EITHER),
+    RoutineScalpElectroencephalogramWaveformStorage: Limits(1, 64, bits=_EITHER),
+    ElectromyogramWaveformStorage: Limits(None, 64, bits=_EITHER),
+    ElectrooculogramWaveformStorage: Limits(bits=_EITHER),
+    SleepElectroencephalogramWaveformStorage: Limits(None, 64, bits=_EITHER),
+    BodyPositionWaveformStorage: Limits(bits=_EITHER),
 }
 ECG = (TwelveLeadECGWaveformStorage, GeneralECGWaveformStorage, AmbulatoryECGWaveformStorage)
 """Classes of electrocardiograms with limits of their own."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from node.operator import Code, Mask, Number, Refused, Volume
+from node.operator import NO_UNITS, Code, Mask, Number, Refused, Volume
 
 Bools = NDArray[np.bool_]
 
@@ -41,7 +41,8 @@ def segment_threshold(
     if volume.valid is not None:
         array &= volume.valid
     upper = "" if at_most is None else f" and at most {at_most:g}"
-    rule = f"at least {at_least:g}{upper} {volume.unit.value}"
+    unit = "" if volume.unit == NO_UNITS else f" {volume.unit.value}"
+    rule = f"at least {at_least:g}{upper}{unit}"
     if not array.any():
         raise Refused(f"no measured voxel is {rule}")
     return Mask(array, volume.affine, label, TISSUE_CATEGORY, TISSUE, f"Threshold: {rule}")

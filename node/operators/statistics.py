@@ -12,6 +12,8 @@ VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")  #
 
 NOT_MEASURED = Code("NOTMEASURED", "99PACSNODE", "Number of voxels left out as not measured")
 VOXELS = Code("{voxels}", "UCUM", "voxels")
+VOXEL_VALUE = Code("VOXELVALUE", "99PACSNODE", "Voxel value")
+"""Of which no coded quantity is known: the unit says what is known of it, a standard code would claim more."""
 
 MEAN = Code("373098007", "SCT", "Mean")  # derivations: CID 7464
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
@@ -32,6 +34,11 @@ _BY_MODALITY = {
     "MR": Code("110852", "DCM", "MR signal intensity"),
     "PT": Code("110821", "DCM", "Nuclear Medicine Tomographic Activity"),
 }
+_OF_MODALITY = {
+    "MR": ("1",),
+    "PT": ("Bq/ml", "{counts}", "{counts}/s", "{propcounts}", "{propcounts}/s"),
+}
+"""Units of what the modality stores by itself."""
 
 
 def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
@@ -68,11 +75,14 @@ def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
 
 
 def _quantity(volume: Volume) -> Code:
-    """What the volume's values are, by unit, else by modality."""
+    """What the volume's values are: as its maker says, by unit, or by modality; else a plain voxel value.
+
+    A modality names what it stores by itself only where the unit does not say that it is something else:
+    an ADC map is of MR, and no signal intensity.
+    """
+    stated = volume.facts.get("quantity")
+    if isinstance(stated, Code):
+        return stated
     modality = str(volume.facts.get("modality", ""))
-    name = _BY_UNIT.get(volume.unit.value) or _BY_MODALITY.get(modality)
-    if name is None:
-        raise Refused(
-            f"no code is known for what a volume in {volume.unit.value} (modality {modality or '?'}) holds"
-        )
-    return name
+    natural = volume.unit.value in _OF_MODALITY.get(modality, ())
+    return _BY_UNIT.get(volume.unit.value) or (_BY_MODALITY[modality] if natural else VOXEL_VALUE)

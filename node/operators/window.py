@@ -73,6 +73,6 @@ def windowed(
 def _own(picture: Picture) -> tuple[float, float]:
     stated = picture.facts.get("window")
     if stated is None:
-        raise Refused(f"the picture states no window; give center and width in {picture.unit.meaning}")
+        raise Refused("the picture states no window; give the options center and width, in its own values")
     center, width = stated
     return float(center), float(width)

@@ -128,3 +128,14 @@ def test_localizers_in_the_series_are_no_gap() -> None:
         for z in (0, 5, 10, 15)
     ]
     assert gaps(gather([scout, *cells])) == ""
+
+
+def test_a_segmentation_may_leave_out_frames() -> None:
+    """Positions that a SEG skips are empty frames, not missing ones; the same positions in a CT are a gap."""
+    cells = tuple(("0", "0", str(z)) for z in (0, 5, 15, 20, 25))
+    frames = {"ImageOrientationPatient": (("1", "0", "0", "0", "1", "0"),), "ImagePositionPatient": cells}
+    assert (
+        gaps(gather([{**frames, "Modality": (("CT",),)}]))
+        == "1 gap of up to 10 mm where slices lie 5 mm apart"
+    )
+    assert gaps(gather([{**frames, "Modality": (("SEG",),)}])) == ""

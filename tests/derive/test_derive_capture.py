@@ -1,6 +1,7 @@
 """Secondary captures: classes, values, spacing, times and provenance, judged by pydicom, DCMTK and dicom3tools."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from pydicom.pixels import apply_modality_lut
 from node.derive.making import Sources
 from node.derive.write import write
 from node.errors import Broken
-from node.model import Code
-from node.operator import Picture
+from node.model import Code, Output
+from node.operator import Measurement, Picture
 from node.read.picture import pictures
 
 PLACE = affine((2.0, 0.7, 0.5))
@@ -219,3 +220,24 @@ def test_a_second_run_is_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         captured(tmp_path / folder, Picture(ramp(3), times=np.array([0.0, 40.0, 80.0])))
     assert (tmp_path / "a/shot/00001.dcm").read_bytes() == (tmp_path / "b/shot/00001.dcm").read_bytes()
+
+
+def test_nothing_is_silent_about_the_side(tmp_path: Path) -> None:
+    """Without body part and laterality an empty Laterality (type 2C, C.7.3.1) says that it is unknown."""
+    headers = ct_headers(1, 8, 7, affine((2.0, 0.7, 0.5)), BodyPartExamined=None)
+    picture = Picture(np.zeros((1, 8, 7), np.uint8))
+    (product,) = write({"shot": picture}, job("shot"), Sources(tuple(headers)), tmp_path)
+    made = dcmread(tmp_path / product.path)
+    assert made["Laterality"].is_empty
+    assert not [line for line in peers.dciodvfy(tmp_path / product.path) if "Laterality" in line]
+
+
+def test_the_picture_of_a_result_says_that_it_is_one(tmp_path: Path) -> None:
+    """A result and its picture are told apart by their series description, the revision stays last."""
+    headers = tuple(ct_headers(1, 8, 7, affine((2.0, 0.7, 0.5)), SeriesDescription="CHEST"))
+    plain = job("shot", series_numbers={"shot": 1, "shot/picture": 2})
+    plan = replace(plain.plan, outputs=(Output("shot", 1, {}, picture=True),))
+    measured = [Measurement(Code("118565006", "SCT", "Volume"), 5.0, Code("mm3", "UCUM", "mm3"))]
+    products = write({"shot": measured}, replace(plain, plan=plan, revision=2), Sources(headers), tmp_path)
+    said = {p.kind: dcmread(tmp_path / p.path).SeriesDescription for p in products}
+    assert said == {"report": "CHEST shot (rev 2)", "picture": "CHEST shot (picture) (rev 2)"}

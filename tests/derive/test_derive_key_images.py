@@ -1,5 +1,6 @@
 """Key objects: they point at the right images and frames, and readers of reports accept them."""
 
+import subprocess
 from pathlib import Path
 
 import highdicom as hd
@@ -79,3 +80,14 @@ def test_what_must_not_leave(
 def test_a_second_run_is_the_same_bytes(tmp_path: Path) -> None:
     """The same selection gives the same file."""
     assert written(tmp_path / "a", SELECTION).read_bytes() == written(tmp_path / "b", SELECTION).read_bytes()
+
+
+def test_a_dose_grid_is_no_image_to_point_at(tmp_path: Path) -> None:
+    """RT Dose is referred to as composite object, without frames; DCMTK reads the document."""
+    dose = "1.2.840.10008.5.1.4.1.1.481.2"
+    headers = ct_headers(6, 6, 5, affine((2.0, 0.7, 0.5)), SOPClassUID=dose, SOPInstanceUID="1.2.3.4.9")
+    path = written(tmp_path, SELECTION, Sources(tuple(headers), (1, 2, 3, 4, 5, 6)))
+    (item,) = (item for item in dcmread(path).ContentSequence if "ReferencedSOPSequence" in item)
+    assert item.ValueType == "COMPOSITE"
+    assert "ReferencedFrameNumber" not in item.ReferencedSOPSequence[0]
+    subprocess.run([peers.need("dsrdump"), "-q", str(path)], check=True, capture_output=True)

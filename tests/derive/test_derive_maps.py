@@ -189,3 +189,11 @@ def test_our_own_reader_finds_nm_slices_again(tmp_path: Path) -> None:
     again = load([tmp_path / product.path]).value
     assert again.same_grid(counts)
     assert np.array_equal(again.array, counts.array)
+
+
+def test_a_body_part_without_sides_needs_no_laterality(tmp_path: Path) -> None:
+    """Laterality is sent for what may be one of a pair only (type 2C, C.7.3.1); dciodvfy finds nothing wrong."""
+    quantity = ramp(affine((2.0, 0.7, 0.5)))
+    path = made(tmp_path, quantity, ct_headers(*SHAPE, quantity.affine, BodyPartExamined="HEADNECK"))
+    assert "Laterality" not in dcmread(path)
+    assert complaints(path) == set()

@@ -231,14 +231,23 @@ def test_letters_of_the_tables_exist() -> None:
         (0.0, "0"),
         (12.5, "12.5"),
         (-45.25, "−45.25"),
-        (123456.7, "123457"),
+        (1234.5, "1234"),
+        (123456.7, "123 457"),
+        (50_037_000.0, "50 037 000"),
+        (-50_037_000.0, "−50 037 000"),
+        (2.5e9, "2.500e+09"),
         (1e-9, "1.000e−09"),
         (float("nan"), "–"),
     ],
 )
 def test_numbers_are_written_for_people(value: float, text: str) -> None:
-    """Four significant digits, no needless zeros, a true minus sign."""
+    """Four significant digits, whole numbers in groups of three, no needless zeros, a true minus sign."""
     assert number(value) == text
+
+
+def test_nothing_is_written_as_minus_zero() -> None:
+    """The lower end of a colour bar that rounds to zero has no sign."""
+    assert number(-1e-4, 1.0) == "0.00"
 
 
 def test_wrapped_lines_fit() -> None:

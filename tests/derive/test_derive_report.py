@@ -65,6 +65,38 @@ def test_a_cine_is_named_once_with_its_frames(tmp_path: Path, total: int, expect
     assert len(made.get_evidence()) == 1
 
 
+def test_one_frame_of_a_cine_is_named(tmp_path: Path) -> None:
+    """A number of a single frame of an object with several refers to that frame."""
+    frame = headers(UltrasoundMultiFrameImageStorage, "US", 1, SOPInstanceUID="1.2.3.4.1", NumberOfFrames=9)
+    made = report(tmp_path, Sources(frame, (4,)))
+    (group,) = made.content.get_image_measurement_groups()
+    assert group.source_images[0].referenced_frame_numbers == [4]
+
+
+def test_the_image_library_says_once_what_images_share(tmp_path: Path) -> None:
+    """Spacing and orientation stand in the group (TID 1600), only the position in each image's entry (TID 1601)."""
+    place = affine((2.0, 0.7, 0.5))
+    made = dcmread(written(tmp_path, Sources(tuple(ct_headers(3, 8, 7, place)))))
+    (found,) = [i for i in made.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "111028"]
+    (group,) = found.ContentSequence
+    shared = {
+        i.ConceptNameCodeSequence[0].CodeMeaning: float(i.MeasuredValueSequence[0].NumericValue)
+        for i in group.ContentSequence
+        if i.ValueType == "NUM"
+    }
+    assert shared["Vertical Pixel Spacing"] == 0.7
+    assert shared["Horizontal Pixel Spacing"] == 0.5
+    assert shared["Image Orientation (Patient) Column Y"] == 1
+    assert (shared["Pixel Data Rows"], shared["Pixel Data Columns"]) == (8, 7)
+    entries = [i for i in group.ContentSequence if i.ValueType == "IMAGE"]
+    positions = [
+        [float(n.MeasuredValueSequence[0].NumericValue) for n in entry.ContentSequence] for entry in entries
+    ]
+    assert positions == [[-20, -30, 100], [-20, -30, 102], [-20, -30, 104]]
+    uids = [entry.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for entry in entries]
+    assert uids == ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"]
+
+
 def test_a_recording_is_referred_to_as_waveform(tmp_path: Path) -> None:
     """Numbers of an ECG contain a WAVEFORM item (TID 1501 row 10f), not an image."""
     gone = dict.fromkeys(("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"))

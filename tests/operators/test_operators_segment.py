@@ -55,6 +55,30 @@ def test_a_ball_has_the_volume_of_a_ball() -> None:
     assert found["Standard Deviation"] == 0
 
 
+ADC = Code("113041", "DCM", "Apparent Diffusion Coefficient")
+PERFUSION = Code("ml/(100.ml).s-1", "UCUM", "ml/100ml/s")
+
+
+@pytest.mark.parametrize(
+    ("unit", "facts", "name"),
+    [
+        (HU, {"modality": "CT"}, "112031"),
+        (ONE, {"modality": "MR"}, "110852"),
+        (Code("um2/s", "UCUM", "um2/s"), {"modality": "MR", "quantity": ADC}, "113041"),
+        (Code("um2/s", "UCUM", "um2/s"), {"modality": "MR"}, "VOXELVALUE"),
+        (PERFUSION, {"modality": "CT"}, "VOXELVALUE"),
+        (Code("%", "UCUM", "percent"), {"modality": "PT"}, "VOXELVALUE"),
+    ],
+)
+def test_a_mean_is_named_for_what_it_is(unit: Code, facts: dict[str, Any], name: str) -> None:
+    """The maker's quantity first; a diffusion or perfusion value is never called a signal intensity."""
+    plain = volume(np.ones((1, 2, 2)))
+    source = Volume(plain.array, plain.affine, unit, facts=facts)
+    found = statistics(source, segment_threshold(source, at_least=1))
+    assert {m.name.value for m in found if m.derivation} == {name}
+    assert {m.unit for m in found if m.derivation} == {unit}
+
+
 def test_threshold_bounds_belong_to_it() -> None:
     """Both bounds are included; one voxel beyond either is out, and padding never counts."""
     valid = np.ones((1, 1, 5), bool)
