@@ -20,6 +20,7 @@ from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
 from node.route.match import Context, Judgement, judge, judge_immediate
 from node.route.rules import Rule
+from node.words import counted
 
 
 @dataclass
@@ -130,7 +131,7 @@ class Place:
 def title(found: FoundSeries) -> str:
     """A series in a line, without its patient."""
     number, modality, told = (found.say(k) for k in ("SeriesNumber", "Modality", "SeriesDescription"))
-    return f"series {number or '?'}: {modality} {told!r}, {len(found.headers)} objects"
+    return f"series {number or '?'}: {modality} {told!r}, {counted(len(found.headers), 'object')}"
 
 
 def process(rule: Rule, specs: Mapping[str, OperatorSpec], found: Found, place: Place) -> list[Processed]:

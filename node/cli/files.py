@@ -26,6 +26,7 @@ from node.cli.frame import (
 from node.errors import Misconfigured
 from node.route import check as checking
 from node.route.rules import scan_folder
+from node.words import counted
 
 
 @main.command()
@@ -68,7 +69,7 @@ def _print_report(
         click.echo(error or f"{name} answers")
     passed = len(report.cases) - len(failed)
     click.echo(
-        f"{len(report.rules)} rules, {len(report.errors)} mistakes, "
+        f"{counted(len(report.rules), 'rule')}, {counted(len(report.errors), 'mistake')}, "
         f"{passed} of {len(report.cases)} try cases as expected"
     )
 

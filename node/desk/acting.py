@@ -17,6 +17,7 @@ from node.store.acts import Act, Acted
 from node.store.database import Database
 from node.store.queries import Wanted
 from node.store.replays import Replay
+from node.words import counted
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ def act(database: Database, asked: Asked) -> Acted:
 _DONE = {"hold": "held", "release": "released", "cancel": "cancelled", "retry": "retried"}
 
 
+_ONE = {"deliveries": "delivery", "runs": "run", "series": "series"}
+
+
 def acted_lines(asked: Asked, acted: Acted) -> Iterator[str]:
     """How many were changed, and which were named and left alone."""
     verb = _DONE[asked.act.verb]
     if not acted.changed:
         yield f"nothing to {asked.act.verb} among the {asked.what}" + _left(acted)
     elif asked.act.dry_run:
-        yield f"{acted.changed} {asked.what} would be {verb}" + _left(acted)
+        yield f"{counted(acted.changed, _ONE[asked.what])} would be {verb}" + _left(acted)
     else:
-        yield f"{acted.changed} {asked.what} {verb}" + _left(acted)
+        yield f"{counted(acted.changed, _ONE[asked.what])} {verb}" + _left(acted)
 
 
 def _left(acted: Acted) -> str:

@@ -19,6 +19,7 @@ from node.route.rules import RuleSet, parse_rules
 from node.settings import Settings
 from node.store import queries
 from node.store.database import open_database
+from node.words import counted
 
 
 @dataclass(frozen=True)
@@ -149,5 +150,6 @@ def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained
         members, judged = judgements(tx, parts, row)
     if not members:
         raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
-    title = f"series {row['id']} revision {row['revision']}: {row['modality']}, {len(members)} objects, {row['state']}"
+    held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"
+    title = f"series {row['id']} revision {row['revision']}: {held}"
     return [Explained(title, row["series_uid"], judged, {}, len(members))]

@@ -22,6 +22,7 @@ from node.store import intake, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
+from node.words import counted
 
 MOST_PARTS = 99
 """Parts of one series that get a number; a series that is split into more is refused."""
@@ -161,7 +162,9 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
         if not row["shadow"]:
             _supersede(tx, parts, started.run)
         queued = _queue_products(tx, parts, row, started, ended)
-    detail = ended.reason or f"{len(ended.products)} objects made, {queued} deliveries queued"
+    detail = ended.reason or (
+        f"{counted(len(ended.products), 'object')} made, {counted(queued, 'delivery')} queued"
+    )
     note(tx, parts.now(), f"run_{ended.state}", detail, series_id=row["series_id"], run_id=started.run)
 
 

@@ -13,6 +13,7 @@ from node.route.match import holds
 from node.settings import SealPolicy
 from node.store import intake
 from node.store.database import note
+from node.words import counted
 
 
 def seal_policy(parts: Parts, series_id: int) -> Policy:
@@ -43,5 +44,5 @@ def seal(tx: Connection, parts: Parts, series_id: int, reason: str) -> None:
     incomplete = gaps(facts)
     members = tuple(found.members)
     if intake.seal_series(tx, series_id, reason, incomplete, members=members, facts=facts, now=parts.now()):
-        detail = f"{len(members)} objects: {reason}" + (f"; {incomplete}" if incomplete else "")
+        detail = f"{counted(len(members), 'object')}: {reason}" + (f"; {incomplete}" if incomplete else "")
         note(tx, parts.now(), "series_sealed", detail, series_id=series_id)

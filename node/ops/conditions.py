@@ -8,6 +8,7 @@ from datetime import datetime
 
 from node.ops import health
 from node.settings import Alarm, Disk
+from node.words import counted
 
 _SLACK = 0.01  # of the disk: so far below its limit it must fall before that is over
 _LONGEST = 400
@@ -80,13 +81,13 @@ def _parked(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
     for name, count in snapshot.parked.items():
         why = f"`pacsnode deliveries --to {name} --state parked` says why"
         again = f"`pacsnode retry --to {name}` sends them again"
-        yield name, None, f"{count} objects were refused for good; {why}, {again}"
+        yield name, None, f"refused for good: {counted(count, 'object')}; {why}, {again}"
 
 
 def _quarantined(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
     for rule, count in snapshot.quarantined.items():
         told = "`pacsnode runs --state quarantined` says why, `pacsnode retry --run N` tries again"
-        yield rule, None, f"{count} runs failed; {told}"
+        yield rule, None, f"{counted(count, 'run')} failed; {told}"
 
 
 def _disk(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
@@ -118,7 +119,11 @@ def _conductor(snapshot: Snapshot, now: datetime) -> Iterator[Found]:
 
 def _aside(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
     if snapshot.aside:
-        yield "", None, f"{snapshot.aside} objects cannot be read or contradict one received before"
+        yield (
+            "",
+            None,
+            f"{counted(snapshot.aside, 'object')} set aside: not readable, or against one received before",
+        )
 
 
 def _attention(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:

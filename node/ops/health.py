@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from node.words import counted
+
 BEAT_EVERY = 1.0
 """Seconds between two signs of life."""
 STALE = 15.0
@@ -150,8 +152,7 @@ def where(problem: str) -> str:
     lines = problem.splitlines()
     places = list(dict.fromkeys(match[0] for line in lines if (match := _PLACE.match(line))))
     shown = ", ".join(places[:3]) + (" …" if len(places) > 3 else "")
-    counted = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return f"{counted}{f' at {shown}' if shown else ''}; `pacsnode check` says what"
+    return f"{counted(len(lines), 'mistake')}{f' at {shown}' if shown else ''}; `pacsnode check` says what"
 
 
 @dataclass(frozen=True)

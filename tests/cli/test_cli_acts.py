@@ -62,7 +62,7 @@ def test_a_group_is_cancelled_by_class_and_state(lived: Place) -> None:
     """By the SOP class's name; the timeline of the study tells who did it and why."""
     assert lived.run("cancel", "--class", "MR Image", "--state", "waiting").exit_code == 1
     result = lived.run("cancel", "--class", "CT Image Storage", "--state", "parked", "--why", "burnt on CD")
-    assert (result.exit_code, result.stdout) == (0, "1 deliveries cancelled\n")
+    assert (result.exit_code, result.stdout) == (0, "1 delivery cancelled\n")
     study = lived.json("find", "--series", "1")[0]
     (act,) = [entry for entry in study["timeline"] if entry["name"] == "deliveries_cancelled"]
     assert (act["detail"], act["series_id"]) == ("1 cancelled by hand: burnt on CD", 1)
@@ -102,11 +102,11 @@ def test_runs_are_cancelled_by_number_or_as_a_group(lived: Place) -> None:
     before = house(lived)
     before.route()
     before.database.close()
-    assert lived.run("cancel", "--runs", "--rule", "thick").stdout == "1 runs cancelled; left alone: 1 done\n"
+    assert lived.run("cancel", "--runs", "--rule", "thick").stdout == "1 run cancelled; left alone: 1 done\n"
     after = house(lived)
     assert [row["state"] for row in after.rows(run)] == ["done", "cancelled"]
     after.database.close()
-    assert lived.run("cancel", "--run", "1", "--to", "PACS").stdout == "1 deliveries cancelled\n"
+    assert lived.run("cancel", "--run", "1", "--to", "PACS").stdout == "1 delivery cancelled\n"
 
 
 def test_a_replay_tells_what_it_takes_and_what_it_does_not(lived: Place) -> None:

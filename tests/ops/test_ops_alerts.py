@@ -57,7 +57,7 @@ def test_nothing_is_wrong_with_a_quiet_node() -> None:
     [
         ("parked", Snapshot(parked={"PACS": 7}), "PACS", "7 objects"),
         ("quarantined", Snapshot(quarantined={"lung": 2}), "lung", "2 runs failed"),
-        ("set_aside", Snapshot(aside=3), "", "3 objects cannot be read"),
+        ("set_aside", Snapshot(aside=3), "", "3 objects set aside"),
         ("rules_refused", Snapshot(rules="rules/a.yaml:3: no\nrules/b.yaml:1: no"), "", "rules/a.yaml:3"),
         ("disk", Snapshot(used=0.81), "warn", "81% full"),
         ("destination_down", Snapshot(down=[("PACS", NOW, "refused")]), "PACS", "refused; its objects wait"),
@@ -453,7 +453,7 @@ alerts:
     check(settings, tables, NOW)
     said = {one["what"]: one for one in web.got[0][2]["news"]}
     assert said.keys() == {"parked", "set_aside", "rules_refused", "conductor_down", "no_objects"}
-    assert "3 objects were refused" in said["parked"]["detail"]
+    assert "refused for good: 3 objects" in said["parked"]["detail"]
     assert "rules/a.yaml:3" in said["rules_refused"]["detail"]
     assert "wen" not in said["rules_refused"]["detail"]
     with tables.write() as tx:
