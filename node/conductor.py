@@ -32,7 +32,7 @@ from node.ops.health import beat, beat_path
 from node.ops.reserve import tend
 from node.readings import Reading, Readings
 from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
-from node.store import aside, intake, work
+from node.store import aside, deliveries, intake, work
 from node.store.database import note
 from node.store.records import Record, read_end, receiver_runs, records_after
 from node.supervisor import follow
@@ -160,7 +160,7 @@ class Conductor:
         with parts.database.write() as tx:
             for duplicate in intake.fresh_duplicates(tx, _GROUP):  # committed, and killed before the unlink
                 intake.object_path(parts.data, *duplicate).unlink(missing_ok=True)
-            runs, deliveries = work.give_back(tx)
+            runs, sending = work.give_back(tx)
             for run_id in runs:
                 note(tx, parts.now(), "run_waiting", "the node was restarted", run_id=run_id)
             for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):
@@ -177,7 +177,7 @@ class Conductor:
                 self.readings.add(Reading(None, paths, compared=row["id"]))
             self.behind = len(self.readings.queue)
         faults.reach("after-recover")
-        log.info("recovered", runs=len(runs), deliveries=deliveries, count=len(self.readings.queue))
+        log.info("recovered", runs=len(runs), deliveries=sending, count=len(self.readings.queue))
 
     def _rebuild(self, tx: Any, row: Any) -> None:
         """An open series begins with its previous revision's members; its own come back from the reader."""
@@ -382,7 +382,7 @@ class Conductor:
 
     def _deliver(self) -> None:
         with self.parts.database.read() as tx:
-            waiting = work.waiting_destinations(tx, self.parts.now())
+            waiting = deliveries.waiting_destinations(tx, self.parts.now())
         for to in waiting if self.sender.ensure() else ():
             under_way = sum(batch.destination.name == to for batch in self.batches.values())
             with self.parts.database.write() as tx:
@@ -413,7 +413,7 @@ class Conductor:
             log.warning("sender_died", count=len(self.batches))
             with self.parts.database.write() as tx:
                 for batch in self.batches.values():
-                    work.unclaim_deliveries(tx, [item.delivery for item in batch.objects])
+                    deliveries.unclaim_deliveries(tx, [item.delivery for item in batch.objects])
             self.batches.clear()
             self.blamed.clear()
         self.poll_at = 0.0

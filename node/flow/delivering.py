@@ -11,7 +11,7 @@ from node.flow.parts import Parts
 from node.model import DeliveryState, InstanceState
 from node.send import retry
 from node.send.protocol import Destination, Item, Kind, Result
-from node.store import work
+from node.store import deliveries
 from node.store.database import note
 from node.store.intake import object_path
 
@@ -24,7 +24,7 @@ def deliver(
 ) -> tuple[Destination, tuple[Item, ...]] | None:
     """Waiting → sending: the next objects for a destination, one alone while it is down; None if nothing is due."""
     peer = parts.settings.peers.get(to)
-    known = work.destinations(tx).get(to)
+    known = deliveries.destinations(tx).get(to)
     down = bool(known and known["down"])
     if peer is None or peer.host is None or peer.port is None or peer.ae_title is None:
         if not down:
@@ -36,8 +36,8 @@ def deliver(
         return None
     if open_batches >= peer.associations:
         return None
-    due = _without_replaced(tx, parts, work.due_deliveries(tx, to, parts.now(), 1 if down else BATCH))
-    found = work.claim_deliveries(tx, due)
+    due = _without_replaced(tx, parts, deliveries.due_deliveries(tx, to, parts.now(), 1 if down else BATCH))
+    found = deliveries.claim_deliveries(tx, due)
     if not found:
         return None
     where = Destination(
@@ -53,7 +53,9 @@ def _without_replaced(
     """An older header must never arrive after the newer one that took its place."""
     stale = [row["id"] for row in due if row["instance_state"] == InstanceState.REPLACED]
     if stale:
-        work.cancel_deliveries(tx, stale, "a newer header of the same object is sent instead", parts.now())
+        deliveries.cancel_deliveries(
+            tx, stale, "a newer header of the same object is sent instead", parts.now()
+        )
     return [row for row in due if row["instance_state"] != InstanceState.REPLACED]
 
 
@@ -76,14 +78,14 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
     was ended by the same object before. That is the object's trouble, and must not hold up the others.
     """
     now = parts.now()
-    known = work.destinations(tx).get(to)
+    known = deliveries.destinations(tx).get(to)
     up = not (known and known["down"])
     blamed = False
     for result in results:
         if result.kind is Kind.NOT_TRIED:
-            work.finish_delivery(tx, result.delivery, result.attempt, DeliveryState.WAITING)
+            deliveries.finish_delivery(tx, result.delivery, result.attempt, DeliveryState.WAITING)
             continue
-        failures = work.failures_of(tx, result.delivery)
+        failures = deliveries.failures_of(tx, result.delivery)
         itself = up and failures > 0 and result.kind is Kind.FAILED and result.status is None
         blamed = blamed or itself
         decided = retry.decide(
@@ -92,30 +94,30 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
         )  # fmt: skip
         why = decided.why if isinstance(decided, retry.Stored) else f"{result.what}; {decided.why}"
         if isinstance(decided, retry.Stored):
-            work.finish_delivery(
+            deliveries.finish_delivery(
                 tx, result.delivery, result.attempt, DeliveryState.STORED,
                 status=result.status, reason=why, finished_at=now,
             )  # fmt: skip
             continue
         again = isinstance(decided, retry.Again)
-        ours = work.finish_delivery(
+        ours = deliveries.finish_delivery(
             tx, result.delivery, result.attempt, DeliveryState.WAITING if again else DeliveryState.PARKED,
             status=result.status, reason=why, failures=failures + 1,
             due_at=decided.at if isinstance(decided, retry.Again) else now, finished_at=now,
         )  # fmt: skip
         if ours:
             name = "delivery_failed" if again else "delivery_parked"
-            note(tx, now, name, why, **work.object_of(tx, result.delivery), destination=to)
+            note(tx, now, name, why, **deliveries.object_of(tx, result.delivery), destination=to)
     return blamed
 
 
 def batch_over(tx: Connection, parts: Parts, to: str, error: str | None, claimed: Iterable[int]) -> None:
     """A batch is over: the destination is down with its reason, or up. Objects wait; nothing is parked."""
-    known = work.destinations(tx).get(to)
-    work.unclaim_deliveries(tx, claimed)
+    known = deliveries.destinations(tx).get(to)
+    deliveries.unclaim_deliveries(tx, claimed)
     if error is None:
         if known and known["down"]:
-            work.set_destination(tx, to, down=False, reason="", since=None, failures=0, next_at=None)
+            deliveries.set_destination(tx, to, down=False, reason="", since=None, failures=0, next_at=None)
             note(tx, parts.now(), "destination_up", destination=to)
         return
     _mark_down(tx, parts, to, error)
@@ -123,10 +125,10 @@ def batch_over(tx: Connection, parts: Parts, to: str, error: str | None, claimed
 
 def _mark_down(tx: Connection, parts: Parts, to: str, error: str) -> None:
     """The destination is down: why, since when, and when it is tried next; an event when that is news."""
-    known = work.destinations(tx).get(to)
+    known = deliveries.destinations(tx).get(to)
     failures = (known["failures"] if known else 0) + 1
     since = known["since"] if known and known["down"] else parts.now()
     if not (known and known["down"] and known["reason"] == error):
         note(tx, parts.now(), "destination_down", error, destination=to)
     due = retry.next_probe(failures, parts.now())
-    work.set_destination(tx, to, down=True, reason=error, since=since, failures=failures, next_at=due)
+    deliveries.set_destination(tx, to, down=True, reason=error, since=since, failures=failures, next_at=due)

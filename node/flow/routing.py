@@ -14,7 +14,7 @@ from node.model import Header, SeriesState
 from node.process.plan import plan_to_json
 from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Send
-from node.store import intake, work
+from node.store import deliveries, intake, work
 from node.store.database import move, note
 from node.store.schema import series
 
@@ -42,7 +42,7 @@ def _send_received(
                 note(tx, parts.now(), "delivery_refused", f"{rule}: {refused}",
                      instance_id=instance_id, destination=to)  # fmt: skip
             else:
-                queued += work.deliver_instance(tx, instance_id, to, rule, parts.now())
+                queued += deliveries.deliver_instance(tx, instance_id, to, rule, parts.now())
     return queued
 
 
@@ -121,7 +121,7 @@ def _of_one_rule(chosen: Sequence[Judgement]) -> str:
 def _sent_at_once(tx: Connection, judged: Sequence[Judgement], members: Sequence[int]) -> list[str]:
     """Rules that do not hold for the whole series but sent some of its objects as they came, with how many."""
     asked = [j for j in judged if not (j.runs or j.routes) and any(send.immediate for send in j.rule.sends)]
-    counts = work.sent_by_rule(tx, members) if asked else {}
+    counts = deliveries.sent_by_rule(tx, members) if asked else {}
     names = [j.rule.name for j in asked if j.rule.name in counts]
     return [f"{name} ({counts[name]} of {len(members)} objects, as they came)" for name in names]
 

@@ -18,7 +18,7 @@ from node.flow.forms import chosen
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
 from node.model import Exit, Job, RunState
 from node.process.plan import plan_from_json
-from node.store import intake, work
+from node.store import deliveries, intake, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
@@ -194,7 +194,7 @@ def _queue_products(
             if refused:
                 note(tx, parts.now(), "delivery_refused", refused, run_id=started.run, destination=to)
             elif made.kind == chosen(forms, native[made.output], parts.settings.peers[to].shows):
-                queued += work.deliver_product(tx, product_id, made, to, row["rule"], parts.now())
+                queued += deliveries.deliver_product(tx, product_id, made, to, row["rule"], parts.now())
     return queued
 
 

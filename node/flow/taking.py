@@ -15,7 +15,7 @@ from node.errors import Broken
 from node.flow.parts import Parts
 from node.flow.routing import route_at_once
 from node.model import Arrival, Cell, Header, InstanceState, SeriesState
-from node.store import aside, intake, work
+from node.store import aside, deliveries, intake, work
 from node.store.arrival import read_arrival
 from node.store.database import note
 from node.store.intake import object_path
@@ -143,7 +143,7 @@ def _send_again(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     if parts.hold:
         return
     before = {name: parts.now() - peer.redeliver_after for name, peer in parts.settings.peers.items()}
-    if again := work.redeliver(tx, row["id"], before, parts.now()):
+    if again := deliveries.redeliver(tx, row["id"], before, parts.now()):
         note(tx, parts.now(), "redelivery", f"{again} sent again", series_id=row["series_id"])
 
 
@@ -177,7 +177,7 @@ def _adopt(
     if old is not None:
         why = "a newer header of the same pixels came"
         work.replaced(tx, old, f"object {new} was released by hand in its place" if by_hand else why)
-        work.hand_over(tx, old, new)
+        deliveries.hand_over(tx, old, new)
         name, why = ("header_revision", "newest header wins")
         if by_hand:
             name, why = ("instance_taken", f"it takes the place of object {old}, by hand")

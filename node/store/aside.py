@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, insert, select
 
 from node.model import InstanceState
-from node.store import work
+from node.store import deliveries
 from node.store.acts import BY_HAND
 from node.store.database import note
 from node.store.schema import instance, meta
@@ -41,7 +41,7 @@ def release_over(tx: Connection, instance_id: int) -> None:
 
 def route_by_hand(tx: Connection, instance_id: int, to: str, at: datetime) -> bool:
     """Queue a received object for a destination, whatever its state; False when it is or was queued there."""
-    queued = work.deliver_instance(tx, instance_id, to, BY_HAND, at)
+    queued = deliveries.deliver_instance(tx, instance_id, to, BY_HAND, at)
     if queued:
         note(tx, at, "instance_released", f"sent {BY_HAND}", instance_id=instance_id, destination=to)
     return queued

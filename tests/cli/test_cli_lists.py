@@ -11,7 +11,7 @@ from cli_material import Place, lived_in, pacsnode, place
 from flow_material import NOON, header
 
 from node.show import layout, printable, safe, when
-from node.store import intake, work
+from node.store import deliveries, intake, work
 from node.store.database import note, open_database
 
 
@@ -41,7 +41,7 @@ def test_a_destination_that_is_down_stands_out(tmp_path: Path) -> None:
     (made.folder / "data").mkdir()
     database = open_database("sqlite", made.folder / "data")
     with database.write() as tx:
-        work.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
+        deliveries.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
     database.close()
     result = made.run("status")
     assert "PACS is down since 2026-03-01" in result.stdout

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from node.model import SeriesState
-from node.store import intake, work
+from node.store import deliveries, intake, work
 from node.store.database import open_database
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -21,8 +21,8 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
     ("query", "index"),
     [
         (lambda tx: work.due_runs(tx, NOW, 1), "run_queue"),
-        (lambda tx: work.waiting_destinations(tx, NOW), "delivery_queue"),
-        (lambda tx: work.due_deliveries(tx, "PACS", NOW, 200), "delivery_queue"),
+        (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
+        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_queue"),
         (lambda tx: intake.in_state(tx, SeriesState.SEALED), "series_open"),
     ],
 )

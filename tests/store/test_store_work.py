@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from store_cases import STATES, opened
 
 from node.model import KIND_OF, DeliveryState, RunState
-from node.store import intake, queries, work
+from node.store import deliveries, intake, queries, work
 from node.store.database import Database, open_database, rows
 from node.store.schema import delivery, measurement, run, series
 from node.store.schema import product as product_table
@@ -118,9 +118,9 @@ def test_giving_back_returns_every_claim_and_nothing_else(database: Database) ->
             work.claim_run(tx, the_run(tx, key), NOON)
         tx.execute(update(run).where(run.c.id == finished).values(state=RunState.DONE))
         for number in (1, 2, 3):
-            work.deliver_instance(tx, new_instance(tx, number), "PACS", "r", NOON)
-        stored, *_ = work.claim_deliveries(tx, work.due_deliveries(tx, "PACS", NOON, 2))
-        work.finish_delivery(tx, stored["id"], stored["attempt"], DeliveryState.STORED)
+            deliveries.deliver_instance(tx, new_instance(tx, number), "PACS", "r", NOON)
+        stored, *_ = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 2))
+        deliveries.finish_delivery(tx, stored["id"], stored["attempt"], DeliveryState.STORED)
         assert work.give_back(tx) == ([running], 1)
         assert [row["state"] for row in rows(tx, select(delivery).order_by(delivery.c.id))] == [
             "stored", "waiting", "waiting",
@@ -185,11 +185,11 @@ def test_an_object_goes_to_a_destination_once(database: Database) -> None:
     """Queued by two rules it is one delivery per destination."""
     with database.write() as tx:
         key = new_instance(tx)
-        assert work.deliver_instance(tx, key, "PACS", "a", NOON)
-        assert not work.deliver_instance(tx, key, "PACS", "b", NOON)
-        assert work.deliver_instance(tx, key, "ARCHIVE", "b", NOON)
-        assert work.waiting_destinations(tx, NOON) in (["ARCHIVE", "PACS"], ["PACS", "ARCHIVE"])
-        assert work.waiting_destinations(tx, NOON - MINUTE) == []
+        assert deliveries.deliver_instance(tx, key, "PACS", "a", NOON)
+        assert not deliveries.deliver_instance(tx, key, "PACS", "b", NOON)
+        assert deliveries.deliver_instance(tx, key, "ARCHIVE", "b", NOON)
+        assert deliveries.waiting_destinations(tx, NOON) in (["ARCHIVE", "PACS"], ["PACS", "ARCHIVE"])
+        assert deliveries.waiting_destinations(tx, NOON - MINUTE) == []
 
 
 def test_the_same_result_goes_to_a_destination_once(database: Database) -> None:
@@ -199,11 +199,11 @@ def test_the_same_result_goes_to_a_destination_once(database: Database) -> None:
         ((first, made),) = work.add_products(tx, one, "runs/1/1", done(product(1)))
         ((again, _),) = work.add_products(tx, two, "runs/2/1", done(product(1)))
         other_bytes = product(1, digest="e" * 64)
-        assert work.deliver_product(tx, first, made, "PACS", "r", NOON)
-        assert not work.deliver_product(tx, again, made, "PACS", "r", NOON)
-        assert work.deliver_product(tx, again, other_bytes, "PACS", "r", NOON)
+        assert deliveries.deliver_product(tx, first, made, "PACS", "r", NOON)
+        assert not deliveries.deliver_product(tx, again, made, "PACS", "r", NOON)
+        assert deliveries.deliver_product(tx, again, other_bytes, "PACS", "r", NOON)
         tx.execute(update(delivery).values(state=DeliveryState.CANCELLED))
-        assert work.deliver_product(tx, again, made, "ARCHIVE", "r", NOON)
+        assert deliveries.deliver_product(tx, again, made, "ARCHIVE", "r", NOON)
 
 
 def test_a_result_that_retention_removed_goes_again(database: Database) -> None:
@@ -212,10 +212,10 @@ def test_a_result_that_retention_removed_goes_again(database: Database) -> None:
         one, two = (new_run(tx, new_series(tx, revision)) for revision in (1, 2))
         ((first, made),) = work.add_products(tx, one, "runs/1/1", done(product(1)))
         ((again, _),) = work.add_products(tx, two, "runs/2/1", done(product(1)))
-        assert work.deliver_product(tx, first, made, "PACS", "r", NOON)
+        assert deliveries.deliver_product(tx, first, made, "PACS", "r", NOON)
         tx.execute(update(delivery).values(state=DeliveryState.STORED))
         tx.execute(update(product_table).where(product_table.c.id == first).values(removed_at=NOON))
-        assert work.deliver_product(tx, again, made, "PACS", "r", NOON)
+        assert deliveries.deliver_product(tx, again, made, "PACS", "r", NOON)
 
 
 @pytest.mark.parametrize("kind", KIND_OF.values())
@@ -225,7 +225,7 @@ def test_a_result_of_every_kind_can_be_queued(tmp_path: Path, kind: str) -> None
     with database.write() as tx:
         made = product(1, kind=kind)
         ((key, made),) = work.add_products(tx, new_run(tx, new_series(tx)), "runs/1/1", done(made))
-        assert work.deliver_product(tx, key, made, "PACS", "r", NOON)
+        assert deliveries.deliver_product(tx, key, made, "PACS", "r", NOON)
     database.close()
 
 
@@ -237,14 +237,14 @@ def run_with_all_stages(tx: Connection) -> dict[str, int]:
     found = {}
     for name, made in names.items():
         ((product_id, _),) = work.add_products(tx, key, "runs/1/1", done(made))
-        work.deliver_product(tx, product_id, made, "PACS", "r", NOON)
+        deliveries.deliver_product(tx, product_id, made, "PACS", "r", NOON)
         found[name] = rows(tx, select(delivery.c.id).where(delivery.c.product_id == product_id))[0]["id"]
     return found
 
 
 def due(tx: Connection, to: str = "PACS") -> list[int]:
     """Ids of what may be sent now."""
-    return [row["id"] for row in work.due_deliveries(tx, to, NOON, 200)]
+    return [row["id"] for row in deliveries.due_deliveries(tx, to, NOON, 200)]
 
 
 def put(tx: Connection, key: int, state: DeliveryState) -> None:
@@ -287,8 +287,8 @@ def test_another_destination_and_another_run_do_not_wait(database: Database) -> 
         other = new_run(tx, new_series(tx, uid="1.2.9.7"))
         made = product(9, "sr", "report")
         ((key, _),) = work.add_products(tx, other, "runs/2/1", done(made))
-        work.deliver_product(tx, key, made, "ARCHIVE", "r", NOON)
-        work.deliver_product(tx, key, made, "PACS", "r", NOON)
+        deliveries.deliver_product(tx, key, made, "ARCHIVE", "r", NOON)
+        deliveries.deliver_product(tx, key, made, "PACS", "r", NOON)
         (alone,) = due(tx, "ARCHIVE")
         assert len(due(tx)) == 3  # both images, and the other run's report after them
         assert rows(tx, select(delivery.c.product_id).where(delivery.c.id == alone)) == [{"product_id": key}]
@@ -297,10 +297,10 @@ def test_another_destination_and_another_run_do_not_wait(database: Database) -> 
 def test_a_delivery_says_what_it_sends(database: Database) -> None:
     """Received objects carry where their file is, results their path, both their UIDs and transfer syntax."""
     with database.write() as tx:
-        work.deliver_instance(tx, new_instance(tx, 5), "PACS", "r", NOON)
+        deliveries.deliver_instance(tx, new_instance(tx, 5), "PACS", "r", NOON)
         ((key, made),) = work.add_products(tx, new_run(tx, new_series(tx)), "runs/1/1", done(product(2)))
-        work.deliver_product(tx, key, made, "PACS", "r", NOON)
-        received, result = work.due_deliveries(tx, "PACS", NOON, 10)
+        deliveries.deliver_product(tx, key, made, "PACS", "r", NOON)
+        received, result = deliveries.due_deliveries(tx, "PACS", NOON, 10)
         assert (received["sop_uid"], received["receiver_run"], received["sequence"]) == ("1.2.3.5", 1, 5)
         assert (result["sop_uid"], result["path"]) == ("2.25.2", "runs/1/1/soft/0002.dcm")
         assert received["transfer_syntax"] == result["transfer_syntax"] == "1.2.840.10008.1.2.1"
@@ -309,15 +309,15 @@ def test_a_delivery_says_what_it_sends(database: Database) -> None:
 def test_only_one_of_two_claimers_gets_a_delivery(database: Database) -> None:
     """Both saw it waiting; it goes to the first, and a late result of an older attempt changes nothing."""
     with database.write() as tx:
-        work.deliver_instance(tx, new_instance(tx), "PACS", "r", NOON)
-        seen = work.due_deliveries(tx, "PACS", NOON, 10)
-        (mine,) = work.claim_deliveries(tx, seen)
-        assert work.claim_deliveries(tx, seen) == []
-        work.unclaim_deliveries(tx, [mine["id"]])
-        (later,) = work.claim_deliveries(tx, work.due_deliveries(tx, "PACS", NOON, 10))
+        deliveries.deliver_instance(tx, new_instance(tx), "PACS", "r", NOON)
+        seen = deliveries.due_deliveries(tx, "PACS", NOON, 10)
+        (mine,) = deliveries.claim_deliveries(tx, seen)
+        assert deliveries.claim_deliveries(tx, seen) == []
+        deliveries.unclaim_deliveries(tx, [mine["id"]])
+        (later,) = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 10))
         assert later["attempt"] == mine["attempt"] + 1
-        assert not work.finish_delivery(tx, mine["id"], mine["attempt"], DeliveryState.PARKED)
-        assert work.finish_delivery(tx, later["id"], later["attempt"], DeliveryState.STORED)
+        assert not deliveries.finish_delivery(tx, mine["id"], mine["attempt"], DeliveryState.PARKED)
+        assert deliveries.finish_delivery(tx, later["id"], later["attempt"], DeliveryState.STORED)
 
 
 def test_sent_again_is_what_was_delivered_long_enough_ago(database: Database) -> None:
@@ -326,18 +326,18 @@ def test_sent_again_is_what_was_delivered_long_enough_ago(database: Database) ->
         one = new_series(tx)
         key = new_instance(tx, 1, one)
         ((made_id, made),) = work.add_products(tx, new_run(tx, one), "runs/1/1", done(product(1)))
-        work.deliver_instance(tx, key, "PACS", "r", NOON)
-        work.deliver_product(tx, made_id, made, "PACS", "r", NOON)
-        work.deliver_instance(tx, key, "ARCHIVE", "r", NOON)
-        work.deliver_instance(tx, new_instance(tx, 2), "PACS", "r", NOON)
+        deliveries.deliver_instance(tx, key, "PACS", "r", NOON)
+        deliveries.deliver_product(tx, made_id, made, "PACS", "r", NOON)
+        deliveries.deliver_instance(tx, key, "ARCHIVE", "r", NOON)
+        deliveries.deliver_instance(tx, new_instance(tx, 2), "PACS", "r", NOON)
         long_ago = NOON - timedelta(hours=1)
         tx.execute(update(delivery).values(state=DeliveryState.STORED, finished_at=long_ago))
         tx.execute(update(delivery).where(delivery.c.destination == "ARCHIVE").values(finished_at=NOON))
         before = {"PACS": NOON - MINUTE, "ARCHIVE": NOON - MINUTE}
-        assert work.redeliver(tx, key, before, NOON) == 2
+        assert deliveries.redeliver(tx, key, before, NOON) == 2
         found = rows(tx, select(delivery).order_by(delivery.c.id))
         assert [row["state"] for row in found] == ["waiting", "waiting", "stored", "stored"]
-        assert work.redeliver(tx, key, before, NOON) == 0  # it is on its way already
+        assert deliveries.redeliver(tx, key, before, NOON) == 0  # it is on its way already
 
 
 def test_results_keep_their_numbers(database: Database) -> None:
@@ -365,10 +365,12 @@ def test_results_keep_their_numbers(database: Database) -> None:
 def test_a_destination_is_remembered_down_and_up(database: Database) -> None:
     """What is known of a destination is one row, changed in place."""
     with database.write() as tx:
-        work.set_destination(tx, "PACS", down=True, reason="refused", since=NOON, failures=1, next_at=NOON)
-        work.set_destination(tx, "PACS", down=False, reason="", since=None, failures=0, next_at=None)
-        assert list(work.destinations(tx)) == ["PACS"]
-        assert work.destinations(tx)["PACS"]["down"] is False
+        deliveries.set_destination(
+            tx, "PACS", down=True, reason="refused", since=NOON, failures=1, next_at=NOON
+        )
+        deliveries.set_destination(tx, "PACS", down=False, reason="", since=None, failures=0, next_at=None)
+        assert list(deliveries.destinations(tx)) == ["PACS"]
+        assert deliveries.destinations(tx)["PACS"]["down"] is False
 
 
 def test_a_failed_object_is_traced_to_its_series(database: Database) -> None:
@@ -378,10 +380,10 @@ def test_a_failed_object_is_traced_to_its_series(database: Database) -> None:
         received = new_instance(tx, 1, one)
         key = new_run(tx, one)
         ((made_id, made),) = work.add_products(tx, key, "runs/1/1", done(product(1)))
-        work.deliver_instance(tx, received, "PACS", "r", NOON)
-        work.deliver_product(tx, made_id, made, "PACS", "r", NOON)
+        deliveries.deliver_instance(tx, received, "PACS", "r", NOON)
+        deliveries.deliver_product(tx, made_id, made, "PACS", "r", NOON)
         first, second = tx.scalars(select(delivery.c.id).order_by(delivery.c.id))
-        assert work.object_of(tx, first) == {"instance_id": received, "run_id": None, "series_id": one}
-        assert work.object_of(tx, second) == {"instance_id": None, "run_id": key, "series_id": one}
-        assert work.failures_of(tx, first) == 0
+        assert deliveries.object_of(tx, first) == {"instance_id": received, "run_id": None, "series_id": one}
+        assert deliveries.object_of(tx, second) == {"instance_id": None, "run_id": key, "series_id": one}
+        assert deliveries.failures_of(tx, first) == 0
         assert tx.scalar(select(series.c.id)) == one

@@ -1,0 +1,228 @@
+"""Rows of what is to be sent: deliveries of received objects and of results, and the destinations.
+
+Every claim adds 1 to `attempt`; every later update names the state and the attempt it expects, so that a
+sender that was given up on can never overwrite its successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+
+from node.model import DeliveryState, Product, RunState
+from node.store.database import add, move, one_of, rows
+from node.store.schema import delivery, destination, instance, product, run
+
+STAGE = {
+    "image": 0, "picture": 0, "tiles": 0, "recording": 0, "segmentation": 1, "parametric_map": 1,
+    "report": 2, "document": 2, "key_images": 2, "presentation": 2,
+}  # fmt: skip
+"""Order within a run and destination: images, then SEG and maps, then what refers to them. Every kind is here."""
+
+
+_QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
+"""What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
+
+
+def deliver_instance(tx: Connection, instance_id: int, to: str, rule: str, now: datetime) -> bool:
+    """Queue a received object for a destination, unless it is or was queued there already."""
+    where = (delivery.c.destination == to) & (delivery.c.instance_id == instance_id)
+    if tx.scalar(select(delivery.c.id).where(where)) is not None:
+        return False
+    add(
+        tx, delivery, destination=to, state=DeliveryState.WAITING, instance_id=instance_id, rule=rule,
+        due_at=now, created_at=now,
+    )  # fmt: skip
+    return True
+
+
+def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
+    """Rule → how many of these received objects it queued."""
+    found: dict[str, int] = {}
+    for start in range(0, len(instances), 500):
+        where = delivery.c.instance_id.in_(instances[start : start + 500])
+        counted = func.count(delivery.c.instance_id.distinct())
+        for rule, count in tx.execute(
+            select(delivery.c.rule, counted).where(where).group_by(delivery.c.rule)
+        ):
+            found[rule] = found.get(rule, 0) + count
+    return found
+
+
+def deliver_product(
+    tx: Connection, product_id: int, made: Product, to: str, rule: str, now: datetime
+) -> bool:
+    """Queue a product, unless the same object with the same bytes is or was queued there already.
+
+    One that retention removed meanwhile does not count: its series was sent again, as a whole and as new.
+    """
+    same = (product.c.sop_uid == made.sop_uid) & (product.c.digest == made.digest)
+    same &= product.c.removed_at.is_(None)
+    where = (delivery.c.destination == to) & (delivery.c.state != DeliveryState.CANCELLED) & same
+    join = delivery.join(product, product.c.id == delivery.c.product_id)
+    if tx.scalar(select(delivery.c.id).select_from(join).where(where).limit(1)) is not None:
+        return False
+    add(
+        tx, delivery, destination=to, state=DeliveryState.WAITING, product_id=product_id, rule=rule,
+        stage=STAGE[made.kind], due_at=now, created_at=now,
+    )  # fmt: skip
+    return True
+
+
+def hand_over(tx: Connection, old: int, new: int) -> None:
+    """What waits, or is held, to be sent of a replaced instance sends the newer one."""
+    states = (DeliveryState.WAITING, DeliveryState.HELD)
+    waiting = (delivery.c.instance_id == old) & delivery.c.state.in_(states)
+    tx.execute(update(delivery).where(waiting).values(instance_id=new))
+
+
+def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now: datetime) -> int:
+    """Send again what reached a destination before the moment given for it: the sender asked (design §6)."""
+    of_results = (
+        select(product.c.id)
+        .join(run, run.c.id == product.c.run_id)
+        .join(instance, instance.c.series_id == run.c.series_id)
+        .where((instance.c.id == instance_id) & (run.c.state != RunState.SUPERSEDED))
+    )
+    what = or_(delivery.c.instance_id == instance_id, delivery.c.product_id.in_(of_results))
+    again = 0
+    for name, before in to.items():
+        where = and_(
+            what, delivery.c.destination == name, delivery.c.finished_at < before,
+            delivery.c.state.in_((DeliveryState.STORED, DeliveryState.COMMITTED)),
+        )  # fmt: skip
+        values = {
+            "state": DeliveryState.WAITING,
+            "reason": "sent again: the object was received again",
+            "due_at": now,
+        }
+        again += tx.execute(update(delivery).where(where).values(failures=0, **values)).rowcount
+    return again
+
+
+def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
+    """Destinations for which something is due."""
+    where = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
+    return list(tx.scalars(select(delivery.c.destination).where(where).distinct()))
+
+
+def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
+    """The next objects for a destination: images before SEG before reports of the same run, then age.
+
+    A report waits until everything of an earlier stage of its run is stored there.
+    """
+    earlier = delivery.alias()
+    of_earlier, of_this = product.alias(), product.alias()
+    blocked = (
+        select(earlier.c.id)
+        .select_from(earlier.join(of_earlier, of_earlier.c.id == earlier.c.product_id))
+        .where(
+            (of_earlier.c.run_id == of_this.c.run_id)
+            & (earlier.c.destination == delivery.c.destination)
+            & (earlier.c.stage < delivery.c.stage)
+            & earlier.c.state.not_in((DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED))
+        )
+        .exists()
+    )
+    where = (
+        (delivery.c.destination == to)
+        & _QUEUED
+        & (delivery.c.state == DeliveryState.WAITING)
+        & (delivery.c.due_at <= now)
+        & ~blocked
+    )
+    statement = (
+        _with_objects()
+        .outerjoin(of_this, of_this.c.id == delivery.c.product_id)
+        .where(where)
+        .order_by(delivery.c.stage, delivery.c.id)
+        .limit(limit)
+    )
+    return rows(tx, statement)
+
+
+def _with_objects() -> Select[Any]:
+    """Deliveries with the object they send: its UIDs, transfer syntax and where its file is."""
+    return (
+        select(
+            delivery,
+            func.coalesce(instance.c.sop_uid, product.c.sop_uid).label("sop_uid"),
+            func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class"),
+            func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
+            instance.c.receiver_run,
+            instance.c.sequence,
+            instance.c.state.label("instance_state"),
+            product.c.path,
+        )
+        .select_from(delivery)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .outerjoin(product, product.c.id == delivery.c.product_id)
+    )
+
+
+def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Waiting → sending; those that are ours now, with their new attempt number."""
+    ours: list[Mapping[str, Any]] = []
+    for row in found:
+        attempt = int(row["attempt"])
+        where = (
+            (delivery.c.id == row["id"])
+            & (delivery.c.state == DeliveryState.WAITING)
+            & (delivery.c.attempt == attempt)
+        )
+        values = {"state": DeliveryState.SENDING, "attempt": attempt + 1}
+        if tx.execute(update(delivery).where(where).values(**values)).rowcount == 1:
+            ours.append({**row, "attempt": attempt + 1})
+    return ours
+
+
+def finish_delivery(tx: Connection, key: int, attempt: int, to: DeliveryState, **values: Any) -> bool:
+    """Sending → stored | waiting | parked; False when it is not this attempt's any more."""
+    return move(tx, delivery, key, to, expected=(DeliveryState.SENDING,), attempt=attempt, **values)
+
+
+def cancel_deliveries(tx: Connection, chosen: Iterable[int], reason: str, now: datetime) -> None:
+    """Waiting | parked | held → cancelled."""
+    states = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.HELD)
+    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(states)
+    values = {"state": DeliveryState.CANCELLED, "reason": reason, "finished_at": now}
+    tx.execute(update(delivery).where(where).values(**values))
+
+
+def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:
+    """Sending → waiting: those of a batch that is over which were not reported."""
+    where = delivery.c.id.in_(list(claimed)) & (delivery.c.state == DeliveryState.SENDING)
+    tx.execute(update(delivery).where(where).values(state=DeliveryState.WAITING))
+
+
+def destinations(tx: Connection) -> dict[str, Mapping[str, Any]]:
+    """What is known of each destination that was ever tried."""
+    return {row["name"]: row for row in rows(tx, select(destination))}
+
+
+def set_destination(tx: Connection, name: str, **values: Any) -> None:
+    """Record that a destination is down or up again."""
+    if tx.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
+        tx.execute(insert(destination).values(name=name, **values))
+
+
+def failures_of(tx: Connection, delivery_id: int) -> int:
+    """How often an object failed at its destination."""
+    return int(tx.execute(select(delivery.c.failures).where(delivery.c.id == delivery_id)).scalar_one())
+
+
+def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:
+    """The references an event about a delivery carries: its instance, or its run."""
+    statement = (
+        select(delivery.c.instance_id, product.c.run_id, run.c.series_id, instance.c.series_id)
+        .select_from(delivery)
+        .outerjoin(product, product.c.id == delivery.c.product_id)
+        .outerjoin(run, run.c.id == product.c.run_id)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .where(delivery.c.id == delivery_id)
+    )
+    instance_id, run_id, of_run, of_instance = tx.execute(statement).one()
+    return {"instance_id": instance_id, "run_id": run_id, "series_id": of_run or of_instance}
