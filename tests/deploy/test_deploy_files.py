@@ -82,6 +82,21 @@ def test_manifests_are_what_kubernetes_takes(path: Path) -> None:
             validate.validate(document, "1.30", strict=True)
 
 
+def test_the_site_file_that_the_unit_tells_to_install_fits_it(tmp_path: Path) -> None:
+    """The sed of its comment makes a site that keeps its data where the unit lets it write."""
+    text = (DEPLOY / "pacsnode.service").read_text()
+    command = re.search(r"^# +(sed '.*') config/node.yaml > /etc/pacsnode/node.yaml$", text, re.MULTILINE)
+    assert command
+    done = subprocess.run(
+        ["bash", "-c", f"{command[1]} '{ROOT}/config/node.yaml'"], check=True, capture_output=True, text=True
+    )
+    (tmp_path / "node.yaml").write_text(done.stdout)
+    settings = site.load(tmp_path / "node.yaml", {})
+    assert str(settings.node.data) == "/var/lib/pacsnode"
+    assert settings.node.rules == tmp_path / "rules"
+    assert re.search(r"^StateDirectory=pacsnode$", text, re.MULTILINE)
+
+
 def test_the_kustomization_names_files_that_are_there() -> None:
     """Every resource and every file of a config map stands beside it, and nothing is left out."""
     (made,) = documents(DEPLOY / "kubernetes/kustomization.yaml")
