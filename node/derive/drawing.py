@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from node.model import Code
+from node.viridis import viridis
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -33,13 +34,6 @@ PALETTE: tuple[Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
 """Told apart by colour-blind readers, too: Okabe and Ito 2008 (Wong, Nature Methods 8:441, 2011)."""
-_VIRIDIS = (
-    (0.267004, 0.004874, 0.329415), (0.282623, 0.140926, 0.457517), (0.253935, 0.265254, 0.529983),
-    (0.206756, 0.371758, 0.553117), (0.163625, 0.471133, 0.558148), (0.127568, 0.566949, 0.550556),
-    (0.134692, 0.658636, 0.517649), (0.266941, 0.748751, 0.440573), (0.477504, 0.821444, 0.318195),
-    (0.741388, 0.873449, 0.149561), (0.993248, 0.906157, 0.143936),
-)  # fmt: skip
-"""viridis (van der Walt, Smith and Firing 2015, CC0) at 0, 10 … 100 %: evenly rising lightness."""
 _WRITTEN = {
     "1": "",
     "[hnsf'U]": "HU",
@@ -160,17 +154,6 @@ def coloured(values: NDArray[Any], low: float, high: float, valid: NDArray[np.bo
 def _share(values: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
     share = (np.nan_to_num(values.astype(np.float32)) - low) / max(high - low, 1e-12)
     return share.clip(0, 1).astype(np.float32)
-
-
-@cache
-def viridis() -> Pixels:
-    """256 x 3, from the published values by linear interpolation."""
-    anchors = np.array(_VIRIDIS) * 255
-    at, steps = np.linspace(0, 1, len(anchors)), np.linspace(0, 1, 256)
-    table = np.stack([np.interp(steps, at, anchors[:, c]) for c in range(3)], axis=-1)
-    table = np.rint(table).astype(np.uint8)
-    table.flags.writeable = False
-    return table
 
 
 def shown_range(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> tuple[float, float]:

@@ -35,6 +35,10 @@ FROM_SERIES = ("RequestAttributesSequence", "BodyPartExamined", "TimezoneOffsetF
 AnyGrid: TypeAlias = Mask | FractionalMask | Map
 
 
+_OF_THE_PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID")
+"""What highdicom insists on, and `finished` takes from the sources afterwards."""
+
+
 @dataclass(frozen=True, eq=False)
 class Framed:
     """A grid on its way to a multi-frame object: where its frames lie and what highdicom needs to build it."""
@@ -76,25 +80,24 @@ def framed(making: Making, grid: AnyGrid, what: str) -> Framed:
     return Framed(making, grid, known)
 
 
+def nameless() -> Dataset:
+    """An object that highdicom takes, of nobody: bad text in a source's header cannot make it fail."""
+    item = Dataset()
+    for keyword in _OF_THE_PATIENT:
+        setattr(item, keyword, "")
+    item.StudyDate = item.StudyTime = None
+    return item
+
+
 def _stand_in(making: Making, index: int, plane: geometry.Plane) -> Dataset:
     sources = making.sources
     first = next(known for known in sources.planes if known is not None)
-    item = Dataset()
+    item = nameless()
     item.SOPClassUID = CT
     item.SOPInstanceUID = making.uid("stand-in", index + 1)
     item.StudyInstanceUID = sources.text("StudyInstanceUID")
     item.SeriesInstanceUID = making.uid("stand-in")
     item.Modality = "CT"
-    for keyword in (
-        "PatientID",
-        "PatientName",
-        "PatientBirthDate",
-        "PatientSex",
-        "AccessionNumber",
-        "StudyID",
-    ):
-        setattr(item, keyword, "")
-    item.StudyDate = item.StudyTime = None
     item.FrameOfReferenceUID = making.frame_of_reference
     item.Rows, item.Columns = plane.rows, plane.columns
     item.ImagePositionPatient = geometry.decimals(plane.position)

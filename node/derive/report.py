@@ -17,7 +17,7 @@ from node.derive import geometry
 from node.derive.identity import CREATOR
 from node.derive.image_library import OF_MEASUREMENT, evidence, image, library
 from node.derive.making import MANUFACTURER, Making, Sources
-from node.derive.multiframe import algorithm, coded, finished
+from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
 from node.derive.standard import roots
 from node.operator import Mask, Measurement
@@ -123,19 +123,9 @@ def _hold(item: Dataset, content: list[Dataset]) -> None:
 
 def _stand_in(sources: Sources) -> Dataset:
     """The first source, reduced to what highdicom reads, so that bad text in a header cannot make it fail."""
-    item = Dataset()
+    item = nameless()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"):
         setattr(item, keyword, sources.text(keyword))
-    for keyword in (
-        "PatientID",
-        "PatientName",
-        "PatientBirthDate",
-        "PatientSex",
-        "AccessionNumber",
-        "StudyID",
-    ):
-        setattr(item, keyword, "")
-    item.StudyDate = item.StudyTime = None
     return item
 
 

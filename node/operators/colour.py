@@ -10,18 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from node.operator import Code
+from node.viridis import viridis
 
 Pixels = NDArray[np.uint8]
 Colours = Literal["hot_iron", "viridis"]
 
 _GROUND, _INK = (16, 16, 20), (235, 235, 235)
-_VIRIDIS = (
-    (0.267004, 0.004874, 0.329415), (0.282623, 0.140926, 0.457517), (0.253935, 0.265254, 0.529983),
-    (0.206756, 0.371758, 0.553117), (0.163625, 0.471133, 0.558148), (0.127568, 0.566949, 0.550556),
-    (0.134692, 0.658636, 0.517649), (0.266941, 0.748751, 0.440573), (0.477504, 0.821444, 0.318195),
-    (0.741388, 0.873449, 0.149561), (0.993248, 0.906157, 0.143936),
-)  # fmt: skip
-"""viridis (van der Walt, Smith and Firing 2015, CC0) at 0, 10 … 100 %: evenly rising lightness."""
 _LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
 """Where x, y, z grow to, and where they come from (PS3.3 C.7.6.1.1.1)."""
 
@@ -42,9 +36,7 @@ def table(colours: Colours) -> Pixels:
     Hot Iron is one of the standard's well-known palettes (PS3.6 B.1.1).
     """
     if colours == "viridis":
-        at = np.linspace(0, 1, len(_VIRIDIS))
-        shares = [np.interp(np.linspace(0, 1, 256), at, column) for column in zip(*_VIRIDIS, strict=True)]
-        return np.rint(np.stack(shares, axis=1) * 255).astype(np.uint8)
+        return viridis()
     ramp = np.arange(256)
     channels = [2 * ramp, 2 * (ramp - 128) + (ramp == 255), 4 * (ramp - 191)]
     return np.clip(np.stack(channels, axis=1), 0, 255).astype(np.uint8)
