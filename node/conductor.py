@@ -31,7 +31,8 @@ from node.ops import log as logging
 from node.ops.health import beat, beat_path
 from node.ops.reserve import tend
 from node.readings import Reading, Readings
-from node.send.protocol import Batch, Finished, Outcomes, outcome_from_json, to_json
+from node.send.protocol import Finished, Outcomes
+from node.sendings import Sendings, UnderWay
 from node.store import aside, deliveries, intake, work
 from node.store.database import note
 from node.store.records import Record, read_end, receiver_runs, records_after
@@ -53,15 +54,12 @@ class Conductor:
     parts: flow.Parts
     wake_fd: int | None
     readings: Readings = field(default_factory=Readings)
-    sender: LineChild = field(default_factory=lambda: LineChild("node.sender"))
+    sendings: Sendings = field(default_factory=Sendings)
     stopping: bool = False
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.parts.settings.limits)
         self.selector = selectors.DefaultSelector()
-        self.batches: dict[int, Batch] = {}
-        self.blamed: set[int] = set()  # batches that an object of theirs ended, not the destination
-        self.next_batch = 1
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
@@ -84,7 +82,7 @@ class Conductor:
         while not self.stopping:
             wait = self._turn()
             self._watch(self.readings.child, "reader")
-            self._watch(self.sender, "sender")
+            self._watch(self.sendings.child, "sender")
             for key, _ in self.selector.select(wait):
                 self._heard(key.data, key.fd)
         self._stop()
@@ -117,7 +115,7 @@ class Conductor:
             self._forget(self.readings.child, fd)
         elif name == "sender":
             self._hear_sender()
-            self._forget(self.sender, fd)
+            self._forget(self.sendings.child, fd)
         else:
             heard = _drain(fd)
             while heard is not None and len(heard) == 4096:
@@ -383,62 +381,63 @@ class Conductor:
     def _deliver(self) -> None:
         with self.parts.database.read() as tx:
             waiting = deliveries.waiting_destinations(tx, self.parts.now())
-        for to in waiting if self.sender.ensure() else ():
-            under_way = sum(batch.destination.name == to for batch in self.batches.values())
+        for to in waiting if self.sendings.child.ensure() else ():
             with self.parts.database.write() as tx:
-                found = flow.deliver(tx, self.parts, to, under_way)
+                found = flow.deliver(tx, self.parts, to, self.sendings.count(to))
             if found is None:
                 continue
             faults.reach("after-delivery-claim")
-            batch = Batch(self.next_batch, *found)
-            self.next_batch += 1
-            self.batches[batch.id] = batch
-            self.sender.say(to_json(batch))
+            if found.items:
+                self.sendings.send(found.where, found.items)
+            else:
+                self.sendings.ask(found.where)
 
     def _hear_sender(self) -> None:
-        lines, alive = self.sender.lines()
-        for line in lines:
-            message = outcome_from_json(line)
-            if isinstance(message, Outcomes) and message.batch in self.batches:
-                faults.reach("before-outcomes")
+        found, lost = self.sendings.heard()
+        for one, message in found:
+            if isinstance(message, Outcomes):
+                self._outcomes(one, message)
+            elif isinstance(message, Finished):
+                self._batch_over(one, message)
+            else:
                 with self.parts.database.write() as tx:
-                    to = self.batches[message.batch].destination.name
-                    if flow.delivered(tx, self.parts, to, message.results):
-                        self.blamed.add(message.batch)
-                faults.reach("after-outcomes")
-            elif isinstance(message, Finished) and message.batch in self.batches:
-                faults.reach("before-batch-end")
-                self._batch_over(self.batches.pop(message.batch), message.destination_error)
-        if not alive:
-            log.warning("sender_died", count=len(self.batches))
+                    flow.probed(tx, self.parts, one.to, message.error, message.trouble)
+        if lost or self.sendings.child.process is None:
+            log.warning("sender_died", count=len(lost))
             with self.parts.database.write() as tx:
-                for batch in self.batches.values():
-                    deliveries.unclaim_deliveries(tx, [item.delivery for item in batch.objects])
-            self.batches.clear()
-            self.blamed.clear()
+                deliveries.unclaim_deliveries(tx, [key for one in lost for key in one.deliveries])
         self.poll_at = 0.0
 
-    def _batch_over(self, batch: Batch, error: str | None) -> None:
-        to = batch.destination.name
-        if batch.id in self.blamed:
-            self.blamed.discard(batch.id)
-            error = None
+    def _outcomes(self, one: UnderWay, message: Outcomes) -> None:
+        faults.reach("before-outcomes")
         with self.parts.database.write() as tx:
-            flow.batch_over(tx, self.parts, to, error, [item.delivery for item in batch.objects])
+            heard = flow.delivered(tx, self.parts, one.to, message.results)
+        one.blamed = one.blamed or heard.blamed
+        one.taken = one.taken or heard.taken
+        faults.reach("after-outcomes")
+
+    def _batch_over(self, one: UnderWay, message: Finished) -> None:
+        faults.reach("before-batch-end")
+        error = None if one.blamed else message.destination_error
+        with self.parts.database.write() as tx:
+            flow.batch_over(
+                tx, self.parts, one.to, error, one.deliveries, message.trouble,
+                taken=one.taken or one.blamed,
+            )  # fmt: skip
         if error:
-            log.warning("destination_down", destination=to, reason=error)
+            log.warning("destination_down", destination=one.to, reason=error)
 
     # --- stop
 
     def _stop(self) -> None:
         """Senders finish their object; workers are ended, and their runs wait for the next start."""
         log.info("conductor_stopping")
-        self.sender.ask_to_stop()
+        self.sendings.child.ask_to_stop()
         until = time.monotonic() + 10
-        while self.batches and time.monotonic() < until:
+        while self.sendings.open and time.monotonic() < until:
             self._hear_sender()
             time.sleep(0.02)
-        for child in (self.sender, self.readings.child):
+        for child in (self.sendings.child, self.readings.child):
             child.kill()
         self.engine.stop()
         with self.parts.database.write() as tx:

@@ -82,6 +82,27 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Priority(StrEnum):
+    """How a rule's deliveries rank among those that wait for the same destination."""
+
+    URGENT = "urgent"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a rule wants something sent."""
+
+    priority: Priority = Priority.NORMAL
+    lossy: bool = False
+    """It may be transcoded with loss where the destination takes it in no other way."""
+
+
+PLAIN = Manner()
+"""How things are sent where nobody says more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What is known of an object when its C-STORE begins; written into the file meta (PS3.10 7.1)."""

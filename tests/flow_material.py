@@ -19,7 +19,7 @@ from node import settings as site
 from node.model import Exit, Header, OperatorSpec, Parameter, Product, RunState
 from node.read.header import arrival_of_file, read_header
 from node.route.rules import parse_rules
-from node.send.protocol import Item, Kind, Result
+from node.send.protocol import Item, Kind, Result, Trouble
 from node.store import intake, work
 from node.store.arrival import read_arrival
 from node.store.database import Database, open_database, rows
@@ -196,7 +196,20 @@ class House:
         """Claim the next batch for a destination."""
         with self.tx() as tx:
             found = flow.deliver(tx, self.parts, to, open_batches)
-        return found[1] if found else ()
+        return found.items if found else ()
+
+    def asks(self, to: str = "PACS") -> bool:
+        """Whether a destination is now to be asked whether it is there."""
+        with self.tx() as tx:
+            found = flow.deliver(tx, self.parts, to, 0)
+        return found is not None and not found.items
+
+    def probe(
+        self, error: str | None = None, to: str = "PACS", trouble: Trouble = Trouble.UNREACHABLE
+    ) -> None:
+        """It answers C-ECHO, or does not."""
+        with self.tx() as tx:
+            flow.probed(tx, self.parts, to, error, trouble)
 
     def answer(
         self, items: tuple[Item, ...], kind: Kind = Kind.STORED, status: int | None = 0, to: str = "PACS"
@@ -204,12 +217,16 @@ class House:
         """The destination says the same of each of them; whether one of them ended the association."""
         results = [Result(i.delivery, i.attempt, kind, status, "said") for i in items]
         with self.tx() as tx:
-            return flow.delivered(tx, self.parts, to, results)
+            return flow.delivered(tx, self.parts, to, results).blamed
 
-    def over(self, error: str | None = None, to: str = "PACS", claimed: tuple[Item, ...] = ()) -> None:
+    def over(
+        self, error: str | None = None, to: str = "PACS", claimed: tuple[Item, ...] = (), *,
+        trouble: Trouble = Trouble.UNREACHABLE, taken: bool = True,
+    ) -> None:  # fmt: skip
         """A batch is over."""
         with self.tx() as tx:
-            flow.batch_over(tx, self.parts, to, error, [i.delivery for i in claimed])
+            keys = [i.delivery for i in claimed]
+            flow.batch_over(tx, self.parts, to, error, keys, trouble, taken=taken)
 
     def rows(self, table: Table) -> list[Mapping[str, Any]]:
         """All rows of a table, by id."""

@@ -730,7 +730,7 @@ def test_a_batch_names_the_peer_and_the_files(house: House) -> None:
     with house.tx() as tx:
         found = flow.deliver(tx, house.parts, "PACS", 0)
     assert found is not None
-    to, items = found
+    to, items = found.where, found.items
     assert (to.name, to.host, to.port, to.ae_title, to.calling_ae) == (
         "PACS",
         "127.0.0.1",
@@ -808,7 +808,7 @@ def test_a_late_answer_for_an_older_attempt_counts_for_nothing(house: House) -> 
 
 
 def test_a_destination_that_is_down_parks_nothing(house: House) -> None:
-    """Days without a PACS: all waits, one object is tried at each probe, and the first success opens the way."""
+    """Days without a PACS: all waits, C-ECHO asks for it, and one object per series opens the way when it is back."""
     house.take(*(header(n) for n in range(1, 6)))
     items = house.claim()
     house.answer(items, Kind.NOT_TRIED, None)
@@ -818,15 +818,17 @@ def test_a_destination_that_is_down_parks_nothing(house: House) -> None:
     assert house.claim() == ()  # not before the probe
     for _ in range(50):
         house.clock.at = house.rows(destination)[0]["next_at"]
-        probe = house.claim()
-        assert len(probe) == 1
-        house.answer(probe, Kind.NOT_TRIED, None)
-        house.over("PACS at 127.0.0.1:4242: refused", claimed=probe)
+        assert house.asks()
+        house.probe("PACS at 127.0.0.1:4242: refused")
+        assert not house.asks()
     assert set(states(house, delivery)) == {"waiting"}
     assert house.rows(destination)[0]["since"] == NOON
     assert len(house.events("destination_down")) == 1  # told once, not at each probe
     house.clock.tick(minutes=1)
+    house.probe()
     probe = house.claim()
+    assert len(probe) == 1
+    assert house.claim(open_batches=1) == ()  # nothing beside it
     house.answer(probe)
     house.over(claimed=probe)
     assert house.rows(destination)[0]["down"] is False
@@ -842,6 +844,7 @@ def test_an_object_that_ends_every_association_is_blamed_itself(house: House) ->
     house.over("PACS aborted the association", claimed=(poison,))
     house.clock.tick(seconds=2)
     house.take(header(2))
+    house.probe()
     other = house.claim()
     assert [item.sop_uid for item in other] == ["1.2.3.2"]
     house.answer(other)

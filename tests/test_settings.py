@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -130,7 +130,25 @@ engine: local
         ("seal: [{quiet_for: 0 s}]", "longer than 0 s"),
         ("disk: {warn: 90 %}", "disk shares must rise"),
         ("disk: {warn: 0.8}", "expected a percentage"),
-        ("disk: {per_destination: 30 %}", "per_destination is not available in this version; remove it"),
+        ("disk: {per_destination: 0 %}", "per_destination must be more than nothing"),
+        ("peers: {A: {ae_title: A, address: h:1, window: night}}", "expected a window such as 19:00-06:00"),
+        ("peers: {A: {ae_title: A, address: h:1, window: 19:00-25:00}}", "no time of the day"),
+        ("peers: {A: {ae_title: A, address: h:1, window: 08:00-08:00}}", "the whole day is 00:00-24:00"),
+        ("peers: {A: {ae_title: A, address: h:1, window: mon-fry 08:00-09:00}}", "fry is no day"),
+        ("peers: {A: {ae_title: A, window: 08:00-09:00}}", "window needs an address"),
+        (
+            "peers: {A: {ae_title: A, address: h:1, transfer_syntaxes: [JPEG2000Loseless]}}",
+            "did you mean JPEG2000Lossless?",
+        ),
+        (
+            "peers: {A: {ae_title: A, address: h:1, commit: {within: 0 s}}}",
+            "within must be more than nothing",
+        ),
+        ("peers: {A: {ae_title: A, address: h:1, commit_after: B}}", "there is no peer B"),
+        (
+            "peers: {A: {ae_title: A, address: h:1, commit_after: B}, B: {ae_title: B, address: h:1, sends_as: [X]}}",
+            "peer B has no commit: yes",
+        ),
         ("limits: {run_memory: 4}", "expected a size"),
         ("limits: {workers: many}", "expected a whole number"),
         ("state: mysql://x", "state must be sqlite or postgresql://"),
@@ -177,13 +195,54 @@ def test_a_later_key_is_refused(key: str) -> None:
     assert mistakes(f"{key}: {{}}") == [f"f:7: {key} is not available in this version; remove it"]
 
 
-@pytest.mark.parametrize(
-    "key", ["tls", "commit", "commit_after", "iocm", "window", "transfer_syntaxes", "durability"]
-)
+@pytest.mark.parametrize("key", ["tls", "durability"])
 def test_a_later_key_of_a_peer_is_refused(key: str) -> None:
     """The same holds inside a peer."""
     expected = [f"f:7: {key} is not available in this version; remove it"]
     assert mistakes(f"peers: {{A: {{ae_title: A, address: h:1, {key}: yes}}}}") == expected
+
+
+def test_how_a_peer_is_sent_to_is_read() -> None:
+    """Windows, transfer syntaxes, commitment and rejection notes of a peer are values with defaults."""
+    text = (
+        "peers:\n  A: {ae_title: A, address: h:1, window: [mon-fri 19:00-06:00, sun 0:00-24:00], iocm: yes,\n"
+        "      transfer_syntaxes: [JPEG2000Lossless, 1.2.840.10008.1.2], commit: {address: i:2, within: 2 h}}\n"
+        "  B: {ae_title: B, address: h:1, sends_as: [B], commit: yes, commit_after: A}\n"
+        "  C: {ae_title: C, address: h:1, commit: no}"
+    )
+    peers = settings.parse(NODE + text, "f", {}).peers
+    a, b, c = peers["A"], peers["B"], peers["C"]
+    assert a.commit == settings.Commit("A", "i", 2, timedelta(hours=2))
+    assert a.iocm and not b.iocm
+    assert a.transfer_syntaxes == ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2")
+    assert b.commit == settings.Commit("B", "h", 1, timedelta(hours=24))
+    assert (b.commit_after, c.commit, c.window) == ("A", None, ())
+    assert [(sorted(w.days), w.start, w.end) for w in a.window] == [
+        ([0, 1, 2, 3, 4], timedelta(hours=19), timedelta(hours=6)),
+        ([6], timedelta(0), timedelta(hours=24)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("2026-03-02 18:59:59", False),  # a Monday
+        ("2026-03-02 19:00:00", True),
+        ("2026-03-03 05:59:59", True),
+        ("2026-03-03 06:00:00", False),
+        ("2026-03-06 23:00:00", True),  # Friday, until Saturday morning
+        ("2026-03-07 05:00:00", True),
+        ("2026-03-07 19:00:00", False),
+        ("2026-03-08 12:00:00", True),  # Sunday
+        ("2026-03-02 05:00:00", False),  # Sunday's is over at midnight
+    ],
+)
+def test_a_window_past_midnight_belongs_to_the_day_it_begins_on(at: str, expected: bool) -> None:
+    """A window that ends before it begins goes on into the next day, whatever that day is called."""
+    text = "peers: {A: {ae_title: A, address: h:1, window: [mon-fri 19:00-06:00, sun 0:00-24:00]}}"
+    window = settings.parse(NODE + text, "f", {}).peers["A"].window
+    assert settings.is_open(window, datetime.fromisoformat(at)) is expected
+    assert settings.is_open((), datetime.fromisoformat(at))
 
 
 def test_all_mistakes_come_at_once() -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from node.facts import gather
 from node.flow.parts import Parts
-from node.model import Header, SeriesState
+from node.model import Header, Manner, SeriesState
 from node.process.plan import plan_to_json
 from node.route.match import Judgement, judge, judge_immediate
-from node.route.rules import Send
+from node.route.rules import Rule, Send
 from node.store import deliveries, intake, work
 from node.store.database import move, note
 from node.store.schema import series
@@ -27,22 +27,22 @@ def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header
         if judged.routes:
             for send in judged.rule.sends:
                 if send.what == "received" and send.immediate:
-                    _send_received(tx, parts, [(instance_id, header.peer)], send, judged.rule.name)
+                    _send_received(tx, parts, [(instance_id, header.peer)], send, judged.rule)
 
 
 def _send_received(
-    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: str
+    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule
 ) -> int:
     """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
-    queued = 0
+    queued, how = 0, Manner(rule.priority, send.lossy)
     for instance_id, peer in objects:
         for to in send.destinations(peer):
             refused = parts.refuses_identified(to)
             if refused:
-                note(tx, parts.now(), "delivery_refused", f"{rule}: {refused}",
+                note(tx, parts.now(), "delivery_refused", f"{rule.name}: {refused}",
                      instance_id=instance_id, destination=to)  # fmt: skip
             else:
-                queued += deliveries.deliver_instance(tx, instance_id, to, rule, parts.now())
+                queued += deliveries.deliver_instance(tx, instance_id, to, rule.name, parts.now(), how)
     return queued
 
 
@@ -77,7 +77,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
             _open_run(tx, parts, row, j, used)
         for send in j.rule.sends if j.routes else ():
             if send.what == "received" and not send.immediate:
-                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule.name)
+                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
     if row["replay_rule"]:
         reason = f"{row['reason']}; {_of_one_rule(chosen)}"
@@ -107,7 +107,7 @@ def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Map
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):
                 for send in judged.rule.sends:
                     if send.what == "received" and send.immediate:
-                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule.name)
+                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule)
 
 
 def _of_one_rule(chosen: Sequence[Judgement]) -> str:
@@ -146,10 +146,11 @@ def _open_run(
     plan = judged.rule.plan()
     if plan is None:
         return
-    sends: dict[str, dict[str, list[str]]] = {}  # result → destination → the forms it may go there as
+    sends: dict[str, dict[str, Any]] = {}  # result → destination → how it goes there
     for send in judged.rule.sends:
         if send.what != "received":
-            sends.setdefault(send.what, {}).update({to: list(send.forms) for to in send.to})
+            how = {"forms": send.forms, "lossy": send.lossy, "priority": judged.rule.priority}
+            sends.setdefault(send.what, {}).update(dict.fromkeys(send.to, how))
     run_id = work.add_run(
         tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,
         plan=json.dumps(plan_to_json(plan)), sends=json.dumps(sends), shadow=judged.rule.shadow,

@@ -16,7 +16,7 @@ from node.derive.identity import identity
 from node.facts import ABSENT, Facts
 from node.flow.forms import chosen
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
-from node.model import Exit, Job, RunState
+from node.model import PLAIN, Exit, Job, Manner, Priority, RunState
 from node.process.plan import plan_from_json
 from node.store import deliveries, intake, work
 from node.store.database import move, note
@@ -189,16 +189,32 @@ def _queue_products(
     native = {made.output: made.kind for made in reversed(ended.products)}
     queued = 0
     for product_id, made in work.add_products(tx, started.run, folder, ended):
-        for to, forms in {} if row["shadow"] else sends.get(made.output, {}).items():
+        for to, way in {} if row["shadow"] else sends.get(made.output, {}).items():
             refused = parts.refuses_identified(to)
             if refused:
                 note(tx, parts.now(), "delivery_refused", refused, run_id=started.run, destination=to)
-            elif made.kind == chosen(forms, native[made.output], parts.settings.peers[to].shows):
-                queued += deliveries.deliver_product(tx, product_id, made, to, row["rule"], parts.now())
+            elif made.kind == chosen(way.forms, native[made.output], parts.settings.peers[to].shows):
+                how = way.manner
+                queued += deliveries.deliver_product(tx, product_id, made, to, row["rule"], parts.now(), how)
     return queued
 
 
-def _sends(row: Mapping[str, Any]) -> dict[str, Mapping[str, Sequence[str]]]:
-    """Result → destination → its forms there; a run that version 1 of the tables opened lists destinations only."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a result goes to one destination."""
+
+    forms: Sequence[str] = ()
+    manner: Manner = PLAIN
+
+
+def _sends(row: Mapping[str, Any]) -> dict[str, dict[str, _Way]]:
+    """Result → destination → how it goes there; runs that older tables opened list destinations, or forms, only."""
     found: Mapping[str, Any] = json.loads(row["sends"])
-    return {name: dict.fromkeys(to, ()) if isinstance(to, list) else to for name, to in found.items()}
+    named = {name: dict.fromkeys(to, ()) if isinstance(to, list) else to for name, to in found.items()}
+    return {name: {to: _way(how) for to, how in ways.items()} for name, ways in named.items()}
+
+
+def _way(how: Any) -> _Way:
+    if not isinstance(how, dict):
+        return _Way(how)
+    return _Way(how["forms"], Manner(Priority(how["priority"]), how["lossy"]))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from node.model import OperatorSpec, Output, Plan, Step
+from node.model import OperatorSpec, Output, Plan, Priority, Step
 from node.route import steps as steps_of
 from node.route.sends import PICTURE, Send
 from node.route.splitting import UNDIVIDED, Split
@@ -41,6 +41,8 @@ class Rule:
     incomplete_ok: bool = False
     tries: tuple[Try, ...] = ()
     split: Split = UNDIVIDED
+    priority: Priority = Priority.NORMAL
+    """How its deliveries rank among those that wait for the same destination."""
 
     @cached_property
     def attributes(self) -> frozenset[str]:

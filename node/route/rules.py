@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.errors import Misconfigured
-from node.model import RECEIVED, OperatorSpec, Step
+from node.model import RECEIVED, OperatorSpec, Priority, Step
 from node.route.cautions import cautions
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
@@ -51,6 +51,7 @@ KEYS = {
     "mode": "shadow: processes and checks, but sends nothing",
     "incomplete": "ok: also processes series with gaps or missing images",
     "on_failure": "how often to try again, and what then",
+    "priority": "urgent, normal or low: which of those that wait for a destination go first",
     "scope": "series",
     "try": "cases that pacsnode check runs",
 }
@@ -63,7 +64,6 @@ LATER = {
     "deidentify": "de-identification (deidentify)",
     "edit": "changing received objects (edit)",
     "hold": "holding results for a person (hold)",
-    "priority": "priority",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
 }
@@ -197,6 +197,9 @@ class _Reader:
             incomplete_ok="incomplete" in fields and shaper.choice(fields["incomplete"], ("ok",)) == "ok",
             tries=parse_tries(fields["try"], shaper) if "try" in fields else (),
             split=split,
+            priority=Priority(shaper.choice(fields["priority"], tuple(Priority), Priority.NORMAL))
+            if "priority" in fields
+            else Priority.NORMAL,
         )  # fmt: skip
         self._sense(rule)
         self._facts_of(rule)

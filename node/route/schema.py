@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.datadict import keyword_dict
 
-from node.model import KIND_OF, OperatorSpec, Parameter
+from node.model import KIND_OF, OperatorSpec, Parameter, Priority
 from node.route.keywords import OURS, lookup
 from node.route.rules import KEYS
 from node.route.sends import SETTABLE
@@ -50,6 +50,7 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
             "description": "; ".join(f"{k}: {v}" for k, v in EACH_PART.items()),
         },
         "scope": {"enum": ["series"]},
+        "priority": {"enum": list(Priority)},
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
         "send": {"type": "array", "items": _send()},
@@ -161,6 +162,7 @@ def _send() -> dict[str, Any]:
             },
             "mode": {"enum": ["immediate", "sealed"], "description": "received: at once, or when complete"},
             "back_to_sender": {**_YES_NO, "description": "also to the peer an object came from"},
+            "lossy": {"enum": ["ok"], "description": "with loss where the peer takes it in no other way"},
             **templates,
         },
         ("what", "to"),

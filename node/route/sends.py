@@ -17,13 +17,12 @@ from the source and PS3.3; Series Number is ours, so that two results never shar
 LATER = {
     "deidentify": "de-identification (deidentify)",
     "edit": "changing received objects (edit)",
-    "priority": "priority",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
     "hold": "holding results for a person (hold)",
 }
 """Promised keys of a `send` entry that this version does not have."""
-_KEYS = ("what", "to", "as", "mode", "back_to_sender", *SETTABLE)
+_KEYS = ("what", "to", "as", "mode", "back_to_sender", "lossy", *SETTABLE)
 PICTURE = "picture"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -45,6 +44,8 @@ class Send:
     line: int = 0
     forms: tuple[str, ...] = ()
     """The kinds it may go as, best first; a destination gets the first that it shows. Empty: as what it is."""
+    lossy: bool = False
+    """It may be transcoded with loss where a destination takes it in no other way."""
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
@@ -67,8 +68,10 @@ def parse_sends(
 
 def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper: Shaper) -> Send:
     refuse_later(node, LATER, shaper)
+    if "priority" in node.fields:
+        shaper.wrong(node.fields["priority"], "priority is the whole rule's: put it beside when:")
     capital = tuple(key for key in node.fields if key[:1].isupper())
-    fields = shaper.fields(node, (*_KEYS, *LATER, *capital), ("what", "to"))
+    fields = shaper.fields(node, (*_KEYS, "priority", *LATER, *capital), ("what", "to"))
     what = _what(fields["what"], made, shaper) if "what" in fields else ""
     to = _peers(fields["to"], peers, shaper) if "to" in fields else ()
     immediate = what == RECEIVED
@@ -88,7 +91,8 @@ def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper
     if back and what not in ("", RECEIVED):
         shaper.wrong(fields["back_to_sender"], "back_to_sender is for received; results go wherever to: says")
     forms = _forms(fields["as"], what, made.get(what, ""), shaper) if "as" in fields else ()
-    return Send(what, to, immediate, back, attributes, node.place.line, forms)
+    lossy = "lossy" in fields and shaper.choice(fields["lossy"], ("ok",)) == "ok"
+    return Send(what, to, immediate, back, attributes, node.place.line, forms, lossy)
 
 
 def _forms(node: Node, what: str, made: str, shaper: Shaper) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from node.send.protocol import (
     Outcome,
     Outcomes,
     Result,
+    Trouble,
 )
 
 _GROUP_FOR = 0.1
@@ -127,7 +128,7 @@ class Lanes:
             answer: str | None = "the node is stopping; ask again after the restart"
             if not self._stopping.is_set():
                 answer = self._guarded(lambda: scu.echo(command.destination), command)
-            self._outbox.end(Echoed(command.id, answer))
+            self._outbox.end(Echoed(command.id, answer and str(answer), _trouble(answer)))
             return
         reported: set[int] = set()
         faults.reach("before-send")
@@ -144,7 +145,7 @@ class Lanes:
         for item in command.objects:
             if item.delivery not in reported:  # only after a fault of ours
                 report(Result(item.delivery, item.attempt, Kind.NOT_TRIED, None, "the sender failed"))
-        self._outbox.end(Finished(command.id, error))
+        self._outbox.end(Finished(command.id, error and str(error), _trouble(error)))
 
     @staticmethod
     def _guarded(work: Callable[[], str | None], command: Batch | Echo) -> str | None:
@@ -155,3 +156,7 @@ class Lanes:
             print("".join(traceback.format_tb(error.__traceback__)), file=sys.stderr)
             where = command.destination.where
             return f"{where} was not reached: fault in the sender ({type(error).__name__}); report it"
+
+
+def _trouble(error: str | None) -> Trouble:
+    return error.trouble if isinstance(error, scu.Hindrance) else Trouble.UNREACHABLE

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 from node.errors import Retryable
-from node.send.protocol import Destination
+from node.send.protocol import Destination, Trouble
 
 _MOST_PDU = 1 << 20
 """Longest answer we take, bytes; what an SCP says to an SCU is short."""
@@ -21,6 +21,10 @@ _MOST_PDU = 1 << 20
 
 class Lost(Retryable):
     """The connection is of no more use; the sentence, put after the destination's name, says why."""
+
+    def __init__(self, what: str, trouble: Trouble = Trouble.UNREACHABLE) -> None:
+        super().__init__(what)
+        self.trouble = trouble
 
 
 class Link:

@@ -18,7 +18,7 @@ from pynetdicom.pdu_primitives import (
 
 from node import __version__
 from node.send.link import Lost, abort_words
-from node.send.protocol import Destination
+from node.send.protocol import Destination, Trouble
 
 MOST_CONTEXTS = 128
 """Presentation contexts in one association: odd identifiers from 1 to 255 (PS3.8 9.3.2.2)."""
@@ -29,6 +29,8 @@ Pair = tuple[str, str]
 """SOP Class UID and Transfer Syntax UID of a presentation context."""
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _ABORT = 2, 3, 7
+_UNKNOWN_AE = ((1, 3), (1, 7))
+"""Source and reason of a rejection that lasts until somebody corrects an AE title (PS3.8 Table 9-21)."""
 _REFUSALS = {
     1: "it refused them (user rejection)",
     2: "it refused them without a reason",
@@ -77,7 +79,10 @@ def read_answer(kind: int, body: bytes, destination: Destination) -> A_ASSOCIATE
     if kind == _ABORT:
         raise Lost(abort_words(body))
     if kind == _ASSOCIATE_RJ and len(body) >= 4:
-        raise Lost(_rejection(body[1], (body[2], body[3]), destination))
+        why = (body[2], body[3])
+        unknown = body[1] == 1 and why in _UNKNOWN_AE
+        trouble = Trouble.UNKNOWN_AE if unknown else Trouble.REJECTED
+        raise Lost(_rejection(body[1], why, destination), trouble)
     if kind != _ASSOCIATE_AC:
         raise Lost("answered the association request with something else; check its address and port")
     pdu = A_ASSOCIATE_AC()

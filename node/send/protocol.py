@@ -29,6 +29,15 @@ class Kind(StrEnum):
     NOT_TRIED = "not_tried"  # nothing of it was sent
 
 
+class Trouble(StrEnum):
+    """What keeps a destination as a whole from taking objects; they wait, and none of them is parked for it."""
+
+    UNREACHABLE = "unreachable"  # no connection, or it ended
+    REJECTED = "rejected"  # it answers and takes no association now, or nothing of what was proposed
+    UNKNOWN_AE = "unknown_ae"  # it does not know our AE title or not its own: a person must correct that
+    PAUSED = "paused"  # it answered many objects in a row with the same failure
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds after which waiting for the destination ends. A byte that moves starts *transfer* again."""
@@ -133,6 +142,8 @@ class Finished:
 
     batch: int
     destination_error: str | None
+    trouble: Trouble = Trouble.UNREACHABLE
+    """Where there is an error: of which kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,7 @@ class Echoed:
 
     id: int
     error: str | None
+    trouble: Trouble = Trouble.UNREACHABLE
 
 
 Command = Batch | Echo
@@ -166,8 +178,8 @@ def outcome_from_json(line: str | bytes) -> Outcome:
         line,
         {
             "Outcomes": lambda d: Outcomes(d["batch"], tuple(_result(r) for r in d["results"])),
-            "Finished": lambda d: Finished(**d),
-            "Echoed": lambda d: Echoed(**d),
+            "Finished": lambda d: Finished(**{**d, "trouble": Trouble(d["trouble"])}),
+            "Echoed": lambda d: Echoed(**{**d, "trouble": Trouble(d["trouble"])}),
         },
     )
 

@@ -10,10 +10,12 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from node.send.protocol import Kind
+from node.send.protocol import Kind, Trouble
 
 _PROBES = (1, 2, 5, 10, 30, 60)
 """Seconds between attempts at a destination that is down; the last one repeats."""
+_TRIALS = (10, 30, 60)
+"""The same for one that refuses everything: it is up, and being asked costs it something."""
 _DUPLICATE = 0x0111
 _HOPELESS = {
     0x0122: "it does not take this SOP class",
@@ -30,7 +32,9 @@ class Policy:
     """Pause after the first failure; doubled after each further one."""
     longest: timedelta = timedelta(minutes=30)
     patience: timedelta = timedelta(days=1)
-    """Sum of the pauses after which a failing object is parked."""
+    """After this time of failing an object is parked."""
+    least: int = 10
+    """Attempts that this time must hold: a destination that was down for a day has not refused it for a day."""
     file_patience: timedelta = timedelta(minutes=10)
     """The same where our own file cannot be read: a disk or share that comes back does so soon."""
     spread: float = 0.1
@@ -72,11 +76,13 @@ def decide(
     seed: int = 0,
     claims: int = 0,
     blamed: bool = False,
+    since: datetime | None = None,
 ) -> Decision:
     """Say what follows from the result of attempt number *attempts* (1 = the first).
 
     *status* is the C-STORE status or None; *seed* (the delivery's number) decides the jitter; *claims* counts
-    the times it was taken up, also those whose result was lost with the process. An object whose association
+    the times it was taken up, also those whose result was lost with the process; *since* is the moment of the
+    first failure. An object whose association
     died is never parked: that is the destination's trouble until it says otherwise, or until the object is
     *blamed*, since others got through meanwhile.
     """
@@ -93,16 +99,18 @@ def decide(
     patience = policy.file_patience if kind == Kind.UNREADABLE_FILE else policy.patience
     why = _reason(kind, status) + (", while others got through" if blamed else "")
     answered = status is not None or kind == Kind.UNREADABLE_FILE or blamed
-    if answered and _waited(attempts, policy) >= patience:
+    long_enough = since is not None and now - since >= patience and attempts >= policy.least
+    if answered and (long_enough or _waited(attempts, policy) >= patience):
         return Parked(f"{why}; given up after {attempts} attempts over {_span(patience)}")
     jitter = random.Random(f"{seed}/{attempts}").uniform(-policy.spread, policy.spread)  # noqa: S311 - no secret
     at = now + pause(attempts, policy) * (1 + jitter)
     return Again(at, f"{why}; attempt {attempts + 1} follows")
 
 
-def next_probe(failures: int, now: datetime) -> datetime:
+def next_probe(failures: int, now: datetime, trouble: Trouble = Trouble.UNREACHABLE) -> datetime:
     """When to try a destination again after *failures* failures in a row (1 = the first)."""
-    return now + timedelta(seconds=_PROBES[min(max(failures, 1), len(_PROBES)) - 1])
+    pauses = _TRIALS if trouble == Trouble.PAUSED else _PROBES
+    return now + timedelta(seconds=pauses[min(max(failures, 1), len(pauses)) - 1])
 
 
 def pause(attempts: int, policy: Policy) -> timedelta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom import dcmread
@@ -15,10 +15,25 @@ from node.send.association import VERIFICATION, Answer, Association, open_associ
 from node.send.link import Lost
 from node.send.negotiation import MOST_CONTEXTS, Pair, proposable
 from node.send.part10 import dataset_extent
-from node.send.protocol import Destination, Item, Kind, Result
+from node.send.protocol import Destination, Item, Kind, Result, Trouble
 from node.send.status import kind_of, meaning_of
 
 Report = Callable[[Result], None]
+
+MOST_EQUAL = 20
+"""Failures in a row with the same status after which a batch is left: the destination is ill, not the objects."""
+
+
+class Hindrance(str):
+    """The sentence that says why a destination could not be talked to, and of which kind that is."""
+
+    trouble: Trouble
+
+    def __new__(cls, words: str, trouble: Trouble) -> Hindrance:
+        """A sentence that begins with the destination's name."""
+        made = super().__new__(cls, words)
+        made.trouble = trouble
+        return made
 
 
 class _LocalError(Exception):
@@ -30,12 +45,13 @@ def send_objects(
     items: Iterable[Item],
     report: Report,
     stopping: Callable[[], bool] = lambda: False,
-) -> str | None:
+) -> Hindrance | None:
     """Send *items* in their order, and report each exactly once.
 
     Opens a further association where more than 128 presentation contexts are needed. *stopping* is
     asked before each object. Returns None, or the sentence that says why the destination could not be
-    talked to; the rest was then reported as not tried.
+    talked to, or is left because it answered `MOST_EQUAL` times in a row with the same failure; the rest
+    was then reported as not tried.
     """
     sending = _Sending(destination, deque(items), report, stopping)
     while sending.waiting:
@@ -48,23 +64,28 @@ def send_objects(
             continue  # reported; the others go over a new association
         except Lost as error:
             sending.leave(f"{destination.name} could not be talked to; it was not tried")
-            return f"{destination.where} {error}"
+            return Hindrance(f"{destination.where} {error}", error.trouble)
+        if sending.equal.count >= MOST_EQUAL and sending.waiting:
+            sending.leave(f"{destination.name} refused {MOST_EQUAL} before it; it was not tried")
+            words = f"answered {MOST_EQUAL} objects in a row with {meaning_of(sending.equal.status)}"
+            return Hindrance(f"{destination.where} {words}; look at its log", Trouble.PAUSED)
     return None
 
 
-def echo(destination: Destination) -> str | None:
+def echo(destination: Destination) -> Hindrance | None:
     """C-ECHO. Returns None when the destination is there and accepts us, else why not and what next."""
     try:
         with open_association(destination, [VERIFICATION]) as association:
             if VERIFICATION in association.refused:
-                return f"{destination.where} accepts associations but not C-ECHO; see its settings"
+                words = "accepts associations but not C-ECHO; see its settings"
+                return Hindrance(f"{destination.where} {words}", Trouble.REJECTED)
             status = association.echo()
     except Lost as error:
-        return f"{destination.where} {error}"
+        return Hindrance(f"{destination.where} {error}", error.trouble)
     if status == 0:
         return None
     meaning = "no status" if status is None else meaning_of(status)
-    return f"{destination.where} answered C-ECHO with {meaning}; see its log"
+    return Hindrance(f"{destination.where} answered C-ECHO with {meaning}; see its log", Trouble.REJECTED)
 
 
 def item_of(path: Path, number: int) -> Item:
@@ -86,6 +107,22 @@ def item_of(path: Path, number: int) -> Item:
         ) from error
 
 
+@dataclass
+class _Equal:
+    """How often in a row the destination gave the same failure."""
+
+    status: int = 0
+    count: int = 0
+
+    def see(self, result: Result) -> None:
+        """One more answer; what was not asked for, or not by its status, counts neither way."""
+        if result.kind in (Kind.STORED, Kind.WARNING):
+            self.count = 0
+        elif result.kind == Kind.FAILED and result.status is not None:
+            self.count = self.count + 1 if result.status == self.status else 1
+            self.status = result.status
+
+
 @dataclass(frozen=True)
 class _Sending:
     """One batch on its way: an item leaves *waiting* when it is reported, and only then."""
@@ -94,6 +131,7 @@ class _Sending:
     waiting: deque[Item]
     report: Report
     stopping: Callable[[], bool]
+    equal: _Equal = field(default_factory=_Equal)
 
     def next_association(self) -> None:
         """Send as many from the front as fit into one association."""
@@ -103,9 +141,11 @@ class _Sending:
             for item in group:
                 self.done(_result(item, Kind.REFUSED_CONTEXT, None, _illegal(item)))
             return
-        with open_association(self.destination, pairs) as association:
+        with open_association(self.destination, (*pairs, VERIFICATION)) as association:
+            if not association.accepted:  # not one class of ours is unwelcome, but everything
+                raise Lost("accepts none of what was proposed; see its settings", Trouble.REJECTED)
             for item in group:
-                if self.stopping():
+                if self.stopping() or self.equal.count >= MOST_EQUAL:
                     return
                 self.send(association, item)
 
@@ -131,6 +171,7 @@ class _Sending:
     def done(self, result: Result) -> None:
         """Report the item at the front."""
         self.waiting.popleft()
+        self.equal.see(result)
         self.report(result)
 
     def leave(self, why: str) -> None:
@@ -179,7 +220,7 @@ def _first_group(waiting: Iterable[Item]) -> list[Item]:
     for item in waiting:
         pair = _pair(item)
         if pair not in pairs and proposable(pair):
-            if len(pairs) == MOST_CONTEXTS:
+            if len(pairs) == MOST_CONTEXTS - 1:  # the last one is C-ECHO's
                 break
             pairs.add(pair)
         group.append(item)

@@ -4,6 +4,7 @@ from node.settings.reading import KEYS, find, load, parse
 from node.settings.values import (
     Alarm,
     Alerts,
+    Commit,
     Disk,
     Email,
     Keep,
@@ -16,11 +17,13 @@ from node.settings.values import (
     Settings,
     Web,
 )
+from node.settings.windows import Window, is_open
 
 __all__ = [
     "KEYS",
     "Alarm",
     "Alerts",
+    "Commit",
     "Disk",
     "Email",
     "Keep",
@@ -32,7 +35,9 @@ __all__ = [
     "SealPolicy",
     "Settings",
     "Web",
+    "Window",
     "find",
+    "is_open",
     "load",
     "parse",
 ]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from itertools import combinations
 
 from node.settings.seal import POLICY_KEYS, policy
+from node.settings.syntaxes import read_syntaxes
 from node.settings.terms import address, ae_title, count, fields, get
-from node.settings.values import Peer
-from node.shape import Node, Shaper
+from node.settings.values import Commit, Peer
+from node.settings.windows import read_windows
+from node.shape import Node, Shaper, nearest
 
 SHOWN = ("images", "SEG", "SR", "PM", "PDF", "KO", "PR", "waveforms")
 """What a peer may show of derived objects."""
-_OUTWARD = ("call_as", "associations", "only", "redeliver_after", "shows")
+_OUTWARD = (
+    "call_as", "associations", "only", "redeliver_after", "shows", "window", "transfer_syntaxes", "commit",
+    "commit_after", "iocm",
+)  # fmt: skip
 PEER_KEYS = ("ae_title", "address", "sends_as", "from_address", "seal", *_OUTWARD)
-_PEER_LATER = ("tls", "window", "transfer_syntaxes", "commit", "commit_after", "iocm", "durability")
+COMMIT_KEYS = ("ae_title", "address", "within")
+_PEER_LATER = ("tls", "durability")
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -34,6 +41,7 @@ def read_peers(shaper: Shaper, node: Node) -> dict[str, Peer]:
             shaper.wrong(entry, f"peer {name} differs from {taken[name.upper()]} only in case; rename one")
         taken[name.upper()] = name
         peers[name] = _peer(shaper, name, entry)
+    _promises(shaper, node, peers)
     for one, two in combinations(peers.values(), 2):
         for title in sorted(set(one.sends_as) & set(two.sends_as)):
             if title and _overlap(one, two):
@@ -43,6 +51,21 @@ def read_peers(shaper: Shaper, node: Node) -> dict[str, Peer]:
                     "give them different sends_as or from_address",
                 )
     return peers
+
+
+def _promises(shaper: Shaper, node: Node, peers: Mapping[str, Peer]) -> None:
+    """`commit_after` names a peer that commits: we are no archive and can promise no more than it does."""
+    for name, peer in peers.items():
+        archive = peers.get(peer.commit_after)
+        if not peer.commit_after or (archive is not None and archive.commit is not None):
+            continue
+        at = node.fields[name].fields["commit_after"]
+        if archive is None:
+            shaper.wrong(at, f"there is no peer {peer.commit_after}{nearest(peer.commit_after, peers)}")
+        else:
+            shaper.wrong(
+                at, f"peer {peer.commit_after} has no commit: yes, so nobody would commit to anything"
+            )
 
 
 def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
@@ -78,6 +101,30 @@ def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
         seal_given=frozenset(given["seal"].fields if "seal" in given else ()) & frozenset(POLICY_KEYS),
         redeliver_after=get(given, "redeliver_after", shaper.duration, Peer.redeliver_after),
         shows=_shows(shaper, given["shows"]) if "shows" in given else None,
+        window=read_windows(shaper, given["window"]) if "window" in given else (),
+        transfer_syntaxes=read_syntaxes(shaper, given["transfer_syntaxes"])
+        if "transfer_syntaxes" in given
+        else (),
+        commit=_commit(shaper, given["commit"], title or "", (host or "", port or 0))
+        if "commit" in given
+        else None,
+        commit_after=get(given, "commit_after", shaper.text, ""),
+        iocm=get(given, "iocm", shaper.yes_no, False),
+    )
+
+
+def _commit(shaper: Shaper, node: Node, title: str, where: tuple[str, int]) -> Commit | None:
+    """`commit: yes`, or a mapping where another AE or port commits than the one that stores."""
+    if not node.is_mapping:
+        return Commit(title, *where) if shaper.yes_no(node) else None
+    given = fields(shaper, node, COMMIT_KEYS)
+    within = get(given, "within", shaper.duration, Commit.within)
+    if "within" in given and not within:
+        shaper.wrong(given["within"], "within must be more than nothing")
+    return Commit(
+        get(given, "ae_title", lambda item, _: ae_title(shaper, item), title),
+        *get(given, "address", lambda item, _: address(shaper, item), where),
+        within=within,
     )
 
 

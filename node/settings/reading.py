@@ -17,7 +17,7 @@ from typing import Literal
 from node import overrides, shape
 from node.errors import Misconfigured
 from node.settings.alerting import ALERTS_KEYS, EMAIL_KEYS, missing_files, read_alerts
-from node.settings.peers import PEER_KEYS, read_peers
+from node.settings.peers import COMMIT_KEYS, PEER_KEYS, read_peers
 from node.settings.seal import POLICY_KEYS, read_seal
 from node.settings.terms import NO_ADDRESS, address, ae_title, count, fields, get, pick
 from node.settings.values import Alerts, Disk, Keep, Limits, NodeSettings, Settings, Web
@@ -39,7 +39,7 @@ _TOP = (
 _TOP_LATER = ("tls", "deidentify", "never_process")
 _NODE_NEEDED = ("ae_titles", "listen", "timezone", "data", "rules")
 _NODE = (*_NODE_NEEDED, "durability", "receivers")
-_DISK = ("warn", "stop_processing", "refuse")
+_DISK = ("warn", "stop_processing", "refuse", "per_destination")
 _LIMITS = ("associations", "run_time", "run_memory", "workers")
 _KEEP = tuple(field.name for field in fields_of(Keep))
 _WEB = ("listen",)
@@ -48,7 +48,19 @@ _NOWHERE = NodeSettings((), NO_ADDRESS, "UTC", Path(), Path())  # stands in unti
 
 KEYS = tuple(
     dict.fromkeys(
-        (*_TOP, *_NODE, *PEER_KEYS, *POLICY_KEYS, *_DISK, *_LIMITS, *_KEEP, *_WEB, *ALERTS_KEYS, *EMAIL_KEYS)
+        (
+            *_TOP,
+            *_NODE,
+            *PEER_KEYS,
+            *COMMIT_KEYS,
+            *POLICY_KEYS,
+            *_DISK,
+            *_LIMITS,
+            *_KEEP,
+            *_WEB,
+            *ALERTS_KEYS,
+            *EMAIL_KEYS,
+        )
     )
 )
 """Every key that the site file may hold, in any of its parts."""
@@ -138,11 +150,13 @@ def _timezone(shaper: Shaper, node: Node) -> str:
 
 
 def _disk(shaper: Shaper, node: Node) -> Disk:
-    given = fields(shaper, node, _DISK, ("per_destination",))
+    given = fields(shaper, node, _DISK)
     shares = {key: get(given, key, shaper.percent, getattr(Disk, key)) for key in _DISK}
     disk = Disk(**shares)
     if not disk.warn < disk.stop_processing < disk.refuse:
         shaper.wrong(node, "disk shares must rise: warn, then stop_processing, then refuse")
+    if not disk.per_destination:
+        shaper.wrong(node, "per_destination must be more than nothing; 100 % is no limit")
     return disk
 
 

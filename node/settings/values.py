@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from node.settings.windows import Window
 from node.shape import Node
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -35,6 +36,17 @@ class SealLine:
 
 
 @dataclass(frozen=True)
+class Commit:
+    """Where and how long a peer is asked to commit to what it was sent (PS3.4 J)."""
+
+    ae_title: str
+    host: str
+    port: int
+    within: timedelta = timedelta(hours=24)
+    """After this time without an answer it is asked again, and an event says so."""
+
+
+@dataclass(frozen=True)
 class Peer:
     """One system we receive from or send to."""
 
@@ -58,6 +70,17 @@ class Peer:
     redeliver_after: timedelta = timedelta(minutes=10)
     shows: frozenset[str] | None = None
     """What its users see of derived objects: images, SEG, SR, PM, PDF …; None = everything."""
+    window: tuple[Window, ...] = ()
+    """When it may be sent to; empty = at any time."""
+    transfer_syntaxes: tuple[str, ...] = ()
+    """UIDs, best first, that an object is transcoded to where the peer refuses it as it is; empty = the two
+    uncompressed little endian ones."""
+    commit: Commit | None = None
+    """It commits to what it stored; None = it is not asked."""
+    commit_after: str = ""
+    """It may ask us to commit: answered when this peer has committed; empty = it may not."""
+    iocm: bool = False
+    """It takes rejection notes (IHE IOCM): results that were superseded are withdrawn there."""
 
     @property
     def receives(self) -> bool:
@@ -102,6 +125,8 @@ class Disk:
     warn: float = 0.80
     stop_processing: float = 0.88
     refuse: float = 0.95
+    per_destination: float = 0.30
+    """What waits for one destination may take; beyond it nothing more is made that only goes there."""
 
 
 @dataclass(frozen=True)

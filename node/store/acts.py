@@ -89,7 +89,7 @@ def on_deliveries(tx: Connection, act: Act, wanted: Wanted) -> Acted:
     if move.to == DeliveryState.CANCELLED:
         values["finished_at"] = act.at
     if move.to == DeliveryState.WAITING:
-        values |= {"due_at": act.at, "failures": 0}
+        values |= {"due_at": act.at, "failures": 0, "failing_since": None}
     acted = _apply(tx, act, _Moved("deliveries", delivery, move, values, wanted.destination), found)
     if act.verb != "retry" or act.dry_run:
         return acted

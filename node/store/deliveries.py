@@ -7,12 +7,12 @@ sender that was given up on can never overwrite its successor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
-from node.model import DeliveryState, Product, RunState
+from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
 from node.store.schema import delivery, destination, instance, product, run
 
@@ -27,14 +27,34 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 """What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
 
-def deliver_instance(tx: Connection, instance_id: int, to: str, rule: str, now: datetime) -> bool:
+WITHDRAWAL = 3
+"""The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
+_HEAD_START = {
+    Priority.URGENT: -timedelta(days=30),
+    Priority.NORMAL: timedelta(0),
+    Priority.LOW: timedelta(hours=1),
+}
+
+
+def rank_of(priority: Priority, now: datetime) -> int:
+    """The place in a queue, lowest first: priority, then age in seconds.
+
+    Urgent overtakes all that has waited for less than 30 days; low lets pass what comes within an hour after
+    it, and no more, so that it never starves.
+    """
+    return int((now + _HEAD_START[priority]).timestamp())
+
+
+def deliver_instance(
+    tx: Connection, instance_id: int, to: str, rule: str, now: datetime, how: Manner = PLAIN
+) -> bool:
     """Queue a received object for a destination, unless it is or was queued there already."""
     where = (delivery.c.destination == to) & (delivery.c.instance_id == instance_id)
     if tx.scalar(select(delivery.c.id).where(where)) is not None:
         return False
     add(
         tx, delivery, destination=to, state=DeliveryState.WAITING, instance_id=instance_id, rule=rule,
-        due_at=now, created_at=now,
+        due_at=now, created_at=now, rank=rank_of(how.priority, now), lossy=how.lossy,
     )  # fmt: skip
     return True
 
@@ -53,7 +73,7 @@ def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
 
 
 def deliver_product(
-    tx: Connection, product_id: int, made: Product, to: str, rule: str, now: datetime
+    tx: Connection, product_id: int, made: Product, to: str, rule: str, now: datetime, how: Manner = PLAIN
 ) -> bool:
     """Queue a product, unless the same object with the same bytes is or was queued there already.
 
@@ -67,7 +87,7 @@ def deliver_product(
         return False
     add(
         tx, delivery, destination=to, state=DeliveryState.WAITING, product_id=product_id, rule=rule,
-        stage=STAGE[made.kind], due_at=now, created_at=now,
+        stage=STAGE[made.kind], due_at=now, created_at=now, rank=rank_of(how.priority, now), lossy=how.lossy,
     )  # fmt: skip
     return True
 
@@ -99,7 +119,8 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
             "reason": "sent again: the object was received again",
             "due_at": now,
         }
-        again += tx.execute(update(delivery).where(where).values(failures=0, **values)).rowcount
+        fresh = {"failures": 0, "failing_since": None, "commit_due": None}
+        again += tx.execute(update(delivery).where(where).values(**fresh, **values)).rowcount
     return again
 
 
@@ -110,7 +131,7 @@ def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
 
 
 def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
-    """The next objects for a destination: images before SEG before reports of the same run, then age.
+    """The next objects for a destination: by priority, then age.
 
     A report waits until everything of an earlier stage of its run is stored there.
     """
@@ -123,7 +144,12 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
             (of_earlier.c.run_id == of_this.c.run_id)
             & (earlier.c.destination == delivery.c.destination)
             & (earlier.c.stage < delivery.c.stage)
-            & earlier.c.state.not_in((DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED))
+            & or_(
+                earlier.c.state.not_in(
+                    (DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED)
+                ),
+                and_(delivery.c.stage >= WITHDRAWAL, earlier.c.commit_due.is_not(None)),
+            )
         )
         .exists()
     )
@@ -138,7 +164,7 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
         _with_objects()
         .outerjoin(of_this, of_this.c.id == delivery.c.product_id)
         .where(where)
-        .order_by(delivery.c.stage, delivery.c.id)
+        .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
         .limit(limit)
     )
     return rows(tx, statement)
@@ -155,7 +181,9 @@ def _with_objects() -> Select[Any]:
             instance.c.receiver_run,
             instance.c.sequence,
             instance.c.state.label("instance_state"),
+            instance.c.series_id.label("of_series"),
             product.c.path,
+            product.c.run_id,
         )
         .select_from(delivery)
         .outerjoin(instance, instance.c.id == delivery.c.instance_id)
@@ -165,18 +193,12 @@ def _with_objects() -> Select[Any]:
 
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Waiting → sending; those that are ours now, with their new attempt number."""
-    ours: list[Mapping[str, Any]] = []
-    for row in found:
-        attempt = int(row["attempt"])
-        where = (
-            (delivery.c.id == row["id"])
-            & (delivery.c.state == DeliveryState.WAITING)
-            & (delivery.c.attempt == attempt)
-        )
-        values = {"state": DeliveryState.SENDING, "attempt": attempt + 1}
-        if tx.execute(update(delivery).where(where).values(**values)).rowcount == 1:
-            ours.append({**row, "attempt": attempt + 1})
-    return ours
+    expected = {int(row["id"]): int(row["attempt"]) for row in found}
+    where = delivery.c.id.in_(expected) & (delivery.c.state == DeliveryState.WAITING)
+    values = {"state": DeliveryState.SENDING, "attempt": delivery.c.attempt + 1}
+    claimed = update(delivery).where(where).values(**values).returning(delivery.c.id, delivery.c.attempt)
+    ours = {int(key): int(attempt) for key, attempt in tx.execute(claimed)} if expected else {}
+    return [{**row, "attempt": ours[row["id"]]} for row in found if row["id"] in ours]
 
 
 def finish_delivery(tx: Connection, key: int, attempt: int, to: DeliveryState, **values: Any) -> bool:
@@ -209,9 +231,11 @@ def set_destination(tx: Connection, name: str, **values: Any) -> None:
         tx.execute(insert(destination).values(name=name, **values))
 
 
-def failures_of(tx: Connection, delivery_id: int) -> int:
-    """How often an object failed at its destination."""
-    return int(tx.execute(select(delivery.c.failures).where(delivery.c.id == delivery_id)).scalar_one())
+def failures_of(tx: Connection, delivery_id: int) -> tuple[int, datetime | None]:
+    """How often an object failed at its destination, and since when."""
+    columns = select(delivery.c.failures, delivery.c.failing_since).where(delivery.c.id == delivery_id)
+    failures, since = tx.execute(columns).one()
+    return int(failures), since
 
 
 def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:

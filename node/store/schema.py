@@ -28,7 +28,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.engine import Dialect
 
-VERSION = 2
+VERSION = 3
 """Of the schema; a database of a later version is refused."""
 
 
@@ -156,7 +156,8 @@ run = Table(  # one rule over one revision
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("finished_at", Moment),
-    UniqueConstraint("series_id", "rule", "replay"),
+    Column("withdraws", Id, nullable=False, default=0),  # the run whose results it withdraws; 0: it makes results
+    UniqueConstraint("series_id", "rule", "replay", "withdraws"),
     Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
           postgresql_where=text("state IN ('waiting', 'running')")),
 )  # fmt: skip
@@ -175,6 +176,7 @@ product = Table(  # one derived object, immutable once its run is done
     Column("series_uid", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("removed_at", Moment),  # when retention removed its file
+    Column("size", Id, nullable=False, default=0),  # bytes; 0 where an older version made it
     UniqueConstraint("run_id", "output", "index"),
 )  # fmt: skip
 
@@ -186,6 +188,7 @@ identity = Table(  # what an input, a rule meaning and versions were first made 
     Column("revision", Integer, nullable=False, default=1),  # of the series, at the first run
     Column("series_numbers", Words(), nullable=False),  # JSON: output name → Series Number
     Column("digests", Words(), nullable=False, default="{}"),  # JSON: SOP Instance UID → digest of the file
+    Column("predecessors", Words(), nullable=False, default="[]"),  # JSON: what its reports say they replace
 )  # fmt: skip
 
 delivery = Table(  # one object to one destination, once
@@ -204,10 +207,21 @@ delivery = Table(  # one object to one destination, once
     Column("due_at", Moment, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("finished_at", Moment),
+    Column("failing_since", Moment),  # its first failure since it was queued or taken up by hand
+    Column("rank", Id, nullable=False, default=0),  # order in the queue: priority, then age (`deliveries.rank_of`)
+    Column("lossy", Boolean, nullable=False, default=False),  # its rule allows a lossy transfer syntax
+    Column("sent_path", Words(), nullable=False, default=""),  # of a transcoded copy, relative to the data folder
+    Column("sent_syntax", Words(), nullable=False, default=""),  # transfer syntax asked for, or of that copy
+    Column("commit_due", Moment),  # stored, and to be committed: when to ask next (PS3.4 J)
+    Column("commitment_id", Id),  # the request that asked last
     UniqueConstraint("destination", "instance_id"),
     UniqueConstraint("destination", "product_id"),
     Index("delivery_queue", "destination", "due_at", sqlite_where=text("state IN ('waiting', 'sending')"),
           postgresql_where=text("state IN ('waiting', 'sending')")),
+    Index("delivery_order", "destination", "rank", "id", sqlite_where=text("state IN ('waiting', 'sending')"),
+          postgresql_where=text("state IN ('waiting', 'sending')")),
+    Index("delivery_commit", "destination", "commit_due", sqlite_where=text("commit_due IS NOT NULL"),
+          postgresql_where=text("commit_due IS NOT NULL")),
     Index("delivery_instance", "instance_id"),
     Index("delivery_product", "product_id"),
 )  # fmt: skip
@@ -220,6 +234,52 @@ destination = Table(  # a destination that is down, and since when
     Column("since", Moment),
     Column("failures", Integer, nullable=False, default=0),
     Column("next_at", Moment),
+    Column("kind", String(16), nullable=False, default=""),  # why it is down: send.retry.Trouble
+    Column("trial", Boolean, nullable=False, default=False),  # it answers again: the next object goes alone
+    Column("waiting_bytes", Id, nullable=False, default=0),  # of what waits for it, as upkeep counted last
+)  # fmt: skip
+
+commitment = Table(  # what we asked a destination to commit to (PS3.4 J, we are the SCU)
+    "commitment", metadata,
+    Column("id", Id, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False, unique=True),
+    Column("destination", Words(), nullable=False),
+    Column("state", String(12), nullable=False),  # asking → asked → answered | expired | refused
+    Column("reason", Words(), nullable=False, default=""),
+    Column("objects", Integer, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),  # by then it must have answered
+    Column("finished_at", Moment),
+    Index("commitment_open", "due_at", sqlite_where=text("state IN ('asking', 'asked')"),
+          postgresql_where=text("state IN ('asking', 'asked')")),
+)  # fmt: skip
+
+pledge = Table(  # what a peer asked us to commit to (we are the SCP, for an archive that commits to us)
+    "pledge", metadata,
+    Column("id", Id, primary_key=True),
+    Column("transaction_uid", Words(256), nullable=False),
+    Column("peer", Words(), nullable=False),
+    Column("called", Words(), nullable=False, default=""),  # our AE title as it was called
+    Column("state", String(12), nullable=False),  # waiting → reporting → reported | given_up
+    Column("reason", Words(), nullable=False, default=""),
+    Column("asked", Words(), nullable=False),  # JSON: [SOP Class UID, SOP Instance UID] of each
+    Column("report", Words(), nullable=False, default=""),  # JSON: what is answered, once that is known
+    Column("received_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),  # by then it is answered, whatever is not committed as failed
+    Column("next_at", Moment, nullable=False),  # when to look, or to report, next
+    Column("failures", Integer, nullable=False, default=0),
+    Column("finished_at", Moment),
+    Index("pledge_open", "next_at", sqlite_where=text("state IN ('waiting', 'reporting')"),
+          postgresql_where=text("state IN ('waiting', 'reporting')")),
+    Index("pledge_transaction", "peer", "transaction_uid"),
+)  # fmt: skip
+
+rejection = Table(  # an object that a rejection note names, whether it came before or after the note
+    "rejection", metadata,
+    Column("sop_uid", Words(256), primary_key=True),
+    Column("code", String(16), nullable=False),  # of the note's title: 113001, 113037, 113038, 113039 (DCM)
+    Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),  # the note
+    Column("at", Moment, nullable=False),
 )  # fmt: skip
 
 measurement = Table(  # one number of one run

@@ -385,5 +385,5 @@ def test_a_failed_object_is_traced_to_its_series(database: Database) -> None:
         first, second = tx.scalars(select(delivery.c.id).order_by(delivery.c.id))
         assert deliveries.object_of(tx, first) == {"instance_id": received, "run_id": None, "series_id": one}
         assert deliveries.object_of(tx, second) == {"instance_id": None, "run_id": key, "series_id": one}
-        assert deliveries.failures_of(tx, first) == 0
+        assert deliveries.failures_of(tx, first) == (0, None)
         assert tx.scalar(select(series.c.id)) == one

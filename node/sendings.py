@@ -1,0 +1,85 @@
+"""What the sender has in hand: batches and questions that are under way, and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from node.child import LineChild
+from node.send.protocol import (
+    Batch,
+    Command,
+    Destination,
+    Echo,
+    Echoed,
+    Finished,
+    Item,
+    Outcomes,
+    outcome_from_json,
+    to_json,
+)
+
+
+@dataclass
+class UnderWay:
+    """A batch or a question that the sender has not finished."""
+
+    command: Command
+    blamed: bool = False
+    """An object of it ended its association: that says nothing about the destination."""
+    taken: bool = False
+    """The destination took something of it."""
+
+    @property
+    def to(self) -> str:
+        """The destination's name."""
+        return self.command.destination.name
+
+    @property
+    def deliveries(self) -> list[int]:
+        """The deliveries that were claimed for it."""
+        return [item.delivery for item in self.command.objects] if isinstance(self.command, Batch) else []
+
+
+@dataclass
+class Sendings:
+    """The sender, and what it was told to do."""
+
+    child: LineChild = field(default_factory=lambda: LineChild("node.sender"))
+    open: dict[int, UnderWay] = field(default_factory=dict)
+    _next: int = 1
+
+    def count(self, to: str) -> int:
+        """How much is under way to a destination."""
+        return sum(one.to == to for one in self.open.values())
+
+    def send(self, where: Destination, items: tuple[Item, ...]) -> None:
+        """Hand over a batch; where the sender has died meanwhile, `heard` tells."""
+        self._say(Batch(self._next, where, items))
+
+    def ask(self, where: Destination) -> None:
+        """Have the destination asked whether it is there."""
+        self._say(Echo(self._next, where))
+
+    def _say(self, command: Command) -> None:
+        self.open[command.id] = UnderWay(command)
+        self._next += 1
+        self.child.say(to_json(command))
+
+    def heard(self) -> tuple[list[tuple[UnderWay, Outcomes | Finished | Echoed]], list[UnderWay]]:
+        """What came of what is under way, in order; and what the sender's death leaves without an answer."""
+        lines, alive = self.child.lines()
+        found: list[tuple[UnderWay, Outcomes | Finished | Echoed]] = []
+        for line in lines:
+            message = outcome_from_json(line)
+            key = message.batch if isinstance(message, Outcomes | Finished) else message.id
+            known = self.open.get(key)
+            if known is None:
+                continue
+            if not isinstance(message, Outcomes):
+                del self.open[key]
+            found.append((known, message))
+        lost: list[UnderWay] = []
+        if not alive:
+            lost = list(self.open.values())
+            self.open.clear()
+        return found, lost
