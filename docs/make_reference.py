@@ -45,6 +45,13 @@ objects never go back to the peer they came from, unless `back_to_sender: yes`, 
 `SeriesDescription: "{SeriesDescription} 5mm AX"` words the description of a result; braces hold a DICOM keyword of
 the source. `as: [report, picture]` lists what a result may go as, best first: each destination gets the first that
 its `shows` names. Where it shows none of them, the first goes.
+
+`priority: urgent | normal | low` beside `when` ranks all that the rule sends: urgent overtakes whatever waits for the
+same destination, low lets pass what is queued within the hour after it, and no more, so that it never starves.
+
+An object that a destination refuses in its transfer syntax is transcoded to one that the destination takes, without
+loss: `transfer_syntaxes` of the peer names which, best first. `lossy: ok` in an entry under `send` allows a lossy one
+where nothing else is taken; the copy then is a derived object with a UID of its own.
 """
 
 

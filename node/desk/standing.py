@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from node import app, show
-from node.settings import Settings
+from node.send.protocol import Trouble
+from node.settings import Settings, is_open
 from node.store import queries
 from node.store.database import open_database
 
@@ -28,8 +30,15 @@ def status(settings: Settings) -> dict[str, Any]:
         "disk_problem": app.disk_problem(settings),
         "rules_changed": app.rules_changed(settings),
         "rules_problem": app.rules_problem(database),
+        "windows_closed": _windows_closed(settings),
         **found,
     }
+
+
+def _windows_closed(settings: Settings) -> list[str]:
+    """The peers whose `window` does not let anything be sent to them now."""
+    local = datetime.now(ZoneInfo(settings.node.timezone))
+    return [name for name, peer in settings.peers.items() if not is_open(peer.window, local)]
 
 
 def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -48,7 +57,10 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"oldest waiting delivery: {show.moment(found['oldest_waiting_delivery'], zone)}"
     for row in found["destinations"]:
         if row["down"]:
-            yield f"[red]{row['name']} is down since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
+            what = "paused" if row["kind"] == Trouble.PAUSED else "down"
+            yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
+    for name in found["windows_closed"]:
+        yield f"[yellow]{show.safe(name)} is not sent to now: its `window` is closed[/]"
     if found["rules_problem"]:
         yield "[red]at the last start the rules had mistakes; the last good ones are in use:[/]"
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
