@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Conductor:
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
+        self.clocks: tuple[datetime, float] | None = None  # the wall and the monotonic clock at the last turn
         self.disk_note = ""
         self.releasing: set[int] = set()  # objects in conflict that a person released, on their way through
         self.attended: set[int] = set()  # open series that were shown for being open so long
@@ -133,6 +135,7 @@ class Conductor:
         """Everything that can be done now; returns how long nothing needs us."""
         now = time.monotonic()
         beat(beat_path(self.parts.data), time.time())
+        self._look_at_clocks(now)
         self._scan()
         self.readings.ask(now)
         took = self._take_in()
@@ -150,6 +153,15 @@ class Conductor:
             return 0.0
         return max(0.0, min(wait, _POLL, self.poll_at - time.monotonic() + 0.001))
 
+    def _look_at_clocks(self, now: float) -> None:
+        """Where the wall clock was set back, what waits for a moment of before waits no longer than it should."""
+        wall, before = self.parts.now(), self.clocks
+        self.clocks = (wall, now)
+        if flow.set_back(wall, now, before):
+            with self.parts.database.write() as tx:
+                capped = flow.cap_waits(tx, self.parts)
+            log.warning("clock_set_back", count=capped)
+
     # --- start
 
     def _recover(self) -> None:
@@ -159,6 +171,7 @@ class Conductor:
             for duplicate in intake.fresh_duplicates(tx, _GROUP):  # committed, and killed before the unlink
                 intake.object_path(parts.data, *duplicate).unlink(missing_ok=True)
             runs, sending = work.give_back(tx)
+            flow.cap_waits(tx, parts)
             for run_id in runs:
                 note(tx, parts.now(), "run_waiting", "the node was restarted", run_id=run_id)
             for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):

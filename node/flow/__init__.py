@@ -15,6 +15,7 @@ Each function claims rows, calls one room, and leaves the rest to the transactio
 what must happen after the commit is returned.
 """
 
+from node.flow.clock import cap_waits, set_back
 from node.flow.delivering import batch_over, deliver, delivered, probed
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
 from node.flow.routing import judgements, route
@@ -33,7 +34,8 @@ from node.flow.taking import (
 )  # fmt: skip
 
 __all__ = [
-    "NODE_MAJOR", "SOFTWARE", "Parts", "Started", "Taken", "attention_at", "batch_over", "compared", "deliver",
-    "delivered", "finish_run", "judgements", "made_by_a_node", "members_of", "number_series", "probed", "released",
-    "retry_wait", "route", "seal", "seal_policy", "set_aside", "start_run", "take_in", "unreadable", "unreadable_now",
+    "NODE_MAJOR", "SOFTWARE", "Parts", "Started", "Taken", "attention_at", "batch_over", "cap_waits",
+    "compared", "deliver", "delivered", "finish_run", "judgements", "made_by_a_node", "members_of",
+    "number_series", "probed", "released", "retry_wait", "route", "seal", "seal_policy", "set_aside",
+    "set_back", "start_run", "take_in", "unreadable", "unreadable_now",
 ]  # fmt: skip

@@ -24,6 +24,8 @@ from node.store.intake import object_path
 from node.store.schema import run
 from node.words import counted
 
+LONGEST_RETRY = timedelta(minutes=10)
+"""How long a failed run waits at most before it is tried again."""
 MOST_PARTS = 99
 """Parts of one series that get a number; a series that is split into more is refused."""
 
@@ -177,7 +179,7 @@ def _supersede(tx: Connection, parts: Parts, newer: int) -> None:
 
 def retry_wait(failures: int) -> timedelta:
     """How long a failed run waits: 5 s, doubled each time, at most 10 minutes."""
-    return timedelta(seconds=min(5 * 2 ** (failures - 1), 600))
+    return min(timedelta(seconds=5) * 2 ** (min(failures, 20) - 1), LONGEST_RETRY)
 
 
 def _queue_products(

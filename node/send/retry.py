@@ -65,6 +65,11 @@ class Parked:
 
 Decision = Again | Stored | Parked
 
+LONGEST = Policy().longest * (1 + Policy().spread)
+"""How long an object waits at most for its next attempt."""
+LONGEST_PROBE = timedelta(seconds=max(*_PROBES, *_TRIALS))
+"""How long a destination that is down is left alone at most."""
+
 
 def decide(
     kind: Kind,
