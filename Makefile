@@ -22,8 +22,10 @@ check: .venv/installed           ## the shipped site file, the shipped rules and
 soak: .venv/installed            ## long runs, before a release
 	$(BIN)/pytest -m soak --timeout 7200
 
-bench: .venv/installed           ## measure receiving beside DCMTK's storescp, same data, same sender
+bench: .venv/installed           ## measure receiving, sending and turnaround beside peers, same data, same machine
 	$(BIN)/python tests/bench/receive.py
+	$(BIN)/pacsnode bench send
+	$(BIN)/pacsnode bench turnaround
 
 clean:                           ## remove what make made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

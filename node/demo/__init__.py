@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import pynetdicom
 
@@ -22,6 +18,7 @@ from node.demo.scanner import Scanning
 from node.demo.site import Work
 from node.demo.watch import Snapshot
 from node.errors import Broken, Misconfigured
+from node.interrupts import stoppable
 from node.store.database import Database, open_database
 
 TIME_LIMIT = 100.0
@@ -48,7 +45,7 @@ def run_demo(keep: Path | None, as_json: bool) -> int:
     work = _work_folder(keep)
     _quiet()
     screen = tell.screen(as_json)
-    with _stoppable():
+    with stoppable():
         series, played = _play(work, screen)
     rows, wrong = findings.returned(series, played.pacs.held)
     drawn = pictures.draw(rows, work.pictures)
@@ -80,23 +77,6 @@ def _quiet() -> None:
     """Nothing of what the libraries say about the packaged images helps here; and their logging costs time."""
     pynetdicom._config.LOG_HANDLER_LEVEL = "none"
     warnings.filterwarnings("ignore", module="pydicom|pynetdicom|highdicom")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does: through every `finally`, so that nothing keeps running."""
-
-    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _play(work: Work, screen: tell.Screen) -> tuple[tuple[studies.Sent, ...], _Played]:

@@ -83,7 +83,7 @@ class Node:
 
 def write(work: Work, pacs_port: int) -> int:
     """Write the site file and the rules below *work*; return the port the node will listen to."""
-    port = _free_port()
+    port = free_port()
     scanners = "\n".join(
         f"  {name}: {{sends_as: [{name}], from_address: [127.0.0.1], seal: {{on_release: yes, quiet_for: 2 s}}}}"
         for name in studies.SCANNERS
@@ -163,7 +163,8 @@ def _clean(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if not key.startswith("PACSNODE")}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

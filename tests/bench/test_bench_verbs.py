@@ -1,0 +1,152 @@
+"""`pacsnode bench`: every row is there, with what it rests on, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peers import need, wait_for
+
+from node.bench import peers as programs
+from node.bench import sending, tell
+from node.bench.peers import Spent
+from node.bench.tell import Answered, Report, Row
+
+COMMAND = [sys.executable, "-m", "node.cli", "bench"]
+PYTHON = ("PACSNode", "pynetdicom")
+
+
+def bench(*words: str) -> dict[str, Any]:
+    """Run a bench in a process of its own and read its JSON."""
+    done = subprocess.run(
+        [*COMMAND, *words, "--json"], capture_output=True, text=True, check=False, timeout=150
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def left(folder: Path) -> list[str]:
+    """Command lines of processes that work below *folder*."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                open_files = [str(link.readlink()) for link in (entry / "fd").iterdir()]
+            except OSError:
+                continue
+            if str(folder) in words or any(str(folder) in name for name in open_files):
+                found.append(words)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where benches keep everything, so that what they leave behind can be told from all else."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_send_measures_every_way(place: Path) -> None:
+    """A row for each way and size with rate, ratio and CPU; every way's settings; folder and processes are gone."""
+    need("storescp", "storescu", "Orthanc")
+    found = bench("send", "--rounds", "1", "--ct", "3", "--mr", "5")
+    ways = {"PACSNode", "DCMTK", "DCMTK, Nagle on", "pynetdicom", "Orthanc"}
+    assert {(row["case"], row["way"]) for row in found["rows"]} == {
+        (case, way) for case in ("CT 512 kB", "MR 33 kB") for way in ways
+    }
+    assert {row["objects"] for row in found["rows"]} == {3, 5}
+    assert all(row["objects_per_second"] > 0 and row["ratio"] > 0 for row in found["rows"])
+    assert all(row["memory_bytes"] > 10e6 for row in found["rows"] if row["way"] in PYTHON)
+    assert set(found["settings"]) == ways | {"the peer"}
+    assert found["not_installed"] == []
+    assert list(place.iterdir()) == []
+    assert left(place) == []
+
+
+def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
+    """Both durabilities and both Orthancs forward all slices; the result of a rule comes after the last image."""
+    need("storescu", "Orthanc")
+    found = bench("turnaround", "--rounds", "1", "--slices", "8")
+    assert [row["way"] for row in found["rows"]] == [
+        "PACSNode, power", "PACSNode, process", "Orthanc", "Orthanc, Nagle on",
+    ]  # fmt: skip
+    assert all(row["objects"] == 8 and row["objects_per_second"] > 0 for row in found["rows"])
+    (answer,) = found["answers"]
+    assert "all 10 results" in answer["what"]
+    assert answer["median"] == answer["seconds"][0]
+    assert list(place.iterdir()) == []
+    assert left(place) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_bench_that_is_stopped_leaves_nothing(place: Path, sent: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end the node, the peers and the folder with the bench."""
+    need("storescu")
+    command = [*COMMAND, "turnaround", "--rounds", "5", "--slices", "20"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    try:
+        wait_for(lambda: any("node.conductor" in words for words in left(place)), "starting a node", 60)
+        running.send_signal(sent)
+        running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode != 0
+    wait_for(lambda: left(place) == [], "ending what was started", 10)
+    assert list(place.iterdir()) == []
+
+
+def test_missing_peers_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only storescp is installed, the other peers are named, and ours and pynetdicom's rows are there."""
+    need("storescp")
+    known = programs.program
+    monkeypatch.setattr(programs, "program", lambda name: known(name) if name == "storescp" else None)
+    found = sending.measure(sending.Asked(1, 2, 2), lambda _: None)
+    assert found.missing == ["DCMTK", "Orthanc"]
+    assert {row.way for row in found.rows} == set(PYTHON)
+    assert [found.ratio(row) for row in found.rows] == [None] * 4
+
+
+def test_the_table_says_what_it_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Medians, ratios to the base, settings and what is not installed stand in the table for people."""
+    rows = [
+        Row("CT", "ours", 100, 50_000_000, [Spent(0.5, 0.1, 90_000_000), Spent(0.1, 0.1), Spent(0.2, 0.3)]),
+        Row("CT", "theirs", 100, 50_000_000, [Spent(0.4, 0.2)]),
+    ]
+    answers = [Answered("result", [0.5, 0.3, 0.4])]
+    tell.report(Report("send", "how", "theirs", rows, {"ours": "as set"}, ["Orthanc"], answers), False)
+    text = capsys.readouterr().out
+    ours = next(line for line in text.splitlines() if "ours" in line and "500" in line)
+    assert ours.split()[-6:] == ["500", "250", "2.00", "0.10", "90", "3"]
+    assert "result: 0.40 s (median of 0.50, 0.30, 0.40)" in text
+    assert "ours: as set" in text
+    assert "Orthanc is not installed" in text
+
+
+def test_the_counting_pacs_answers_what_storescu_sends(tmp_path: Path) -> None:
+    """DCMTK's storescu gets success for every object, and each is counted once, under its own UID."""
+    from pydicom import dcmread
+
+    from node.bench import material
+    from node.bench.counting import counting
+
+    storescu = need("storescu")
+    paths = material.write_mr(tmp_path / "mr", 7)
+    with counting() as pacs:
+        for nodelay in (True, False):
+            began = time.monotonic()
+            programs.storescu(storescu, pacs.port, tmp_path / "mr", nodelay=nodelay)
+            assert pacs.wait(7, 10)
+            assert [began <= at <= time.monotonic() for at, _ in pacs.came] == [True] * 7
+            uids = sorted(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths)
+            assert sorted(uid for _, uid in pacs.came) == uids
+            pacs.came.clear()
