@@ -62,6 +62,7 @@ class Conductor:
         self.engine = Engine(self.parts.settings.limits)
         self.selector = selectors.DefaultSelector()
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
+        self.taken: dict[int, int] = {}  # receiver run → last sequence of the group in hand
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
@@ -236,6 +237,10 @@ class Conductor:
                     self.behind = max(0, self.behind - 1)
                     if time.monotonic() > until:
                         break
+                flow.counted(tx, self.parts)
+                for cursor in self.taken.items():
+                    intake.set_cursor(tx, *cursor)
+                self.taken.clear()
                 faults.reach("before-index-commit")
         except (SQLAlchemyError, OSError):
             raise
@@ -279,7 +284,7 @@ class Conductor:
                 remove.append(taken.remove)
             if taken.compare:
                 compare.append(Reading(None, list(taken.compare), compared=taken.instance))
-        intake.set_cursor(tx, record.run, record.sequence)
+        self.taken[record.run] = record.sequence
 
     def _end(self, path: Path) -> None:
         try:

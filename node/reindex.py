@@ -73,6 +73,7 @@ def _take(tx: Connection, parts: flow.Parts, record: Record) -> None:
         flow.unreadable(tx, parts, (record.run, record.sequence), f"reindex: {type(error).__name__}")
     else:
         flow.take_in(tx, parts, (record.run, record.sequence), header)
+    flow.counted(tx, parts)
     if record.sequence > intake.cursor_of(tx, record.run):
         intake.set_cursor(tx, record.run, record.sequence)
 

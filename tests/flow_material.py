@@ -142,6 +142,7 @@ class House:
             self.sequence += 1
             with self.tx() as tx:
                 taken.append(flow.take_in(tx, self.parts, (1, self.sequence), one))
+                flow.counted(tx, self.parts)
         return taken
 
     def receive(self, paths: Iterable[Path], peer: str = "CT01", *, index: bool = True) -> None:
@@ -160,6 +161,7 @@ class House:
                 with self.tx() as tx:
                     record = (kept.receiver_run, kept.sequence)
                     flow.take_in(tx, self.parts, record, read_header(kept.path, *read_arrival(kept.path)))
+                    flow.counted(tx, self.parts)
                     intake.set_cursor(tx, *record)
         folder.close()
 

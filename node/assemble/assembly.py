@@ -47,6 +47,18 @@ class Assembly:
     ended: dict[str, tuple[Ended, float]] = field(default_factory=dict)
     several: set[str] = field(default_factory=set)
     """Peers known to use several associations for one series."""
+    by_uids: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Study and Series Instance UID → the open revision, so that the tables are asked once per series."""
+
+    def open_as(self, study_uid: str, series_uid: str) -> int | None:
+        """The open revision of a series, None where it is not known to be open."""
+        found = self.by_uids.get((study_uid, series_uid))
+        return found if found in self.series else None
+
+    def known_as(self, study_uid: str, series_uid: str, series_id: int) -> int:
+        """Remember under which UIDs an open revision is; returns it."""
+        self.by_uids[study_uid, series_uid] = series_id
+        return series_id
 
     def begin(self, series_id: int, peer: str, members: Mapping[int, Mapping[str, Cell]]) -> None:
         """Open a revision that starts with the members of the one before."""
@@ -85,6 +97,7 @@ class Assembly:
     def close(self, series_id: int) -> OpenSeries:
         """Take a series out, sealed."""
         found = self.series.pop(series_id)
+        self.by_uids = {uids: known for uids, known in self.by_uids.items() if known != series_id}
         still = {a for s in self.series.values() for a in s.carriers}
         self.ended = {a: e for a, e in self.ended.items() if a in still}
         return found

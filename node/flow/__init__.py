@@ -24,6 +24,7 @@ from node.flow.sealing import attention_at, seal, seal_policy
 from node.flow.taking import (
     Taken,
     compared,
+    counted,
     made_by_a_node,
     members_of,
     released,
@@ -34,8 +35,8 @@ from node.flow.taking import (
 )  # fmt: skip
 
 __all__ = [
-    "NODE_MAJOR", "SOFTWARE", "Parts", "Started", "Taken", "attention_at", "batch_over", "cap_waits",
-    "compared", "deliver", "delivered", "finish_run", "judgements", "made_by_a_node", "members_of",
-    "number_series", "probed", "released", "retry_wait", "route", "seal", "seal_policy", "set_aside",
-    "set_back", "start_run", "take_in", "unreadable", "unreadable_now",
+    "NODE_MAJOR", "Parts", "SOFTWARE", "Started", "Taken", "attention_at", "batch_over", "cap_waits",
+    "compared", "counted", "deliver", "delivered", "finish_run", "judgements", "made_by_a_node",
+    "members_of", "number_series", "probed", "released", "retry_wait", "route", "seal", "seal_policy",
+    "set_aside", "set_back", "start_run", "take_in", "unreadable", "unreadable_now",
 ]  # fmt: skip

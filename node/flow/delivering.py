@@ -130,7 +130,8 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
 def _finish(tx: Connection, parts: Parts, to: str, result: Result, *, up: bool) -> bool:
     """Record one answer; whether the object is blamed for the end of its association."""
     now = parts.now()
-    failures, since = deliveries.failures_of(tx, result.delivery)
+    fine = result.kind in (Kind.STORED, Kind.WARNING)  # then its past does not matter
+    failures, since = (0, None) if fine else deliveries.failures_of(tx, result.delivery)
     itself = up and failures > 0 and result.kind is Kind.FAILED and result.status is None
     decided = retry.decide(
         result.kind, result.status, failures + 1, now, retry.Policy(),

@@ -11,6 +11,7 @@ from typing import Any
 from node import __version__
 from node.assemble.assembly import Assembly
 from node.model import OperatorSpec
+from node.route.at_once import AtOnce
 from node.route.match import Context
 from node.route.rules import RuleSet, When
 from node.settings import SealPolicy, Settings
@@ -34,6 +35,17 @@ class Parts:
     assembly: Assembly = field(default_factory=Assembly)
     hold: str = ""
     """Why series are held and nothing is routed (`restored`); empty in a running node."""
+
+    arrived: dict[int, int] = field(default_factory=dict)
+    """Open revision → objects that came since `counted` wrote it down."""
+    _at_once: tuple[RuleSet, AtOnce] | None = None
+
+    @property
+    def at_once(self) -> AtOnce:
+        """Who sends objects as they arrive, by the rules that are in use now."""
+        if self._at_once is None or self._at_once[0] is not self.rules:
+            self._at_once = self.rules, AtOnce(self.rules.rules)
+        return self._at_once[1]
 
     @property
     def data(self) -> Path:

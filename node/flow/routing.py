@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from node.facts import gather
 from node.flow.parts import Parts
 from node.model import Header, Manner, SeriesState
 from node.process.plan import plan_to_json
@@ -23,11 +22,10 @@ def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header
     """Queue one object where an immediate rule sends it."""
     if parts.hold:
         return
-    for judged in judge_immediate(parts.rules.rules, gather([header.attributes]), parts.context()):
-        if judged.routes:
-            for send in judged.rule.sends:
-                if send.what == "received" and send.immediate:
-                    _send_received(tx, parts, [(instance_id, header.peer)], send, judged.rule)
+    for rule in parts.at_once.rules_for(header.attributes, parts.context()):
+        for send in rule.sends:
+            if send.what == "received" and send.immediate:
+                _send_received(tx, parts, [(instance_id, header.peer)], send, rule)
 
 
 def _send_received(

@@ -31,7 +31,10 @@ class Taken:
 
 
 def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Header) -> Taken:
-    """Index one received object, put it into its series, and queue what rules route at once."""
+    """Index one received object, put it into its series, and queue what rules route at once.
+
+    `counted` follows within the same transaction.
+    """
     if intake.has_file(tx, *record):  # catch-up met it twice
         return Taken()
     if not header.readable:
@@ -52,6 +55,13 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
         return Taken(compare=(known, object_path(parts.data, *record)), instance=aside)
     _keep(tx, parts, record, header, row["id"] if row and judged.replaces else None)
     return Taken()
+
+
+def counted(tx: Connection, parts: Parts) -> None:
+    """Write down how many objects came since, before the group's transaction ends: once per series, not per object."""
+    for series_id, count in parts.arrived.items():
+        intake.touched(tx, series_id, count, parts.now())
+    parts.arrived.clear()
 
 
 def unreadable(tx: Connection, parts: Parts, record: tuple[int, int], why: str) -> None:
@@ -164,9 +174,21 @@ def _keep_aside(
 
 
 def _keep(tx: Connection, parts: Parts, record: tuple[int, int], header: Header, old: int | None) -> None:
-    state = InstanceState.KEPT if old is None else InstanceState.CONFLICT  # two cannot be kept under one UID
-    new = intake.add_instance(tx, header, record, state, reason=header.why, series_id=None)
-    _adopt(tx, parts, new, header, old)
+    if old is None:
+        series_id = None if header.why else _series_for(tx, parts, header)
+        new = intake.add_instance(
+            tx, header, record, InstanceState.KEPT, reason=header.why, series_id=series_id
+        )
+        _joined(tx, parts, new, header, series_id, late=True)
+        return
+    state = InstanceState.CONFLICT  # two cannot be kept under one UID
+    _adopt(
+        tx,
+        parts,
+        intake.add_instance(tx, header, record, state, reason=header.why, series_id=None),
+        header,
+        old,
+    )
 
 
 def _adopt(
@@ -183,21 +205,31 @@ def _adopt(
             name, why = ("instance_taken", f"it takes the place of object {old}, by hand")
         note(tx, parts.now(), name, why, series_id=series_id, instance_id=new)
     intake.adopt(tx, new, series_id, header.why)
+    if series_id is not None and old is not None:
+        parts.assembly.drop(series_id, old)
+    _joined(tx, parts, new, header, series_id, late=old is None)
+
+
+def _joined(
+    tx: Connection, parts: Parts, new: int, header: Header, series_id: int | None, *, late: bool
+) -> None:
+    """An object is kept, in its series where it has one: it counts there, and rules route it at once."""
     if series_id is None:
         note(tx, parts.now(), "instance_ungrouped", header.why, instance_id=new)
     else:
-        if old is not None:
-            parts.assembly.drop(series_id, old)
-        parts.assembly.add(series_id, new, header, parts.monotonic(), late=old is None)
-        intake.touched(tx, series_id, parts.now())
+        parts.assembly.add(series_id, new, header, parts.monotonic(), late=late)
+        parts.arrived[series_id] = parts.arrived.get(series_id, 0) + 1
     route_at_once(tx, parts, new, header)
 
 
 def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
     """The revision that is open for this object's series, opened now where there is none."""
+    known = parts.assembly.open_as(header.study_uid, header.series_uid)
+    if known is not None:
+        return known
     newest = intake.latest(tx, header.study_uid, header.series_uid)
     if newest and newest["state"] == SeriesState.RECEIVING:
-        return int(newest["id"])
+        return parts.assembly.known_as(header.study_uid, header.series_uid, int(newest["id"]))
     members: dict[int, Mapping[str, Cell]] = {}
     revision = 1
     if newest:
@@ -209,7 +241,7 @@ def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
     opened = intake.open_series(tx, header, revision, about, parts.now())
     parts.assembly.begin(opened, header.peer, members)
     note(tx, parts.now(), "series_opened", f"revision {revision}", series_id=opened)
-    return opened
+    return parts.assembly.known_as(header.study_uid, header.series_uid, opened)
 
 
 def members_of(tx: Connection, series_id: int) -> dict[int, Mapping[str, Cell]]:

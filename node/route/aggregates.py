@@ -13,6 +13,8 @@ from node.route.values import WEEKDAYS, number
 
 _GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "GantryDetectorTilt")
 _FROM_GEOMETRY = frozenset({"slices", "has_tilt"})
+CLOCK = frozenset({"local_time", "weekday"})
+"""What says something else of the same object at another time."""
 TILT = 0.5
 """Sideways step between neighbouring slices, mm, above which a stack counts as tilted."""
 
@@ -60,12 +62,17 @@ def with_aggregates(
 
 def narrowed(facts: Facts, names: Collection[str]) -> Facts:
     """Only the columns that these names and the facts about the whole need."""
-    wanted = {*names, "frames", *(_GEOMETRY if needs_geometry(names) else ())}
+    wanted = columns_of(names)
     columns = {name: facts.columns[name] for name in wanted if name in facts.columns}
     for name in wanted - columns.keys():
         if name.endswith("Sequence"):
             columns |= _sequence(name, facts)
     return replace(facts, columns=columns)
+
+
+def columns_of(names: Collection[str]) -> frozenset[str]:
+    """The columns that answer these names: their own, and those that facts about the whole are worked out from."""
+    return frozenset((*names, "frames", *(_GEOMETRY if needs_geometry(names) else ())))
 
 
 def needs_geometry(names: Collection[str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Insert,
     Table,
+    Update,
+    bindparam,
     create_engine,
     event,
     insert,
@@ -216,10 +220,19 @@ def move(
     **values: Any,
 ) -> bool:  # fmt: skip
     """Move one row to another state if it is still where we think; False when it is not ours any more."""
-    where = (table.c.id == key) & table.c.state.in_(expected)
-    if attempt is not None:
-        where &= table.c.attempt == attempt
-    return tx.execute(update(table).where(where).values(state=to, **values)).rowcount == 1
+    statement = _move(table, tuple(expected), attempt is not None, tuple(values))
+    given = {f"to_{name}": value for name, value in values.items()}
+    return tx.execute(statement, {**given, "to_state": to, "key": key, "mine": attempt}).rowcount == 1
+
+
+@lru_cache(maxsize=256)
+def _move(table: Table, expected: tuple[str, ...], attempted: bool, names: tuple[str, ...]) -> Update:
+    """The statement of `move`: building one anew costs several times what running it does."""
+    where = (table.c.id == bindparam("key")) & table.c.state.in_(expected)
+    if attempted:
+        where &= table.c.attempt == bindparam("mine")
+    values = {name: bindparam(f"to_{name}", type_=table.c[name].type) for name in ("state", *names)}
+    return update(table).where(where).values(values)
 
 
 def one_of(column: Column[Any], *states: StrEnum) -> ColumnElement[bool]:
@@ -227,18 +240,23 @@ def one_of(column: Column[Any], *states: StrEnum) -> ColumnElement[bool]:
     return column.in_([literal_column(f"'{state.value}'") for state in states])
 
 
+@lru_cache(maxsize=32)
+def _insert(table: Table) -> Insert:
+    return insert(table)
+
+
 def add(tx: Connection, table: Table, **values: Any) -> int:
     """Insert one row and return its id."""
-    key = tx.execute(insert(table).values(**values)).inserted_primary_key
+    key = tx.execute(_insert(table), values).inserted_primary_key
     assert key is not None  # noqa: S101 - every table here has one
     return int(key[0])
 
 
 def note(tx: Connection, at: datetime, name: str, detail: str = "", **about: Any) -> None:
     """Leave an event; *about* names series_id, run_id, instance_id or destination."""
-    tx.execute(insert(schema.event).values(at=at, name=name, detail=detail, **about))
+    tx.execute(_insert(schema.event), {"at": at, "name": name, "detail": detail, **about})
 
 
-def rows(tx: Connection, statement: Any) -> list[Mapping[str, Any]]:
-    """All rows of a statement as mappings."""
-    return [dict(row) for row in tx.execute(statement).mappings()]
+def rows(tx: Connection, statement: Any, values: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
+    """All rows of a statement as mappings; *values* are those of its bound parameters."""
+    return [dict(row) for row in tx.execute(statement, values).mappings()]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
@@ -45,18 +47,23 @@ def rank_of(priority: Priority, now: datetime) -> int:
     return int((now + _HEAD_START[priority]).timestamp())
 
 
+_QUEUE_INSTANCE: dict[str, Insert] = {
+    dialect.__name__.rpartition(".")[2]: dialect.insert(delivery)
+    .on_conflict_do_nothing(index_elements=["destination", "instance_id"])
+    .execution_options(preserve_rowcount=True)
+    for dialect in (sqlite, postgresql)
+}
+
+
 def deliver_instance(
     tx: Connection, instance_id: int, to: str, rule: str, now: datetime, how: Manner = PLAIN
 ) -> bool:
     """Queue a received object for a destination, unless it is or was queued there already."""
-    where = (delivery.c.destination == to) & (delivery.c.instance_id == instance_id)
-    if tx.scalar(select(delivery.c.id).where(where)) is not None:
-        return False
-    add(
-        tx, delivery, destination=to, state=DeliveryState.WAITING, instance_id=instance_id, rule=rule,
-        due_at=now, created_at=now, rank=rank_of(how.priority, now), lossy=how.lossy,
-    )  # fmt: skip
-    return True
+    values = {
+        "destination": to, "state": DeliveryState.WAITING, "instance_id": instance_id, "rule": rule,
+        "due_at": now, "created_at": now, "rank": rank_of(how.priority, now), "lossy": how.lossy,
+    }  # fmt: skip
+    return tx.execute(_QUEUE_INSTANCE[tx.dialect.name], values).rowcount == 1
 
 
 def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
@@ -124,10 +131,16 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
     return again
 
 
+_WAITING_DESTINATIONS = (
+    select(delivery.c.destination)
+    .where(_QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= bindparam("now")))
+    .distinct()
+)
+
+
 def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
     """Destinations for which something is due."""
-    where = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
-    return list(tx.scalars(select(delivery.c.destination).where(where).distinct()))
+    return list(tx.scalars(_WAITING_DESTINATIONS, {"now": now}))
 
 
 def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
@@ -135,6 +148,12 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
 
     A report waits until everything of an earlier stage of its run is stored there.
     """
+    return rows(tx, _due(), {"to": to, "now": now, "most": limit})
+
+
+@cache
+def _due() -> Select[Any]:
+    """The statement of `due_deliveries`: building it anew costs more than running it."""
     earlier = delivery.alias()
     of_earlier, of_this = product.alias(), product.alias()
     blocked = (
@@ -154,20 +173,19 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
         .exists()
     )
     where = (
-        (delivery.c.destination == to)
+        (delivery.c.destination == bindparam("to"))
         & _QUEUED
         & (delivery.c.state == DeliveryState.WAITING)
-        & (delivery.c.due_at <= now)
+        & (delivery.c.due_at <= bindparam("now"))
         & ~blocked
     )
-    statement = (
+    return (
         _with_objects()
         .outerjoin(of_this, of_this.c.id == delivery.c.product_id)
         .where(where)
         .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
-    return rows(tx, statement)
 
 
 def _with_objects() -> Select[Any]:
@@ -220,9 +238,12 @@ def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:
     tx.execute(update(delivery).where(where).values(state=DeliveryState.WAITING))
 
 
+_DESTINATIONS = select(destination)
+
+
 def destinations(tx: Connection) -> dict[str, Mapping[str, Any]]:
     """What is known of each destination that was ever tried."""
-    return {row["name"]: row for row in rows(tx, select(destination))}
+    return {row["name"]: row for row in rows(tx, _DESTINATIONS)}
 
 
 def set_destination(tx: Connection, name: str, **values: Any) -> None:
@@ -231,10 +252,12 @@ def set_destination(tx: Connection, name: str, **values: Any) -> None:
         tx.execute(insert(destination).values(name=name, **values))
 
 
+_FAILURES = select(delivery.c.failures, delivery.c.failing_since).where(delivery.c.id == bindparam("key"))
+
+
 def failures_of(tx: Connection, delivery_id: int) -> tuple[int, datetime | None]:
     """How often an object failed at its destination, and since when."""
-    columns = select(delivery.c.failures, delivery.c.failing_since).where(delivery.c.id == delivery_id)
-    failures, since = tx.execute(columns).one()
+    failures, since = tx.execute(_FAILURES, {"key": delivery_id}).one()
     return int(failures), since
 
 

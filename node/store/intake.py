@@ -9,13 +9,54 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
 
 from node.facts import Facts
 from node.model import Header, InstanceState, SeriesState
 from node.store.database import add, move, one_of, rows
 from node.store.records import OBJECT, bucket_folder
 from node.store.schema import cursor, instance, series
+
+_WITHOUT_FACTS = [c for c in series.c if c.name != "facts"]
+
+# Asked for every object that comes: statements are built once, since building costs several times what running does.
+_SET_CURSOR = (
+    update(cursor)
+    .where(cursor.c.receiver_run == bindparam("receiver"))
+    .values(sequence=bindparam("taken", type_=cursor.c.sequence.type))
+)
+_HAS_FILE = select(instance.c.id).where(
+    (instance.c.receiver_run == bindparam("receiver")) & (instance.c.sequence == bindparam("taken"))
+)
+_KEPT = (
+    select(instance, series.c.study_uid, series.c.series_uid)
+    .outerjoin(series, series.c.id == instance.c.series_id)
+    .where(instance.c.sop_uid == bindparam("uid"))
+    .where(instance.c.state == literal_column(f"'{InstanceState.KEPT.value}'"))  # in the index's own words
+)
+_ADOPT = (
+    update(instance)
+    .where(instance.c.id == bindparam("key"))
+    .values(
+        state=InstanceState.KEPT,
+        series_id=bindparam("of_series", type_=instance.c.series_id.type),
+        reason=bindparam("why", type_=instance.c.reason.type),
+    )
+)
+_LATEST = (
+    select(*_WITHOUT_FACTS)
+    .where((series.c.study_uid == bindparam("study")) & (series.c.series_uid == bindparam("uid")))
+    .order_by(series.c.revision.desc())
+    .limit(1)
+)
+_TOUCHED = (
+    update(series)
+    .where(series.c.id == bindparam("key"))
+    .values(
+        last_at=bindparam("now", type_=series.c.last_at.type),
+        instances=series.c.instances + bindparam("more"),
+    )
+)
 
 
 def cursor_of(tx: Connection, receiver_run: int) -> int:
@@ -26,25 +67,18 @@ def cursor_of(tx: Connection, receiver_run: int) -> int:
 
 def set_cursor(tx: Connection, receiver_run: int, sequence: int) -> None:
     """Everything up to *sequence* is taken in."""
-    where = cursor.c.receiver_run == receiver_run
-    if tx.execute(update(cursor).where(where).values(sequence=sequence)).rowcount == 0:
+    if tx.execute(_SET_CURSOR, {"receiver": receiver_run, "taken": sequence}).rowcount == 0:
         tx.execute(insert(cursor).values(receiver_run=receiver_run, sequence=sequence))
 
 
 def has_file(tx: Connection, receiver_run: int, sequence: int) -> bool:
     """This record is already an instance."""
-    where = (instance.c.receiver_run == receiver_run) & (instance.c.sequence == sequence)
-    return tx.scalar(select(instance.c.id).where(where)) is not None
+    return tx.scalar(_HAS_FILE, {"receiver": receiver_run, "taken": sequence}) is not None
 
 
 def kept(tx: Connection, sop_uid: str) -> Mapping[str, Any] | None:
     """The instance that is kept under a SOP Instance UID, with the UIDs of its series."""
-    found = rows(
-        tx,
-        select(instance, series.c.study_uid, series.c.series_uid)
-        .outerjoin(series, series.c.id == instance.c.series_id)
-        .where((instance.c.sop_uid == sop_uid) & (instance.c.state == InstanceState.KEPT)),
-    )
+    found = rows(tx, _KEPT, {"uid": sop_uid})
     return found[0] if found else None
 
 
@@ -74,8 +108,7 @@ def hold_series(tx: Connection, series_id: int, why: str) -> None:
 
 def adopt(tx: Connection, instance_id: int, series_id: int | None, why: str) -> None:
     """An instance is kept, in its series; *why* says why it has none."""
-    values = {"state": InstanceState.KEPT, "series_id": series_id, "reason": why}
-    tx.execute(update(instance).where(instance.c.id == instance_id).values(**values))
+    tx.execute(_ADOPT, {"key": instance_id, "of_series": series_id, "why": why})
 
 
 def explain_instance(tx: Connection, instance_id: int, why: str) -> None:
@@ -118,9 +151,7 @@ def fresh_duplicates(tx: Connection, most: int) -> list[tuple[int, int]]:
 
 def latest(tx: Connection, study_uid: str, series_uid: str) -> Mapping[str, Any] | None:
     """The newest revision of a series, without its facts."""
-    columns = [c for c in series.c if c.name != "facts"]
-    where = (series.c.study_uid == study_uid) & (series.c.series_uid == series_uid)
-    found = rows(tx, select(*columns).where(where).order_by(series.c.revision.desc()).limit(1))
+    found = rows(tx, _LATEST, {"study": study_uid, "uid": series_uid})
     return found[0] if found else None
 
 
@@ -180,26 +211,22 @@ def held_series(tx: Connection) -> list[int]:
 
 def to_route(tx: Connection, series_id: int) -> Mapping[str, Any] | None:
     """A sealed revision that nobody holds, without its facts; None when it is neither any more."""
-    columns = [c for c in series.c if c.name != "facts"]
     free = (series.c.state == SeriesState.SEALED) & series.c.held.in_(("", RELEASED))
-    found = rows(tx, select(*columns).where((series.c.id == series_id) & free))
+    found = rows(tx, select(*_WITHOUT_FACTS).where((series.c.id == series_id) & free))
     return found[0] if found else None
 
 
-def touched(tx: Connection, series_id: int, now: datetime) -> None:
-    """One more object came."""
-    tx.execute(
-        update(series).where(series.c.id == series_id).values(last_at=now, instances=series.c.instances + 1)
-    )
+def touched(tx: Connection, series_id: int, count: int, now: datetime) -> None:
+    """So many more objects came."""
+    tx.execute(_TOUCHED, {"key": series_id, "more": count, "now": now})
 
 
 def in_state(tx: Connection, state: SeriesState, *, held_too: bool = False) -> list[Mapping[str, Any]]:
     """Series revisions in *state* (receiving or sealed), not held unless *held_too*, oldest first, without facts."""
-    columns = [c for c in series.c if c.name != "facts"]
     where = one_of(series.c.state, SeriesState.RECEIVING, SeriesState.SEALED) & (series.c.state == state)
     if not held_too:
         where &= series.c.held.in_(("", RELEASED))
-    return rows(tx, select(*columns).where(where).order_by(series.c.id))
+    return rows(tx, select(*_WITHOUT_FACTS).where(where).order_by(series.c.id))
 
 
 def instances_of(tx: Connection, ids: Iterable[int]) -> list[Mapping[str, Any]]:

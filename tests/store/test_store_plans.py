@@ -24,6 +24,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
         (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
         (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_queue"),
         (lambda tx: intake.in_state(tx, SeriesState.SEALED), "series_open"),
+        (lambda tx: intake.kept(tx, "1.2.3"), "instance_kept"),
     ],
 )
 def test_polls_of_the_conductor_use_the_partial_index(
