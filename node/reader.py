@@ -14,13 +14,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from node import faults
-from node.model import Header
+from node.model import Cell, Header
 from node.read.header import read_header
 from node.read.pixels import same_pixels
 from node.store.arrival import read_arrival
@@ -29,31 +29,56 @@ _MOST_MEMORY = 2 << 30
 _PR_SET_PDEATHSIG = 1
 
 
-def header_to_json(header: Header) -> dict[str, Any]:
-    """Plain values; `header_from_json` gives back an equal header."""
-    return {**asdict(header), "received_at": header.received_at.isoformat()}
+_FIELDS = [field.name for field in fields(Header)]
+_NONE: Mapping[str, Cell] = {}
 
 
-def header_from_json(data: Mapping[str, Any]) -> Header:
-    """The inverse of `header_to_json`."""
-    attributes = {k: tuple(tuple(v) for v in cell) for k, cell in data["attributes"].items()}
-    own = {"received_at": datetime.fromisoformat(data["received_at"]), "attributes": attributes}
-    return Header(**{**data, **own})
+def header_to_json(header: Header, before: Mapping[str, Cell] = _NONE) -> dict[str, Any]:
+    """Plain values; of the attributes only what differs from those *before*: slices of a series say much the same."""
+    changed = {name: cell for name, cell in header.attributes.items() if before.get(name) != cell}
+    gone = [name for name in before if name not in header.attributes]
+    plain = {name: getattr(header, name) for name in _FIELDS}
+    return {
+        **plain,
+        "received_at": header.received_at.isoformat(),
+        "attributes": changed,
+        **({"gone": gone} if gone else {}),
+    }
 
 
-def answer(line: str) -> dict[str, Any]:
-    """One request's answer: the last path's header; with two paths, whether both hold the same pixels."""
-    request = json.loads(line)
-    try:
-        *other, path = (Path(p) for p in request["paths"])
-        faults.reach("before-header")
-        arrival, offset = read_arrival(path)
-        found: dict[str, Any] = {"header": header_to_json(read_header(path, arrival, offset))}
-        if other:
-            found["same"] = same_pixels(other[0], path)
+def header_from_json(data: Mapping[str, Any], before: Mapping[str, Cell] = _NONE) -> Header:
+    """The inverse of `header_to_json`, an equal header with the same attributes *before*."""
+    given = dict(data)
+    attributes = dict(before)
+    for name in given.pop("gone", ()):
+        del attributes[name]
+    for name, cell in given["attributes"].items():
+        attributes[name] = tuple(tuple(value) for value in cell)
+    given |= {"received_at": datetime.fromisoformat(given["received_at"]), "attributes": attributes}
+    return Header(**given)
+
+
+class Reader:
+    """Answers requests, one after the other; each header is told by what differs from the one told before it."""
+
+    def __init__(self) -> None:
+        self._before: Mapping[str, Cell] = _NONE
+
+    def answer(self, line: str) -> dict[str, Any]:
+        """One request's answer: the last path's header; with two paths, whether both hold the same pixels."""
+        request = json.loads(line)
+        try:
+            *other, path = (Path(p) for p in request["paths"])
+            faults.reach("before-header")
+            arrival, offset = read_arrival(path)
+            header = read_header(path, arrival, offset)
+            found: dict[str, Any] = {"header": header_to_json(header, self._before)}
+            if other:
+                found["same"] = same_pixels(other[0], path)
+        except Exception as error:  # noqa: BLE001 - the conductor writes the reason down and goes on
+            return {"failed": f"the reader failed ({type(error).__name__})"}
+        self._before = header.attributes
         return found
-    except Exception as error:  # noqa: BLE001 - the conductor writes the reason down and goes on
-        return {"failed": f"the reader failed ({type(error).__name__})"}
 
 
 def main() -> None:
@@ -65,8 +90,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     warnings.simplefilter("ignore")  # pydicom warns with a peer's values, and they may name a patient
+    reader = Reader()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(line), separators=(",", ":")) + "\n")
+        sys.stdout.write(json.dumps(reader.answer(line), separators=(",", ":")) + "\n")
         sys.stdout.flush()
 
 

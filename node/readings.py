@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from node.child import LineChild
-from node.model import Header
+from node.model import Cell, Header
 from node.reader import header_from_json
 from node.store.records import Record
 
@@ -58,6 +58,8 @@ class Readings:
         self.child = LineChild("node.reader")
         self.queue: deque[Reading] = deque()
         self._asked: deque[Reading] = deque()
+        self._before: Mapping[str, Cell] = {}
+        """What the reader last told of: it tells of the next object only what differs."""
 
     def add(self, reading: Reading) -> None:
         """One more record, last in order."""
@@ -95,7 +97,8 @@ class Readings:
             reading.ready = True
             reading.failed = answer.get("failed", "")
             if "header" in answer:
-                reading.header = header_from_json(answer["header"])
+                reading.header = header_from_json(answer["header"], self._before)
+                self._before = reading.header.attributes
             reading.same = answer.get("same", False)
         if not alive:
             self.died("the reader crashed")
@@ -103,6 +106,7 @@ class Readings:
     def died(self, why: str) -> None:
         """The object it was at is to blame when it happens again and again; all others are asked again."""
         self.child.kill()
+        self._before = {}
         if self._asked:
             head = self._asked[0]
             head.tries += 1

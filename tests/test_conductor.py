@@ -9,7 +9,7 @@ from pathlib import Path
 
 from node import settings as site
 from node.conductor import Conductor
-from node.reader import answer
+from node.reader import Reader
 
 SITE = """
 node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
@@ -79,6 +79,6 @@ def test_a_full_wake_pipe_is_not_its_end(tmp_path: Path) -> None:
 
 def test_the_reader_answers_whatever_it_is_asked(tmp_path: Path) -> None:
     """A file that is gone, or is none of ours, is an answer with a reason and never an exception."""
-    assert "failed" in answer('{"paths": ["%s"]}' % (tmp_path / "gone.dcm"))
+    assert "failed" in Reader().answer('{"paths": ["%s"]}' % (tmp_path / "gone.dcm"))
     (tmp_path / "x.dcm").write_bytes(b"not DICOM")
-    assert "failed" in answer('{"paths": ["%s"]}' % (tmp_path / "x.dcm"))
+    assert "failed" in Reader().answer('{"paths": ["%s"]}' % (tmp_path / "x.dcm"))

@@ -7,6 +7,7 @@ the reason; a wrong charset, an odd VR or an illegal UID does not make an object
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _BULK = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010, 0x54000100, 0x00420011))
 _MOST_INFLATED = 256 << 20
 """A deflated dataset is inflated to at most so many bytes; beyond it is taken for a bomb."""
 _BLOCK = 1 << 20
+_MOST_AT_ONCE = 4 << 20
+"""Bytes of a file that is read whole before it is looked at."""
 
 
 def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
@@ -35,7 +38,8 @@ def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
 
     Raises OSError when the file itself cannot be read.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as on_disk:
+        file = _in_memory(on_disk)
         file.seek(offset)
         digest = hashlib.sha256(arrival.transfer_syntax.encode("latin-1", "replace"))
         _hash_rest(file, digest)
@@ -72,6 +76,12 @@ def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
         frames=_frames(attributes),
         attributes={**attributes, **own_facts(attributes), **own},
     )
+
+
+def _in_memory(file: BinaryIO) -> BinaryIO:
+    """The same content read at once, where it is small: the disk and the kernel are asked once, not per element."""
+    small = os.fstat(file.fileno()).st_size <= _MOST_AT_ONCE
+    return BytesIO(file.read()) if small else file
 
 
 def arrival_of_file(path: Path) -> tuple[Arrival, int]:

@@ -121,6 +121,7 @@ def _read_meta(file: BinaryIO, path: Path) -> tuple[dict[int, bytes], int]:
 
 def _elements(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
     """Element number, value and the offset behind it, as long as group 0002 lasts."""
+    offset = _HEAD
     while True:
         start = file.read(8)
         if len(start) < 8:
@@ -134,10 +135,12 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
             if len(long) < 4:
                 return
             length = int(struct.unpack("<I", long)[0])
+            offset += 4
         value = file.read(length)
         if len(value) < length:
             return
-        yield number, value, file.tell()
+        offset += 8 + length
+        yield number, value, offset
 
 
 def _text(value: bytes) -> str:
