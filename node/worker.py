@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from node import faults
+from node.derive import standard
 from node.derive.making import Sources
 from node.derive.write import write
 from node.errors import Broken, Misconfigured, Refused, Retryable
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     confine(asked.memory, asked.nice, asked.parent)
     specs_as_json()  # import what operators need while there is nothing to do yet
+    standard.prepare()
     _collect_less()
     line = sys.stdin.readline().rstrip("\n")
     return run_in(Path(line), asked.memory) if line else 0

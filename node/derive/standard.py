@@ -58,6 +58,12 @@ def attributes(sop_class: str) -> Mapping[Path, Attribute]:
     return found
 
 
+def prepare() -> None:
+    """Read the tables of the classes that are made most; a process that waits for work does it before there is any."""
+    for sop_class in (CT, MR, PT, SEG, COMPREHENSIVE_3D_SR):
+        roots(sop_class)
+
+
 @cache
 def roots(sop_class: str) -> Mapping[str, Attribute]:
     """Return the attributes at the top of a dataset, by keyword."""

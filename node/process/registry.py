@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -33,9 +34,24 @@ class Found:
 
 def discover(points: Iterable[EntryPoint] | None = None) -> Found:
     """Load and judge every operator of *points* (default: the installed); a broken one hides no other."""
+    return _installed() if points is None else _discovered(_by_name(points))
+
+
+@cache
+def _installed() -> Found:
+    """What is installed, judged once per process: metadata of every package is read and parsed for it."""
+    return _discovered(_installed_points())
+
+
+@cache
+def _installed_points() -> dict[str, list[EntryPoint]]:
+    return _by_name(entry_points(group=GROUP))
+
+
+def _discovered(by_name: Mapping[str, list[EntryPoint]]) -> Found:
     specs: dict[str, OperatorSpec] = {}
     mistakes: list[str] = []
-    for name, same in sorted(_by_name(points).items()):
+    for name, same in sorted(by_name.items()):
         try:
             specs[name] = _judge(name, same)
         except Misconfigured as error:
@@ -50,17 +66,17 @@ def specs() -> dict[str, OperatorSpec]:
 
 def load(name: str, points: Iterable[EntryPoint] | None = None) -> Operator:
     """The function behind *name*. Raises Misconfigured where there is none or it cannot be used."""
-    known = _by_name(points)
+    known = _installed_points() if points is None else _by_name(points)
     if name not in known:
         raise Misconfigured(f"no operator {name} is installed{nearest(name, known)}")
     _judge(name, known[name])
     return _import(name, known[name][0])
 
 
-def _by_name(points: Iterable[EntryPoint] | None) -> dict[str, list[EntryPoint]]:
+def _by_name(points: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     """Entry points by name; the same one met twice (two metadata folders of one package) counts once."""
     found: dict[str, list[EntryPoint]] = defaultdict(list)
-    for point in entry_points(group=GROUP) if points is None else points:
+    for point in points:
         if (point.value, _owner(point)) not in [(p.value, _owner(p)) for p in found[point.name]]:
             found[point.name].append(point)
     return dict(found)
