@@ -1,4 +1,4 @@
-"""What is known of one association, and how its events reach the Keeper.
+"""What is known of one association, and how what it brings reaches the Keeper.
 
 `Desk` is what all associations of a receiver share; `Session` is one of them, from the connection to exactly
 one `AssociationEnd`.
@@ -6,25 +6,20 @@ one `AssociationEnd`.
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from typing import Any
 
 import structlog
-from pynetdicom import evt
 
 from node.model import Arrival, AssociationEnd, Keeper
 from node.receive.admission import Accept, Policy, Reject, Request, admit
 from node.receive.limits import Census
-from node.receive.storing import SUCCESS, FullDisk, store
-
-NOT_AUTHORISED = 0x0124
-"""Refused: not authorised (PS3.7 Annex C)."""
+from node.receive.services import Context, Service
+from node.receive.storing import SUCCESS, FullDisk, Storing
+from node.receive.wire import BY_USER, Wire
 
 log = structlog.get_logger()
 
@@ -60,17 +55,19 @@ class Desk:
     disk: FullDisk
     clock: Callable[[], datetime]
     """Aware time of now."""
+    services: Mapping[int, Service] = field(default_factory=dict)
+    """Command Field → what serves it; without one, C-STORE and C-ECHO apart, pynetdicom answers."""
     stopping: threading.Event = field(default_factory=threading.Event)
-    """Set when the receiver is about to end: each association may finish one more message."""
+    """Set when the receiver is about to end: each association may finish the message in hand."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _sessions: set[Session] = field(default_factory=set)
     _owed: list[AssociationEnd] = field(default_factory=list)
 
-    def open(self, assoc: Any, route: Route) -> Session:
+    def open(self, wire: Wire, route: Route) -> Session:
         """Begin to follow a connection."""
         with self._lock:
-            session = Session(self, f"{self.run}-{next(self._numbers)}", assoc, route)
+            session = Session(self, f"{self.run}-{next(self._numbers)}", wire, route)
             self._sessions.add(session)
         return session
 
@@ -79,10 +76,13 @@ class Desk:
         with self._lock:
             return list(self._sessions)
 
-    def admit(self, request: Request) -> Accept | Reject:
-        """Decide over a request and count it in one step."""
+    def admit(self, request: Request | Reject) -> Accept | Reject:
+        """Decide over a request, unless reading it has decided, and count it in one step."""
         with self._lock:
-            answer = admit(request, self.policy, self.census.total())
+            if isinstance(request, Request):
+                answer = admit(request, self.policy, self.census.total())
+            else:
+                answer = request
             if isinstance(answer, Accept):
                 self.census.add(1)
             else:
@@ -119,112 +119,69 @@ class Desk:
 class Session:
     """One connection and the association on it."""
 
-    def __init__(self, desk: Desk, name: str, assoc: Any, route: Route) -> None:
+    def __init__(self, desk: Desk, name: str, wire: Wire, route: Route) -> None:
         self.name = name
         """Unique in the data folder: `<receiver run>-<number>`."""
         self.peer = ""
         """Set when it is admitted."""
-        self._desk = desk
-        self._assoc = assoc
-        self._route = route
+        self.desk = desk
+        self.route = route
+        self._wire = wire
         self._calling = self._called = ""
-        self._busy = False
-        self._finished_last = False
         self._begun = self._objects = self._bytes = 0
 
-    def handlers(self) -> list[tuple[Any, Callable[[Any], Any]]]:
-        """Return the pynetdicom events this session answers."""
-        return [
-            (evt.EVT_REQUESTED, self.on_requested),
-            (evt.EVT_C_ECHO, self.on_echo),
-            (evt.EVT_C_STORE, self.on_store),
-        ]
-
-    def on_requested(self, event: Any) -> None:
-        """A-ASSOCIATE-RQ: admit it or answer A-ASSOCIATE-RJ."""
-        try:
-            answer = self._admission(event)
-        except Exception as error:  # noqa: BLE001 - pynetdicom would log it and let the peer in
-            answer = Reject(2, 3, 1, f"its request broke the admission: {type(error).__name__}")
+    def admit(self, request: Request | Reject) -> Accept | Reject:
+        """Decide over an association request, and say so where it is refused."""
+        if isinstance(request, Request):
+            self._calling, self._called = request.calling, request.called
+        answer = self.desk.admit(request)
         if isinstance(answer, Accept):
             self.peer = answer.peer
-            return
-        log.warning(
-            "association_rejected",
-            reason=answer.why,
-            address=self._route.remote,
-            status=f"{answer.result}/{answer.source}/{answer.reason}",
-        )
-        event.assoc.acse.send_reject(answer.result, answer.source, answer.reason)
-        event.assoc.kill()  # waits until the rejection has gone out
+        else:
+            log.warning(
+                "association_rejected",
+                reason=answer.why,
+                address=self.route.remote,
+                status=f"{answer.result}/{answer.source}/{answer.reason}",
+            )
+        return answer
 
-    def _admission(self, event: Any) -> Accept | Reject:
-        primitive = event.assoc.requestor.primitive
-        self._calling = primitive.calling_ae_title.strip(" ")
-        self._called = primitive.called_ae_title.strip(" ")
-        context = str(primitive.application_context_name or "")
-        return self._desk.admit(Request(self._calling, self._called, self._route.host, context))
-
-    def on_echo(self, _event: Any) -> int:
-        """C-ECHO-RQ: success."""
-        return SUCCESS if self.peer else NOT_AUTHORISED
-
-    def on_store(self, event: Any) -> int:
-        """C-STORE-RQ: keep the dataset as it came; the status to answer."""
-        if not self.peer:
-            return NOT_AUTHORISED
-        try:
-            return self._store(event)
-        finally:
-            event.request.DataSet = None  # the bytes need not wait for the next object to be forgotten
-
-    def _store(self, event: Any) -> int:
-        request = event.request
+    def begin(self, context: Context, sop_class: str, sop_uid: str) -> Storing:
+        """Begin a C-STORE."""
+        self._begun += 1
         arrival = Arrival(
-            sop_class=str(request.AffectedSOPClassUID or ""),
-            sop_uid=str(request.AffectedSOPInstanceUID or ""),
-            transfer_syntax=str(event.context.transfer_syntax),
+            sop_class=sop_class,
+            sop_uid=sop_uid,
+            transfer_syntax=context.transfer_syntax,
             calling=self._calling,
             called=self._called,
             peer=self.peer,
-            address=self._route.remote,
-            local_address=self._route.local,
+            address=self.route.remote,
+            local_address=self.route.local,
             association=self.name,
-            received_at=self._desk.clock(),
+            received_at=self.desk.clock(),
         )
-        self._begun += 1
-        with request.DataSet.getbuffer() if request.DataSet else memoryview(b"") as dataset:
-            status = store(arrival, dataset, self._desk.keeper, self._desk.disk)
-            self._desk.census.stored(self.peer, len(dataset), status == SUCCESS)
-            if status == SUCCESS:
-                self._objects += 1
-                self._bytes += len(dataset)
+        return Storing(arrival, self.desk.keeper, self.desk.disk)
+
+    def end(self, storing: Storing) -> int:
+        """End a C-STORE whose dataset is complete, and count it; the status to answer."""
+        status = storing.end()
+        self.desk.census.stored(self.peer, storing.size, status == SUCCESS)
+        if status == SUCCESS:
+            self._objects += 1
+            self._bytes += storing.size
         return status
 
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        """Surround one message, from the request to its queued response."""
-        self._busy = True
-        try:
-            yield
-        finally:
-            self._finished_last = self._desk.stopping.is_set()
-            self._busy = False
-
-    def stop(self) -> bool:
-        """Abort unless a message is in hand; True when the association was told."""
-        if self._busy or (self._assoc.dimse.message is not None and not self._finished_last):
-            return False
-        self.abort()
-        return True
+    def stop(self) -> None:
+        """Wake it where it waits for the next message, to find that the receiver is stopping."""
+        if self._wire.idle:
+            self._wire.hang_up()
 
     def abort(self) -> None:
-        """Send A-ABORT, without waiting; a connection that never asked to associate is just closed."""
-        with contextlib.suppress(Exception):
-            if self.peer:
-                self._assoc._abort_nonblocking()
-            else:
-                self._assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        """End it now, whatever it does; one that was not admitted is just closed."""
+        if self.peer:
+            self._wire.abort(BY_USER)
+        self._wire.hang_up()
 
     def finish(self, released: bool) -> None:
         """Account for the end of the connection; called once, whatever ended it.
@@ -233,17 +190,17 @@ class Session:
         """
         try:
             if self._begun:
-                end = AssociationEnd(self.name, self.peer, self._objects, not released, self._desk.clock())
-                self._desk.record(end)
+                end = AssociationEnd(self.name, self.peer, self._objects, not released, self.desk.clock())
+                self.desk.record(end)
         finally:
-            self._desk.forget(self)
+            self.desk.forget(self)
         if not self.peer:
             return
         log.info(
             "association_released" if released else "association_aborted",
             association=self.name,
             peer=self.peer,
-            address=self._route.remote,
+            address=self.route.remote,
             objects=self._objects,
             count=self._begun,
             bytes=self._bytes,

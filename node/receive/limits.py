@@ -23,6 +23,10 @@ class Pace:
     """Between two PDUs of an association; scanners keep one open between images."""
     pdu: float = 30.0
     """From the first byte of a PDU to its last, and for one write to the peer."""
+    linger: float = 1.0
+    """For the peer to close the connection, when the association is over."""
+    message_size: int = 16 << 20
+    """Bytes of a dataset that is kept in memory: of any request but C-STORE."""
     associate_size: int = 1 << 20
     """Bytes of an A-ASSOCIATE-RQ; 128 contexts with 20 transfer syntaxes each need about 80 kB."""
 

@@ -25,8 +25,10 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.receive.association import Desk, Route, authority
+from node.receive.lane import Lane
 from node.receive.limits import Pace
-from node.receive.upper_layer import guard
+from node.receive.negotiation import Negotiation
+from node.receive.wire import Wire
 
 MAXIMUM_PDU = 131072
 """Bytes of a P-DATA-TF we announce and enforce: the most DCMTK sends; larger ones are slower."""
@@ -68,18 +70,17 @@ class Connection(RequestHandler):
 
     def handle(self) -> None:
         """Follow the association on this connection until it is over."""
-        assoc = self._create_association()
+        wire = Wire(self.request, MAXIMUM_PDU, self.server.pace)
         local, remote = self.request.getsockname(), self.client_address
         route = Route(remote[0], remote[1], authority(local[0], local[1]))
-        session = self.server.desk.open(assoc, route)
+        session = self.server.desk.open(wire, route)
+        released = False
         try:
-            for event, handler in session.handlers():
-                assoc.bind(event, handler)
-            guard(assoc, MAXIMUM_PDU, self.server.pace, session.serving)
-            assoc.start()
-            assoc.join()
+            negotiation = Negotiation(self._create_association(), wire)
+            released = Lane(session, wire, negotiation, self.server.pace).run()
         finally:
-            session.finish(bool(assoc.is_released))
+            session.finish(released)
+        wire.linger()
 
 
 class Listener(ThreadedAssociationServer):
@@ -139,6 +140,7 @@ class Listener(ThreadedAssociationServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.shutdown_request(request)
             with self._open_lock:
                 self._open[client_address[0]] -= 1
                 self._open += Counter()  # forget hosts without a connection
@@ -162,9 +164,9 @@ class Listener(ThreadedAssociationServer):
         self.shutdown()
         self.desk.stopping.set()
         deadline = time.monotonic() + patience
-        waiting = self.desk.sessions()
-        while waiting and time.monotonic() < deadline:
-            waiting = [session for session in waiting if not session.stop()]
+        while (waiting := self.desk.sessions()) and time.monotonic() < deadline:
+            for session in waiting:
+                session.stop()
             time.sleep(0.02)
         for session in waiting:
             session.abort()

@@ -1,12 +1,13 @@
-"""One C-STORE: bytes in, a status out (PS3.4 B.2.3). Never decodes the dataset, never raises."""
+"""One C-STORE: bytes in, a status out (PS3.4 B.2.3). Never decodes the dataset, never holds it, never raises."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-from node.model import Arrival, Keeper
+from node.model import Arrival, Keeper, Part
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -27,45 +28,74 @@ class FullDisk(Protocol):
         ...
 
 
-def store(arrival: Arrival, dataset: memoryview, keeper: Keeper, disk: FullDisk) -> int:
-    """Keep one object exactly as sent; return the status of its C-STORE-RSP.
+class Storing:
+    """An object on its way from the wire to the disk, exactly as sent.
 
     The SOP Class and Instance UIDs of the command go into the file meta and are not compared with those in
     the dataset: an object whose identity contradicts itself is kept all the same, and whoever reads its
-    header says so. Success is returned only when `keep` has returned.
+    header says so. Once something went wrong the rest of the dataset is let pass, so that the sender gets its
+    answer and the association goes on.
     """
-    try:
-        if disk.is_full():
-            log.warning(
-                "store_refused", reason="disk full", association=arrival.association, peer=arrival.peer
+
+    def __init__(self, arrival: Arrival, keeper: Keeper, disk: FullDisk) -> None:
+        self.size = 0
+        """Bytes of the dataset that came so far, kept or not."""
+        self._arrival = arrival
+        self._keeper = keeper
+        self._part: Part | None = None
+        self._status = SUCCESS
+        self._attempt(lambda: self._refuse_if(disk.is_full()))
+
+    def write(self, fragment: memoryview) -> None:
+        """Append to the object."""
+        self.size += len(fragment)
+        if self._status == SUCCESS and fragment:
+            self._attempt(lambda: self._append(fragment))
+
+    def end(self) -> int:
+        """Keep the object; the status of its C-STORE-RSP, success only when `keep` has returned."""
+        if self._status == SUCCESS and self._part is None:
+            log.warning("store_without_dataset", **self._whose())
+            self._status = CANNOT_UNDERSTAND
+        elif self._status == SUCCESS:
+            self._attempt(self._keep)
+        return self._status
+
+    def give_up(self) -> None:
+        """Remove what came so far: the rest of it never will, or the disk did not take it."""
+        if self._part is not None:
+            self._part.discard()
+            self._part = None
+
+    def _append(self, fragment: memoryview) -> None:
+        if self._part is None:
+            self._part = self._keeper.begin(self._arrival)
+        self._part.write(fragment)
+
+    def _keep(self) -> None:
+        assert self._part is not None  # noqa: S101 - end() has looked
+        self._keeper.keep(self._part)
+        self._part = None
+
+    def _refuse_if(self, full: bool) -> None:
+        if full:
+            log.warning("store_refused", reason="disk full", **self._whose())
+            self._status = OUT_OF_RESOURCES
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except OSError as error:
+            self._status = OUT_OF_RESOURCES
+            log.error(  # noqa: TRY400 - a full disk needs no traceback per object
+                "store_failed", reason=error.strerror or type(error).__name__, **self._whose()
             )
-            return OUT_OF_RESOURCES
-        if not dataset:
-            log.warning("store_without_dataset", association=arrival.association, peer=arrival.peer)
-            return CANNOT_UNDERSTAND
-        _keep(arrival, dataset, keeper)
-    except OSError as error:
-        log.error(  # noqa: TRY400 - a full disk needs no traceback per object
-            "store_failed",
-            reason=error.strerror or type(error).__name__,
-            association=arrival.association,
-            peer=arrival.peer,
-        )
-        return OUT_OF_RESOURCES
-    except Exception as error:  # noqa: BLE001 - one bad object must not end the association
-        # The text of an unknown error may quote the object, so only its kind is logged.
-        log.error("store_broke", error=type(error).__name__, association=arrival.association)  # noqa: TRY400
-        return UNEXPECTED
-    return SUCCESS
+        except Exception as error:  # noqa: BLE001 - one bad object must not end the association
+            self._status = UNEXPECTED
+            # The text of an unknown error may quote the object, so only its kind is logged.
+            log.error("store_broke", error=type(error).__name__, association=self._arrival.association)  # noqa: TRY400
+        if self._status != SUCCESS:
+            self.give_up()
 
-
-def _keep(arrival: Arrival, dataset: memoryview, keeper: Keeper) -> None:
-    part = keeper.begin(arrival)
-    kept = False
-    try:
-        part.write(dataset)
-        keeper.keep(part)
-        kept = True
-    finally:
-        if not kept:
-            part.discard()
+    def _whose(self) -> dict[str, str]:
+        return {"association": self._arrival.association, "peer": self._arrival.peer}

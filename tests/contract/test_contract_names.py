@@ -8,23 +8,25 @@ from __future__ import annotations
 import ast
 import inspect
 import queue
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pynetdicom.acse
 import pynetdicom.association
-import pynetdicom.dul
-import pynetdicom.fsm
+import pynetdicom.dimse
 import pytest
 from highdicom import _standard_utils
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
-from pynetdicom import AE, _config
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom import AE, _config, build_context
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import RequestHandler
 
 NODE = Path(__file__).parents[2] / "node"
@@ -57,18 +59,42 @@ def calls(module: ModuleType, text: str) -> bool:
     return text in inspect.getsource(module)
 
 
-def pdus_are_decoded() -> bool:
-    """A-RELEASE-RQ is PDU type 5 and event 12 (PS3.8 9.3.6, Table 9-10)."""
-    pdu, event = association().dul._decode_pdu(bytearray(b"\5\0\0\0\0\4\0\0\0\0"))
-    return type(pdu).__name__ == "A_RELEASE_RQ" and event == "Evt12"
+def an_association_is_negotiated_without_a_thread() -> bool:
+    """An acceptor that never starts sends its A-ASSOCIATE-AC through `dul.send_pdu`, and kill() returns."""
+    acceptor, sent = association(), []
+    acceptor.dul.send_pdu = sent.append
+    request = A_ASSOCIATE()
+    request.application_context_name = "1.2.840.10008.3.1.1.1"
+    request.calling_ae_title, request.called_ae_title = "SENDER", "NODE"
+    context = build_context(CT)
+    context.context_id = 1
+    request.presentation_context_definition_list = [context]
+    acceptor.requestor.primitive = request
+    acceptor.acceptor.supported_contexts = [build_context(CT)]
+    acceptor.acse.negotiate_association()
+    accepted = acceptor.is_established and [context.context_id for context in acceptor.accepted_contexts] == [
+        1
+    ]
+    acceptor.kill()
+    return bool(
+        accepted
+        and [type(primitive).__name__ for primitive in sent] == ["A_ASSOCIATE"]
+        and sent[0].result == 0
+    )
 
 
-def a_store_may_have_empty_uids() -> bool:
-    """Without UIDs the inner names are None; an empty UID put there is what the property gives back."""
-    message = C_STORE()
-    absent = message._affected_sop_class_uid is None and message._affected_sop_instance_uid is None
-    message._affected_sop_class_uid = message._affected_sop_instance_uid = UID("")
-    return absent and message.AffectedSOPClassUID == "" and message.AffectedSOPInstanceUID == ""
+def messages_are_decoded_without_a_queue() -> bool:
+    """A C-ECHO-RQ in one P-DATA is a request by what `decode_msg` and `message_to_primitive` make of it."""
+    elements = {0x0002: b"1.2.840.10008.1.1\0", 0x0100: b"\x30\0", 0x0110: b"\7\0", 0x0800: b"\1\1"}
+    command = b"".join(struct.pack("<HHI", 0, tag, len(value)) + value for tag, value in elements.items())
+    data = P_DATA()
+    data.presentation_data_value_list.append((1, b"\3" + command))
+    message = DIMSEMessage()
+    whole = message.decode_msg(data, association())
+    request = message.message_to_primitive()
+    return bool(
+        whole and request.is_valid_request and request.MessageID == 7 and request.msg_type == "C-ECHO"
+    )
 
 
 def elements_are_put_as_they_are() -> bool:
@@ -94,33 +120,22 @@ def tables_lead_to_attributes() -> bool:
     return known["general-series"] == ("M", "Series") and types["Modality"] == "1"
 
 
-UPPER = "receive/upper_layer.py"
+NEGOTIATION = "receive/negotiation.py"
 INNER = [
-    Inner("dul._read_pdu_data", UPPER, lambda: takes(association().dul._read_pdu_data)
-          and calls(pynetdicom.dul, "self._read_pdu_data()")),
-    Inner("dul._decode_pdu", UPPER, pdus_are_decoded),
-    Inner("dul._recv_pdu", UPPER, lambda: isinstance(association().dul._recv_pdu, queue.Queue)),
-    Inner("dul.event_queue", UPPER, lambda: isinstance(association().dul.event_queue, queue.Queue)),
-    Inner("dul.to_user_queue", UPPER, lambda: isinstance(association().dul.to_user_queue, queue.Queue)),
-    Inner("dul.state_machine", UPPER, lambda: association().dul.state_machine.current_state == "Sta1"
-          and {"Sta1", "Sta2", "Sta13"} <= set(pynetdicom.fsm.STATES)
-          and {"Evt17", "Evt19"} <= set(pynetdicom.fsm.EVENTS)),
-    Inner("dimse.receive_primitive", UPPER, lambda: takes(association().dimse.receive_primitive, "primitive")
-          and calls(pynetdicom.fsm, "dul.assoc.dimse.receive_primitive(")),
-    Inner("dimse.msg_queue", f"{UPPER} demo/scanner.py",
+    Inner("dul.send_pdu", NEGOTIATION, lambda: takes(association().dul.send_pdu, "primitive")
+          and calls(pynetdicom.acse, "self.dul.send_pdu(primitive)")
+          and calls(pynetdicom.dimse, "self.dul.send_pdu(pdata)")),
+    Inner("acse.negotiate_association", NEGOTIATION, an_association_is_negotiated_without_a_thread),
+    Inner("acse.send_reject", NEGOTIATION,
+          lambda: takes(association().acse.send_reject, "result", "source", "diagnostic")),
+    Inner("DIMSEMessage.decode_msg", NEGOTIATION, messages_are_decoded_without_a_queue),
+    Inner("dimse.msg_queue", "demo/scanner.py",
           lambda: isinstance(association().dimse.msg_queue, queue.Queue)),
-    Inner("dimse.message", "receive/association.py", lambda: association().dimse.message is None),
-    Inner("assoc._serve_request", f"{UPPER} demo/scanner.py",
+    Inner("assoc._serve_request", f"{NEGOTIATION} demo/scanner.py",
           lambda: takes(association()._serve_request, "msg", "context_id")
           and calls(pynetdicom.association, "self._serve_request(")),
-    Inner("assoc._abort_nonblocking", "receive/association.py",
-          lambda: takes(association()._abort_nonblocking)),
-    Inner("acse.send_reject", "receive/association.py",
-          lambda: takes(association().acse.send_reject, "result", "source", "diagnostic")),
     Inner("RequestHandler._create_association", "receive/listener.py",
           lambda: takes(RequestHandler._create_association, "self")),
-    Inner("message._affected_sop_class_uid", UPPER, a_store_may_have_empty_uids),
-    Inner("message._affected_sop_instance_uid", UPPER, a_store_may_have_empty_uids),
     Inner("_config.VALIDATORS", "receive/listener.py", lambda: isinstance(_config.VALIDATORS["UI"](UID("1.2")), tuple)),
     Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
           lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),

@@ -457,19 +457,41 @@ def store_pdu(dataset_part: bytes) -> bytes:
     return struct.pack(">BBI", 4, 0, len(body)) + body
 
 
+def dataset_pdu(fragment: bytes, last: bool = False) -> bytes:
+    """Return a P-DATA-TF with one fragment of a dataset."""
+    head = struct.pack(">BBIIBB", 4, 0, len(fragment) + 6, len(fragment) + 2, 1, 2 if last else 0)
+    return head + fragment
+
+
+def read_command(connection: socket.socket) -> dict[int, bytes]:
+    """Read one response that has a PDU to itself; its elements."""
+    kind, body = read_pdu(connection)
+    assert kind == 4, f"expected a response, found a PDU of type {kind}"
+    elements, offset = {}, 6
+    while offset < len(body):
+        _, number, length = struct.unpack_from("<HHI", body, offset)
+        elements[number] = body[offset + 8 : offset + 8 + length]
+        offset += 8 + length
+    return elements
+
+
 def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
     """Read one PDU; type 0 when the connection ended instead."""
     connection.settimeout(10)
-    data = b""
     try:
-        while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
-            more = connection.recv(65536)
+        head = connection.recv(6, socket.MSG_PEEK)
+        while head and len(head) < 6:
+            head = connection.recv(6, socket.MSG_PEEK)
+        size = 6 + int.from_bytes(head[2:], "big")
+        data = b""
+        while head and len(data) < size:
+            more = connection.recv(size - len(data))
             if not more:
                 return 0, b""
             data += more
     except ConnectionResetError:
         return 0, b""
-    return data[0], data[6:]
+    return (data[0], data[6:]) if data else (0, b"")
 
 
 def raw(node: Node) -> socket.socket:
@@ -563,20 +585,39 @@ def test_a_dripping_peer_is_closed_by_a_deadline(node: Callable[..., Node]) -> N
 
 
 def test_pipelined_objects_are_all_stored_and_held_back_by_tcp(node: Callable[..., Node]) -> None:
-    """A sender that does not wait for answers gets one for each object, and fills no queue here."""
-    receiver = node()
+    """A sender that does not wait gets one answer for each object, in order; what is not read, TCP holds back."""
+
+    class SlowDisk(Disk):
+        open = threading.Event()
+
+        def rename(self, source: Path, target: Path) -> None:
+            """Wait until told to go on."""
+            self.open.wait(20)
+            super().rename(source, target)
+
+    disk = SlowDisk("process")
+    receiver = node(disk)
     connection = raw(receiver)
-    one = store_pdu(b"first") + struct.pack(">BBI", 4, 0, 8) + struct.pack(">IBB", 4, 1, 2) + b"!!"
-    most = 0
-    for _ in range(100):
-        connection.sendall(one)
-        (session,) = receiver.listener.desk.sessions()
-        most = max(most, session._assoc.dimse.msg_queue.qsize())
-    wait_for(lambda: len(receiver.objects()) == 100, "all objects", 20)
-    assert most <= 3
-    assert {kept_dataset(path) for path in receiver.objects()} == {b"first!!"}
+    bulk = bytes(100_000)
+    one = store_pdu(bulk) + dataset_pdu(b"!!", last=True)
+    connection.settimeout(1.0)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += connection.send((one * 400)[sent:])
+    assert len(list(receiver.data.rglob("*.part"))) == 1
+    disk.open.set()
+    connection.settimeout(20)
+    rest = threading.Thread(target=connection.sendall, args=((one * 400)[sent:],))
+    rest.start()
+    answers = [read_command(connection) for _ in range(400)]
+    rest.join(20)
+    assert [answer[0x0900] for answer in answers] == [b"\0\0"] * 400
+    assert len(receiver.objects()) == 400
+    assert {kept_dataset(path) for path in receiver.objects()} == {bulk + b"!!"}
     connection.sendall(struct.pack(">BBII", 5, 0, 4, 0))
-    assert receiver.end() == AssociationEnd(receiver.end().association, "CT01", 100, False, receiver.end().at)
+    end = receiver.end()
+    assert (end.objects, end.aborted) == (400, False)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------

@@ -1,0 +1,172 @@
+"""One association on one thread, from A-ASSOCIATE-RQ to its end: the fast lane for C-STORE.
+
+Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
+before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
+C-STORE nor C-ECHO is gathered whole, within a limit, and given to the desk's service of its Command Field;
+without one, to pynetdicom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+
+from node.receive.admission import Reject
+from node.receive.association import Session
+from node.receive.command import (
+    C_CANCEL,
+    C_ECHO,
+    C_STORE,
+    FIELD,
+    MESSAGE_ID,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    Elements,
+    encode,
+    integer,
+    response,
+    text,
+)
+from node.receive.limits import Pace
+from node.receive.messages import Messages, encode_message
+from node.receive.negotiation import Negotiation
+from node.receive.services import Answer, Context
+from node.receive.storing import SUCCESS, Storing
+from node.receive.wire import (
+    ABORT,
+    ASSOCIATE_RQ,
+    BY_PROVIDER,
+    BY_USER,
+    P_DATA,
+    RELEASE_RP,
+    RELEASE_RQ,
+    CommandError,
+    EndOfStreamError,
+    FaultError,
+    Wire,
+)
+
+log = structlog.get_logger()
+
+
+class _StoppingError(Exception):
+    """The receiver is about to end, and the message in hand is answered."""
+
+
+class Lane:
+    """Serves one association; the `Receiver` of its messages."""
+
+    def __init__(self, session: Session, wire: Wire, negotiation: Negotiation, pace: Pace) -> None:
+        self._session = session
+        self._wire = wire
+        self._negotiation = negotiation
+        self._pace = pace
+        self._messages = Messages(self)
+        self._contexts: dict[int, Context] = {}
+        # The message in hand.
+        self._context = Context(0, "", "")
+        self._command: Elements = {}
+        self._dataset = bytearray()
+        self._storing: Storing | None = None
+
+    def run(self) -> bool:
+        """Serve until the association is over; True when it was released."""
+        try:
+            return self._negotiate() and self._serve()
+        except CommandError as fault:
+            log.warning("command_invalid", reason=str(fault))
+            self._wire.abort(BY_USER)
+        except FaultError as fault:
+            log.warning("pdu_invalid", reason=str(fault))
+            self._wire.abort(BY_PROVIDER)
+        except (_StoppingError, EndOfStreamError):
+            if self._session.peer and self._session.desk.stopping.is_set():
+                self._wire.abort(BY_USER)
+        except OSError as error:
+            log.warning("peer_silent", error=type(error).__name__)
+            self._wire.abort(BY_PROVIDER)
+        except Exception:
+            self._wire.abort(BY_PROVIDER)
+            raise
+        finally:
+            if self._storing is not None:
+                self._storing.give_up()
+        return False
+
+    def _negotiate(self) -> bool:
+        kind, body = self._wire.pdu(self._pace.negotiate, idle=True)
+        if kind == ABORT:
+            return False
+        if kind != ASSOCIATE_RQ:
+            raise FaultError(f"PDU type {kind} before an association")
+        answer = self._session.admit(self._negotiation.read(bytes(body), self._session.route.host))
+        if isinstance(answer, Reject):
+            self._negotiation.reject(answer)
+            return False
+        self._contexts = self._negotiation.accept()
+        return True
+
+    def _serve(self) -> bool:
+        while True:
+            in_hand = self._messages.in_hand
+            kind, body = self._wire.pdu(self._pace.idle, idle=not in_hand)
+            if kind == P_DATA:
+                self._messages.take(body)
+            elif kind == ABORT:
+                return False
+            elif kind == RELEASE_RQ and not in_hand:
+                with contextlib.suppress(OSError):  # many close without waiting for the answer
+                    self._wire.send(RELEASE_RP)
+                return True
+            else:
+                raise FaultError(f"PDU type {kind} within {'a message' if in_hand else 'an association'}")
+
+    def begin(self, context: int, command: Elements) -> None:
+        """A command is complete. Raises FaultError where it cannot be answered."""
+        if context not in self._contexts:
+            raise FaultError("a message on a presentation context that was not accepted")
+        self._context, self._command, self._dataset = self._contexts[context], command, bytearray()
+        field = integer(command, FIELD)
+        if field in (C_STORE, C_ECHO) and integer(command, MESSAGE_ID) is None:
+            raise CommandError("a request without Message ID")
+        if field == C_ECHO and not command.get(SOP_CLASS):
+            raise CommandError("C-ECHO without Affected SOP Class UID")
+        if field == C_STORE:
+            uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
+            self._storing = self._session.begin(self._context, *uids)
+
+    def write(self, fragment: memoryview) -> None:
+        """A part of the dataset came."""
+        if self._storing is not None:
+            self._storing.write(fragment)
+            return
+        self._dataset += fragment
+        if len(self._dataset) > self._pace.message_size:
+            raise FaultError(f"a dataset of more than {self._pace.message_size} bytes outside C-STORE")
+
+    def end(self) -> None:
+        """The message is complete: answer it."""
+        if self._storing is not None:
+            status = self._session.end(self._storing)
+            self._storing = None
+            self._answer(Answer(response(self._command, status)))
+        elif integer(self._command, FIELD) == C_ECHO:
+            self._answer(Answer(response(self._command, SUCCESS)))
+        else:
+            self._serve_other()
+        if self._session.desk.stopping.is_set():
+            raise _StoppingError
+
+    def _serve_other(self) -> None:
+        """The one place for what is neither C-STORE nor C-ECHO."""
+        field, dataset = integer(self._command, FIELD), bytes(self._dataset)
+        service = self._session.desk.services.get(-1 if field is None else field)
+        if service is not None:
+            self._answer(service(self._context, self._command, dataset))
+        elif field != C_CANCEL:  # whatever it wants to cancel is answered already
+            self._negotiation.serve(self._context.number, encode(self._command), dataset)
+
+    def _answer(self, answer: Answer) -> None:
+        most = self._negotiation.peer_maximum
+        self._wire.send(encode_message(self._context.number, answer.command, answer.dataset, most))

@@ -1,0 +1,125 @@
+"""One connection as PDUs: bounded lengths, deadlines, and nothing copied twice (PS3.8 9.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+
+from node.receive.limits import Pace
+
+ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+"""PDU types (PS3.8 9.3.1)."""
+BY_USER, BY_PROVIDER = 0, 2
+"""Who aborts (PS3.8 Table 9-26)."""
+RELEASE_RP = struct.pack(">BBII", 0x06, 0, 4, 0)
+
+_HEADER = 6
+_SHORT_PDU = 1024  # A-RELEASE and A-ABORT have 4 bytes; answers to requests we never make do not come here
+_WINDOW = 384 * 1024  # the part of the buffer in use: small enough to stay in the processor's cache
+_LATE = 1 << 20  # bytes a peer may still have on their way when it is told that it is over
+
+
+class FaultError(Exception):
+    """The peer broke the protocol; the words say how. Only A-ABORT is left."""
+
+
+class CommandError(FaultError):
+    """The same, by a message: nobody can answer it."""
+
+
+class EndOfStreamError(ConnectionError):
+    """The peer closed the connection."""
+
+
+class Wire:
+    """Reads the PDUs of a peer we do not trust, and writes to it; used by one thread, but for *hang_up* and *abort*."""
+
+    def __init__(self, connection: socket.socket, pdu_size: int, pace: Pace) -> None:
+        """Take a connected socket whose timeout is that of one write, or of a pause within a PDU."""
+        self.idle = False
+        """Whether it waits, between two messages, for the peer to say something."""
+        self._socket = connection
+        self._pace = pace
+        self._limits = {ASSOCIATE_RQ: pace.associate_size, P_DATA: pdu_size}
+        # Pages of it that are never used cost nothing: few A-ASSOCIATE-RQ are that long.
+        self._buffer = memoryview(bytearray(_HEADER + max(_WINDOW, pdu_size, pace.associate_size)))
+        self._start = self._end = 0
+        self._aborted = False
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
+
+    def pdu(self, patience: float, *, idle: bool) -> tuple[int, memoryview]:
+        """Return the type and the content of the next PDU; the content is valid until the next call.
+
+        The peer may take *patience* seconds to begin it. Raises FaultError for what no peer may send, OSError
+        where the connection ends or the peer is too slow.
+        """
+        if self._start == self._end:
+            self._start = self._end = 0
+            self._wait(patience, idle)
+        self._fetch(_HEADER)
+        kind, _, length = struct.unpack_from(">BBI", self._buffer, self._start)
+        if not 1 <= kind <= 7:
+            raise FaultError(f"unknown PDU type {kind}")
+        if length > self._limits.get(kind, _SHORT_PDU):
+            raise FaultError(f"PDU type {kind} of {length} bytes")
+        self._fetch(_HEADER + length)
+        begin = self._start + _HEADER
+        self._start = begin + length
+        return kind, self._buffer[begin : self._start]
+
+    def send(self, data: bytes) -> None:
+        """Write all of *data*. Raises OSError, TimeoutError where the peer does not read."""
+        self._socket.sendall(data)
+
+    def abort(self, source: int) -> None:
+        """Send A-ABORT, once; a peer that is gone need not be told."""
+        if self._aborted:
+            return
+        self._aborted = True
+        with contextlib.suppress(OSError):
+            self._socket.sendall(struct.pack(">BBIBBBB", ABORT, 0, 4, 0, 0, source, 0))
+
+    def hang_up(self) -> None:
+        """Make the thread that waits for the peer go on at once, with EndOfStreamError."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def linger(self) -> None:
+        """Wait a moment for the peer to close: a close with unread bytes would take our last PDU from it."""
+        end, left = time.monotonic() + self._pace.linger, _LATE
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(self._pace.linger)
+            while left > 0 and time.monotonic() < end and (got := self._socket.recv_into(self._buffer)):
+                left -= got
+
+    def _wait(self, patience: float, idle: bool) -> None:
+        self.idle = idle
+        ready = self._readable.poll(patience * 1000)
+        self.idle = False
+        if not ready:
+            raise TimeoutError
+
+    def _fetch(self, size: int) -> None:
+        """Have at least *size* bytes from the start of the PDU on. Raises OSError when that takes too long."""
+        if self._end - self._start >= size:
+            return
+        if self._start + size > _WINDOW:
+            kept = self._end - self._start
+            self._buffer[:kept] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, kept
+        deadline = time.monotonic() + self._pace.pdu
+        wanted, most = self._start + size, max(self._start + size, _WINDOW)
+        while self._end < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            got = self._socket.recv_into(self._buffer[self._end : most])
+            if not got:
+                raise EndOfStreamError
+            self._end += got
+            # Acknowledge at once, or a sender with Nagle's algorithm waits 40 ms; the kernel forgets it again.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
