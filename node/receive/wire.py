@@ -99,10 +99,20 @@ class Wire:
 
     def _wait(self, patience: float, idle: bool) -> None:
         self.idle = idle
+        if not idle:
+            self._acknowledge()
         ready = self._readable.poll(patience * 1000)
         self.idle = False
         if not ready:
             raise TimeoutError
+
+    def _acknowledge(self) -> None:
+        """Acknowledge at once what came, while more of the message is to come.
+
+        A sender with Nagle's algorithm keeps its last bytes back until then, which would be 40 ms; the kernel
+        forgets what it was told, so it is told each time.
+        """
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _fetch(self, size: int) -> None:
         """Have at least *size* bytes from the start of the PDU on. Raises OSError when that takes too long."""
@@ -117,9 +127,9 @@ class Wire:
         while self._end < wanted:
             if time.monotonic() > deadline:
                 raise TimeoutError
+            if self._end > self._start:
+                self._acknowledge()
             got = self._socket.recv_into(self._buffer[self._end : most])
             if not got:
                 raise EndOfStreamError
             self._end += got
-            # Acknowledge at once, or a sender with Nagle's algorithm waits 40 ms; the kernel forgets it again.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

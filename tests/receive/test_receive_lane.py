@@ -1,0 +1,378 @@
+"""Claims about how C-STORE goes from the socket into a file, and what else may come on the same association."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from peers import wait_for
+from pynetdicom import AE, build_context
+from pynetdicom.sop_class import CTImageStorage, Verification
+from test_receive_wire import (
+    EXPLICIT,
+    Node,
+    dataset_pdu,
+    kept_dataset,
+    node,
+    raw,
+    read_command,
+    read_pdu,
+    request_pdu,
+    send_bytes,
+    store_pdu,
+)
+
+from node.receive.command import Elements, encode, response
+from node.receive.limits import Census, Pace
+from node.receive.services import Answer, Context
+from node.store.files import Disk, records_after
+
+__all__ = ["node"]
+
+RELEASE = struct.pack(">BBII", 5, 0, 4, 0)
+STATUS = 0x0900
+
+
+def pdv(control: int, payload: bytes, context: int = 1) -> bytes:
+    """Return one fragment (PS3.8 Annex E): control 1 is a command, 2 the last."""
+    return struct.pack(">IBB", len(payload) + 2, context, control) + payload
+
+
+def pdu(*fragments: bytes) -> bytes:
+    """Return a P-DATA-TF."""
+    body = b"".join(fragments)
+    return struct.pack(">BBI", 4, 0, len(body)) + body
+
+
+def request(field: int, message: int = 7, uid: bytes = b"1.2.3\0", dataset: bool = True) -> bytes:
+    """Return the command set of a request."""
+    return encode(
+        {
+            0x0002: CTImageStorage.encode() + b"\0", 0x0100: struct.pack("<H", field),
+            0x0110: struct.pack("<H", message), 0x0700: b"\2\0",
+            0x0800: struct.pack("<H", 1 if dataset else 0x0101), 0x1000: uid,
+        }
+    )  # fmt: skip
+
+
+STORE, FIND, N_ACTION, CANCEL = 0x0001, 0x0020, 0x0130, 0x0FFF
+
+
+# --- C-STORE, however it is cut ---------------------------------------------------------------------------
+
+
+def test_a_message_may_begin_in_the_pdu_that_ends_another(node: Callable[..., Node]) -> None:
+    """Three objects in two P-DATA-TF are kept apart and answered in order."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(
+        pdu(
+            pdv(3, request(STORE, 1)),
+            pdv(0, b"one,"),
+            pdv(2, b"first"),
+            pdv(3, request(STORE, 2)),
+            pdv(0, b"tw"),
+        )
+        + pdu(pdv(2, b"o"), pdv(3, request(STORE, 3)), pdv(2, b"three"))
+    )
+    answers = [read_command(connection) for _ in range(3)]
+    assert [answer[0x0120] for answer in answers] == [b"\1\0", b"\2\0", b"\3\0"]
+    assert {answer[STATUS] for answer in answers} == {b"\0\0"}
+    assert [kept_dataset(path) for path in receiver.objects()] == [b"one,first", b"two", b"three"]
+
+
+def test_a_command_may_come_byte_by_byte(node: Callable[..., Node]) -> None:
+    """A command set in one-byte fragments over many PDUs is the same command."""
+    receiver = node()
+    connection = raw(receiver)
+    command = request(STORE)
+    pieces = [pdv(3 if at == len(command) - 1 else 1, command[at : at + 1]) for at in range(len(command))]
+    for at in range(0, len(pieces), 10):
+        connection.sendall(pdu(*pieces[at : at + 10]))
+    connection.sendall(dataset_pdu(b"da") + dataset_pdu(b"", last=False) + dataset_pdu(b"ta", last=True))
+    answer = read_command(connection)
+    assert (answer[STATUS], answer[0x0100], answer[0x0120]) == (b"\0\0", b"\1\x80", b"\7\0")
+    assert (answer[0x0002], answer[0x1000]) == (CTImageStorage.encode() + b"\0", b"1.2.3\0")
+    (path,) = receiver.objects()
+    assert kept_dataset(path) == b"data"
+
+
+def test_an_answer_keeps_to_the_length_that_the_peer_takes(node: Callable[..., Node]) -> None:
+    """A peer that takes 40 bytes in a PDU gets its response in several."""
+    receiver = node()
+    usual, small = (struct.pack(">BBHI", 0x51, 0, 4, most) for most in (16384, 40))
+    connection = socket.create_connection(("127.0.0.1", receiver.port))
+    connection.sendall(request_pdu().replace(usual, small))
+    assert read_pdu(connection)[0] == 2
+    connection.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
+    command, last = b"", False
+    while not last:
+        kind, body = read_pdu(connection)
+        assert kind == 4
+        assert len(body) <= 40
+        last = bool(body[5] & 2)
+        command += body[6:]
+    asked = {0x0002: CTImageStorage.encode() + b"\0", 0x0100: b"\1\0", 0x0110: b"\7\0", 0x1000: b"1.2.3\0"}
+    assert command == response(asked, 0x0000)
+
+
+def test_an_echo_between_objects_is_answered_in_its_turn(node: Callable[..., Node]) -> None:
+    """C-STORE, C-ECHO and C-STORE on one association all succeed."""
+    receiver = node()
+    contexts = [build_context(CTImageStorage, EXPLICIT), build_context(Verification, EXPLICIT)]
+    assoc = AE(ae_title="CT01").associate("127.0.0.1", receiver.port, contexts=contexts, ae_title="PACSNODE")
+    assert send_bytes(assoc, "1.2.3", b"one") == 0x0000
+    assert assoc.send_c_echo().Status == 0x0000
+    assert send_bytes(assoc, "1.2.4", b"two") == 0x0000
+    assoc.release()
+    assert assoc.is_released
+    assert [kept_dataset(path) for path in receiver.objects()] == [b"one", b"two"]
+    assert (receiver.end().objects, receiver.end().aborted) == (2, False)
+
+
+# --- when the disk fills up -------------------------------------------------------------------------------
+
+
+class SmallDisk(Disk):
+    """Takes only so many bytes."""
+
+    room = 1_000_000
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        """Write what there is room for."""
+        fits = min(self.room, len(data))
+        self.room -= fits
+        super().write(fd, memoryview(data)[:fits])
+        if fits < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_up_in_mid_object_refuses_that_object_only(node: Callable[..., Node]) -> None:
+    """The rest of it is read and dropped, A700 answered, nothing left of it; earlier and later objects are kept."""
+    disk = SmallDisk("process")
+    receiver = node(disk)
+    connection = raw(receiver)
+    bulk = bytes(100_000)
+
+    def store(fragments: int) -> bytes:
+        connection.sendall(pdu(pdv(3, request(STORE))))
+        for left in reversed(range(fragments)):
+            connection.sendall(dataset_pdu(bulk, last=not left))
+        return read_command(connection)[STATUS]
+
+    assert store(5) == b"\0\0"
+    assert store(20) == b"\0\xa7"
+    assert not list(receiver.data.rglob("*.part"))
+    disk.room = 1_000_000
+    assert store(5) == b"\0\0"
+    connection.sendall(RELEASE)
+    assert read_pdu(connection)[0] == 6
+    assert [kept_dataset(path) for path in receiver.objects()] == [bulk * 5] * 2
+    assert (receiver.end().objects, receiver.end().aborted) == (2, False)
+
+
+# --- messages of other kinds ------------------------------------------------------------------------------
+
+
+def test_another_request_is_served_by_what_the_desk_holds_for_it(node: Callable[..., Node]) -> None:
+    """An N-ACTION goes to its service with context, elements and dataset; what it answers goes out, cut to size."""
+    receiver = node()
+    seen: list[tuple[Context, Elements, bytes]] = []
+
+    def serve(context: Context, command: Elements, dataset: bytes) -> Answer:
+        seen.append((context, command, dataset))
+        return Answer(response(command, 0x0112), dataset[::-1])
+
+    receiver.listener.desk.services[N_ACTION] = serve
+    connection = raw(receiver)
+    data = bytes(range(256)) * 200
+    connection.sendall(pdu(pdv(3, request(N_ACTION))))
+    for at in range(0, len(data), 1000):
+        connection.sendall(dataset_pdu(data[at : at + 1000], last=at + 1000 >= len(data)))
+    answer = read_command(connection)
+    assert (answer[0x0100], answer[STATUS]) == (b"\x30\x81", b"\x12\x01")
+    returned = b""
+    while len(returned) < len(data):
+        kind, body = read_pdu(connection)
+        assert (kind, body[5] & 1) == (4, 0)
+        assert len(body) <= 16384
+        returned += body[6:]
+    assert returned == data[::-1]
+    ((context, command, dataset),) = seen
+    assert (context, dataset) == (Context(1, CTImageStorage, EXPLICIT), data)
+    assert command[0x1000] == b"1.2.3\0"
+    connection.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
+    assert read_command(connection)[STATUS] == b"\0\0"
+
+
+def test_a_request_that_nothing_here_serves_ends_the_association(
+    node: Callable[..., Node], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A C-FIND on a storage context is answered with A-ABORT, and said."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(pdu(pdv(3, request(FIND)), pdv(2, b"\x08\0\x60\0CS\2\0CT")))
+    assert read_pdu(connection)[0] == 7
+    wait_for(receiver.idle, "the end", 10)
+    assert "command_invalid" in capsys.readouterr().out
+
+
+def test_a_cancel_of_what_is_answered_is_passed_over(node: Callable[..., Node]) -> None:
+    """C-CANCEL-RQ has no response (PS3.7 9.3.2.3); the next object is kept."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(
+        pdu(pdv(3, encode({0x0100: struct.pack("<H", CANCEL), 0x0120: b"\7\0", 0x0800: b"\1\1"})))
+    )
+    connection.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
+    assert read_command(connection)[0x0100] == b"\1\x80"
+
+
+def test_only_an_object_may_be_long(node: Callable[..., Node]) -> None:
+    """The dataset of any other message is held in memory, so a long one ends the association."""
+    receiver = node(pace=Pace(message_size=1_000_000))
+    connection = raw(receiver)
+    connection.sendall(pdu(pdv(3, request(N_ACTION))))
+    with pytest.raises(OSError):
+        for _ in range(200):
+            connection.sendall(dataset_pdu(bytes(100_000)))
+    connection.close()
+    wait_for(receiver.idle, "the end", 10)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pdu(pdv(3, request(STORE), context=3)),  # not accepted
+        pdu(pdv(3, request(STORE)), pdv(0, b"half")) + RELEASE,
+        pdu(pdv(3, request(STORE)), pdv(0, b"half")) + request_pdu(),
+    ],
+)
+def test_what_may_not_come_now_ends_the_association(node: Callable[..., Node], broken: bytes) -> None:
+    """A context that was not accepted, a release or another request within an object: A-ABORT, nothing kept."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(broken)
+    assert read_pdu(connection)[0] == 7
+    wait_for(receiver.idle, "the end", 10)
+    assert receiver.objects() == []
+    assert all(end.aborted for end in receiver.ends())
+
+
+# --- stopping ---------------------------------------------------------------------------------------------
+
+
+def test_an_object_half_sent_when_the_receiver_stops_may_still_come(node: Callable[..., Node]) -> None:
+    """What has begun is taken to its end, answered and kept; then the association is aborted."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(store_pdu(b"first, "))
+    wait_for(lambda: bool(list(receiver.data.rglob("*.part"))), "the part", 5)
+    drain = threading.Thread(target=receiver.listener.drain, args=(10,))
+    drain.start()
+    time.sleep(0.3)
+    assert drain.is_alive()
+    connection.sendall(dataset_pdu(b"then the rest", last=True))
+    assert read_command(connection)[STATUS] == b"\0\0"
+    assert read_pdu(connection)[0] == 7
+    drain.join(5)
+    assert not drain.is_alive()
+    assert [kept_dataset(path) for path in receiver.objects()] == [b"first, then the rest"]
+
+
+def test_an_object_that_does_not_come_holds_nobody_back(node: Callable[..., Node]) -> None:
+    """A sender that stops in mid-object is aborted when the patience ends, and leaves nothing."""
+    receiver = node()
+    connection = raw(receiver)
+    connection.sendall(store_pdu(b"first, "))
+    wait_for(lambda: bool(list(receiver.data.rglob("*.part"))), "the part", 5)
+    receiver.listener.drain(0.3)
+    assert read_pdu(connection)[0] == 7
+    assert receiver.idle()
+    assert receiver.end().aborted
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+SITE = """\
+node:
+  {{ae_titles: [PACSNODE], listen: 127.0.0.1:{port}, timezone: UTC, data: {data}, rules: rules, durability: process}}
+peers: {{CT01: {{sends_as: [CT01]}}}}
+"""
+
+
+@dataclass
+class Process:
+    """A receiver in a process of its own."""
+
+    pid: int
+    port: int
+    data: Path
+
+    def memory(self, line: str) -> int:
+        """Return a size in kB: VmRSS is now, VmHWM the most there was."""
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
+        found = re.search(rf"{line}:\s+(\d+) kB", status)
+        assert found
+        return int(found[1])
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    """Run `python -m node.receiver` as the supervisor does."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port, data = listening.getsockname()[1], tmp_path / "data"
+    woken, wake = os.pipe()
+    census = Census.create(1, ("CT01",))
+    fds = {"--listen-fd": listening.fileno(), "--wake-fd": wake, "--census-fd": census}
+    options = [word for name, fd in fds.items() for word in (name, str(fd))]
+    options += ["--slot", "0", "--parent", str(os.getpid()), "--file", str(tmp_path / "node.yaml")]
+    data.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "node.receiver", *options],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=list(fds.values()),
+    ) as receiver:  # fmt: skip
+        assert receiver.stdin
+        receiver.stdin.write(SITE.format(port=port, data=data).encode())
+        receiver.stdin.close()
+        yield Process(receiver.pid, port, data)
+        receiver.send_signal(signal.SIGTERM)
+        assert receiver.wait(15) == 0
+    listening.close()
+    for fd in (woken, wake, census):
+        os.close(fd)
+
+
+def test_an_object_is_never_held_in_memory(process: Process) -> None:
+    """600 MB in thousands of PDUs are kept whole, and the receiver has at no moment grown by 100 MB."""
+    connection = socket.create_connection(("127.0.0.1", process.port))
+    connection.sendall(request_pdu())
+    assert read_pdu(connection)[0] == 2
+    connection.sendall(pdu(pdv(3, request(STORE, 1)), pdv(2, b"small")))
+    assert read_command(connection)[STATUS] == b"\0\0"
+    before = process.memory("VmRSS")
+    fragment = dataset_pdu(bytes(131_066))
+    connection.sendall(pdu(pdv(3, request(STORE, 2))))
+    connection.settimeout(60)
+    for _ in range(4600):
+        connection.sendall(fragment)
+    connection.sendall(dataset_pdu(b"", last=True))
+    connection.settimeout(60)
+    assert read_command(connection)[STATUS] == b"\0\0"
+    assert process.memory("VmHWM") - before < 100_000
+    connection.close()
+    *_, large = [record.path for record in records_after(process.data, 1, 0) if record.is_object]
+    assert large.stat().st_size > 4600 * 131_066
+    large.unlink()
