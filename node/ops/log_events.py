@@ -35,7 +35,7 @@ LOGGED: Mapping[str, str] = {
     "store_broke": "A C-STORE failed for a reason nobody expected and was answered C211.",
     "pdu_invalid": "A peer sent what is no valid PDU; the association was aborted.",
     "command_invalid": "A peer sent what is no valid DIMSE command; the association was aborted.",
-    "peer_silent": "A peer stopped in the middle of a PDU; the association was aborted.",
+    "peer_silent": "A peer stopped in the middle of a PDU, or said nothing for too long; the association was aborted.",
     "recovered": "The conductor gave back what was under way and lists `count` objects that came meanwhile.",
     "conductor_started": "The conductor works.",
     "conductor_stopping": "The conductor claims nothing more and waits for the sender.",

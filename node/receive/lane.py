@@ -44,6 +44,7 @@ from node.receive.wire import (
     CommandError,
     EndOfStreamError,
     FaultError,
+    QuietError,
     Wire,
 )
 
@@ -84,8 +85,11 @@ class Lane:
             if self._session.peer and self._session.desk.stopping.is_set():
                 self._wire.abort(BY_USER)
         except OSError as error:
-            log.warning("peer_silent", error=type(error).__name__)
-            self._wire.abort(BY_PROVIDER)
+            if self._session.peer or not isinstance(
+                error, QuietError
+            ):  # a connection that says nothing is no harm
+                log.warning("peer_silent", error=type(error).__name__)
+                self._wire.abort(BY_PROVIDER)
         except Exception:
             self._wire.abort(BY_PROVIDER)
             raise

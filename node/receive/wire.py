@@ -30,6 +30,10 @@ class CommandError(FaultError):
     """The same, by a message: nobody can answer it."""
 
 
+class QuietError(TimeoutError):
+    """The peer began no PDU for too long."""
+
+
 class EndOfStreamError(ConnectionError):
     """The peer closed the connection."""
 
@@ -104,7 +108,7 @@ class Wire:
         ready = self._readable.poll(patience * 1000)
         self.idle = False
         if not ready:
-            raise TimeoutError
+            raise QuietError
 
     def _acknowledge(self) -> None:
         """Acknowledge at once what came, while more of the message is to come.
