@@ -72,9 +72,8 @@ def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, ce
     configure()
     disk = Watermark(settings.node.data, settings.disk.refuse, time.monotonic)
     desk = Desk(keeper.run, keeper, policy_of(settings), census, disk, lambda: datetime.now(UTC))
-    pace = Pace()
-    ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION), pace)
-    return Listener(ae, listening, desk, pace)
+    ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
+    return Listener(ae, listening, desk, Pace())
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

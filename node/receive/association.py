@@ -19,7 +19,7 @@ from node.receive.admission import Accept, Policy, Reject, Request, admit
 from node.receive.limits import Census
 from node.receive.services import Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
-from node.receive.wire import BY_USER, Wire
+from node.receive.wire import Wire
 
 log = structlog.get_logger()
 
@@ -172,16 +172,10 @@ class Session:
             self._bytes += storing.size
         return status
 
-    def stop(self) -> None:
-        """Wake it where it waits for the next message, to find that the receiver is stopping."""
-        if self._wire.idle:
+    def stop(self, *, at_once: bool) -> None:
+        """Make its thread find that the receiver is stopping: *at_once*, or if it waits for the next message."""
+        if at_once or self._wire.idle:
             self._wire.hang_up()
-
-    def abort(self) -> None:
-        """End it now, whatever it does; one that was not admitted is just closed."""
-        if self.peer:
-            self._wire.abort(BY_USER)
-        self._wire.hang_up()
 
     def finish(self, released: bool) -> None:
         """Account for the end of the connection; called once, whatever ended it.

@@ -47,15 +47,12 @@ def configure() -> None:
     _config.VALIDATORS["UI"] = lambda _uid: (True, "")
 
 
-def application_entity(ae_title: str, implementation: tuple[str, str], pace: Pace) -> AE:
+def application_entity(ae_title: str, implementation: tuple[str, str]) -> AE:
     """Return the AE that accepts: *implementation* is our class UID and version name (PS3.7 D.3.3.2)."""
     ae = AE(ae_title=ae_title)
     ae.implementation_class_uid, ae.implementation_version_name = implementation
     ae.maximum_pdu_size = MAXIMUM_PDU
     ae.maximum_associations = 1_000_000  # admission counts associations; pynetdicom would count connections
-    ae.acse_timeout = pace.negotiate
-    ae.network_timeout = pace.idle
-    ae.dimse_timeout = None
     ae.add_supported_context(
         Verification,
         [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
@@ -94,7 +91,7 @@ class Listener(ThreadedAssociationServer):
         self.desk = desk
         self.pace = pace
         self._listening = listening
-        self._most = min(512, 64 + 4 * desk.policy.associations)  # select() ends at descriptor 1023
+        self._most = min(512, 64 + 4 * desk.policy.associations)  # a thread and a descriptor each
         self._open: Counter[str] = Counter()
         self._open_lock = threading.Lock()
         super().__init__(
@@ -166,10 +163,10 @@ class Listener(ThreadedAssociationServer):
         deadline = time.monotonic() + patience
         while (waiting := self.desk.sessions()) and time.monotonic() < deadline:
             for session in waiting:
-                session.stop()
+                session.stop(at_once=False)
             time.sleep(0.02)
         for session in waiting:
-            session.abort()
+            session.stop(at_once=True)
         end = time.monotonic() + 1.0
         while self.desk.sessions() and time.monotonic() < end:
             time.sleep(0.02)

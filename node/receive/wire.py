@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import select
 import socket
 import struct
@@ -39,7 +40,7 @@ class EndOfStreamError(ConnectionError):
 
 
 class Wire:
-    """Reads the PDUs of a peer we do not trust, and writes to it; used by one thread, but for *hang_up* and *abort*."""
+    """Reads the PDUs of a peer we do not trust, and writes to it; used by one thread, but for *hang_up*."""
 
     def __init__(self, connection: socket.socket, pdu_size: int, pace: Pace) -> None:
         """Take a connected socket whose timeout is that of one write, or of a pause within a PDU."""
@@ -48,10 +49,11 @@ class Wire:
         self._socket = connection
         self._pace = pace
         self._limits = {ASSOCIATE_RQ: pace.associate_size, P_DATA: pdu_size}
-        # Pages of it that are never used cost nothing: few A-ASSOCIATE-RQ are that long.
-        self._buffer = memoryview(bytearray(_HEADER + max(_WINDOW, pdu_size, pace.associate_size)))
+        # Mapped and not allocated, since pages of it that are never used then cost nothing: few use more than
+        # the window, a connection that says nothing uses none.
+        self._buffer = memoryview(mmap.mmap(-1, _HEADER + max(_WINDOW, pdu_size, pace.associate_size)))
         self._start = self._end = 0
-        self._aborted = False
+        self._aborted = self._hung_up = False
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
 
@@ -61,6 +63,8 @@ class Wire:
         The peer may take *patience* seconds to begin it. Raises FaultError for what no peer may send, OSError
         where the connection ends or the peer is too slow.
         """
+        if self._hung_up:
+            raise EndOfStreamError
         if self._start == self._end:
             self._start = self._end = 0
             self._wait(patience, idle)
@@ -88,7 +92,8 @@ class Wire:
             self._socket.sendall(struct.pack(">BBIBBBB", ABORT, 0, 4, 0, 0, source, 0))
 
     def hang_up(self) -> None:
-        """Make the thread that waits for the peer go on at once, with EndOfStreamError."""
+        """Make the thread that reads go on with EndOfStreamError, at once or after the PDU at hand."""
+        self._hung_up = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
 

@@ -93,9 +93,8 @@ class Making:
         watermark = Watermark(data, refuse, time.monotonic)
         desk = Desk(keeper.run, keeper, policy, Census.join(fd, 0), watermark, lambda: datetime.now(UTC))
         os.close(fd)
-        pace = pace or Pace()
-        ae = application_entity("PACSNODE", (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION), pace)
-        listener = Listener(ae, listening, desk, pace)
+        ae = application_entity("PACSNODE", (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
+        listener = Listener(ae, listening, desk, pace or Pace())
         listener.start()
         self.nodes.append(Node(data, keeper, listener, listening.getsockname()[1]))
         return self.nodes[-1]
