@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,20 +40,13 @@ def encode_head(arrival: Arrival) -> bytes:
     }
     elements = b"".join(
         (
-            _element(0x0001, b"OB", b"\x00\x01"),
+            _ABOUT_US[0],
             _element(0x0002, b"UI", _bytes(arrival.sop_class)),
             _element(0x0003, b"UI", _bytes(arrival.sop_uid)),
             _element(0x0010, b"UI", _bytes(arrival.transfer_syntax)),
-            _element(0x0012, b"UI", _bytes(IMPLEMENTATION_UID)),
-            _element(0x0013, b"SH", _bytes(IMPLEMENTATION_VERSION)),
-            _element(0x0016, b"AE", _bytes(arrival.calling)),
-            _element(0x0017, b"AE", _bytes(arrival.calling)),
-            _element(0x0018, b"AE", _bytes(arrival.called)),
-            # Scheme, colon, host, colon, port (PS3.10 7.1.1.1).
-            _element(0x0026, b"UR", _bytes(f"dicom:{arrival.address}")),
-            _element(0x0027, b"UR", _bytes(f"dicom:{arrival.address}")),
-            _element(0x0028, b"UR", _bytes(f"dicom:{arrival.local_address}")),
-            _element(0x0100, b"UI", _bytes(PRIVATE_CREATOR_UID)),
+            _ABOUT_US[1],
+            _both_ends(arrival.calling, arrival.called, arrival.address, arrival.local_address),
+            _ABOUT_US[2],
             _element(0x0102, b"OB", json.dumps(ours).encode()),
         )
     )
@@ -87,6 +81,22 @@ def read_arrival(path: Path) -> tuple[Arrival, int]:
     )
 
 
+@lru_cache(maxsize=64)
+def _both_ends(calling: str, called: str, address: str, local_address: str) -> bytes:
+    """Encode what is the same for all objects of an association."""
+    return b"".join(
+        (
+            _element(0x0016, b"AE", _bytes(calling)),
+            _element(0x0017, b"AE", _bytes(calling)),
+            _element(0x0018, b"AE", _bytes(called)),
+            # Scheme, colon, host, colon, port (PS3.10 7.1.1.1).
+            _element(0x0026, b"UR", _bytes(f"dicom:{address}")),
+            _element(0x0027, b"UR", _bytes(f"dicom:{address}")),
+            _element(0x0028, b"UR", _bytes(f"dicom:{local_address}")),
+        )
+    )
+
+
 def _bytes(text: str) -> bytes:
     return text.encode("latin-1", "replace")
 
@@ -101,6 +111,15 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     if vr in _LONG:
         return tag + vr + b"\0\0" + struct.pack("<I", len(value)) + value
     return tag + vr + struct.pack("<H", len(value)) + value
+
+
+_ABOUT_US = (
+    _element(0x0001, b"OB", b"\x00\x01"),
+    _element(0x0012, b"UI", _bytes(IMPLEMENTATION_UID))
+    + _element(0x0013, b"SH", _bytes(IMPLEMENTATION_VERSION)),
+    _element(0x0100, b"UI", _bytes(PRIVATE_CREATOR_UID)),
+)
+"""The same in every file: meta information version, implementation, and whose (0002,0102) is."""
 
 
 def _read_meta(file: BinaryIO, path: Path) -> tuple[dict[int, bytes], int]:
