@@ -85,9 +85,8 @@ class Lane:
             if self._session.peer and self._session.desk.stopping.is_set():
                 self._wire.abort(BY_USER)
         except OSError as error:
-            if self._session.peer or not isinstance(
-                error, QuietError
-            ):  # a connection that says nothing is no harm
+            # A connection that never says anything is no event: whoever watches a port makes them.
+            if self._session.peer or not isinstance(error, QuietError):
                 log.warning("peer_silent", error=type(error).__name__)
                 self._wire.abort(BY_PROVIDER)
         except Exception:

@@ -271,6 +271,39 @@ def test_what_may_not_come_now_ends_the_association(node: Callable[..., Node], b
     assert all(end.aborted for end in receiver.ends())
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pdu(pdv(3, request(STORE))),
+        RELEASE,
+        request_pdu()[:60] + b"\xff" * (len(request_pdu()) - 60),
+        request_pdu().replace(
+            struct.pack(">BBH", 0x40, 0, len(EXPLICIT)), struct.pack(">BBH", 0x41, 0, len(EXPLICIT))
+        ),
+    ],
+)
+def test_what_is_no_association_request_ends_the_connection(node: Callable[..., Node], broken: bytes) -> None:
+    """Data or a release before it, and one that cannot be decoded or negotiated: A-ABORT, no place taken."""
+    receiver = node()
+    with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
+        connection.sendall(broken)
+        assert read_pdu(connection)[0] == 7
+    wait_for(receiver.idle, "the end", 10)
+    assert receiver.listener.desk.census.total() == 0
+
+
+def test_another_protocol_version_is_rejected(node: Callable[..., Node]) -> None:
+    """Bit 0 of the version says that 1 is spoken (PS3.8 Table 9-11); without it: rejected, version not supported."""
+    receiver = node()
+    with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
+        connection.sendall(request_pdu()[:6] + b"\0\2" + request_pdu()[8:])
+        kind, body = read_pdu(connection)
+    assert (kind, tuple(body[1:])) == (3, (1, 2, 2))
+    with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
+        connection.sendall(request_pdu()[:6] + b"\0\3" + request_pdu()[8:])
+        assert read_pdu(connection)[0] == 2
+
+
 # --- stopping ---------------------------------------------------------------------------------------------
 
 
