@@ -66,6 +66,7 @@ class Conductor:
         self.behind = 0  # readings of the start that are still to be taken in: nothing is sealed before
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
+        self.polled = 0.0
         self.clocks: tuple[datetime, float] | None = None  # the wall and the monotonic clock at the last turn
         self.disk_note = ""
         self.releasing: set[int] = set()  # objects in conflict that a person released, on their way through
@@ -125,7 +126,8 @@ class Conductor:
                 heard = _drain(fd)
             if heard == b"" and name == "wake":  # its end: the supervisor, who holds it open, is gone
                 self.stopping = True
-            self.poll_at = 0.0
+            if name != "wake":  # a record that came is found by every turn's look into the folders
+                self.poll_at = 0.0
 
     def _forget(self, child: LineChild, fd: int) -> None:
         """A child that died closed its pipe: its descriptor may soon be another's."""
@@ -139,19 +141,22 @@ class Conductor:
         self._look_at_clocks(now)
         self._scan()
         self.readings.ask(now)
-        took = self._take_in()
+        took = self.readings.worth_taking(now) and self._take_in()
         wait = self._seal(now)
-        if took or now >= self.poll_at:
+        if took:  # what it brought is acted on with what comes in the next moment
+            self.poll_at = min(self.poll_at, self.polled + _GROUP_SECONDS)
+        if now >= self.poll_at:
             tend(self.parts.data)
             self._obey()
             self._route()
             self._finish()
             self._start_runs()
             self._deliver()
-            self.poll_at = time.monotonic() + _POLL
-        if took:
+            self.polled = time.monotonic()
+            self.poll_at = self.polled + _POLL
+        if took or self.readings.gathering:
             time.sleep(_PAUSE)
-            return 0.0
+            return 0.0 if took else _PAUSE
         return max(0.0, min(wait, _POLL, self.poll_at - time.monotonic() + 0.001))
 
     def _look_at_clocks(self, now: float) -> None:

@@ -15,6 +15,8 @@ from node.reader import header_from_json
 from node.store.records import Record
 
 _OUTSTANDING = 64
+_ENOUGH, _GATHER = 32, 0.01
+"""Objects that are taken in at once, and the seconds for which fewer wait for others to go with."""
 _READ_TIMEOUT = 10.0
 _READ_RATE = 50e6
 """Bytes per second that a slow disk gives: a large object is hashed whole and takes its time."""
@@ -32,6 +34,7 @@ class Reading:
     failed: str = ""
     ready: bool = False
     asked_at: float = 0.0
+    ready_at: float = 0.0
     tries: int = 0
     rebuild: tuple[int, int] | None = None
     """(series, instance) of an open series that is being rebuilt after a restart."""
@@ -70,6 +73,21 @@ class Readings:
         """How many more records may be queued."""
         return 4 * _OUTSTANDING - len(self.queue)
 
+    @property
+    def gathering(self) -> bool:
+        """Whether something is ready and more is on its way."""
+        return bool(self._asked) and bool(self.queue) and self.queue[0].ready
+
+    def worth_taking(self, now: float) -> bool:
+        """Whether a transaction is worth while now: all that was asked is there, or enough, or it has waited enough.
+
+        A commit costs the disk the same for one object as for many, and the receivers want the disk as well.
+        """
+        if not self.gathering:
+            return True
+        enough = len(self.queue) >= _ENOUGH and self.queue[_ENOUGH - 1].ready
+        return enough or now - self.queue[0].ready_at >= _GATHER
+
     def ask(self, now: float) -> None:
         """Keep the reader busy; give up on one that has taken too long over one object."""
         if self._asked and now - self._asked[0].asked_at > self._asked[0].patience:
@@ -94,7 +112,7 @@ class Readings:
             reading = self._asked.popleft()
             if self._asked:
                 self._asked[0].asked_at = now
-            reading.ready = True
+            reading.ready, reading.ready_at = True, now
             reading.failed = answer.get("failed", "")
             if "header" in answer:
                 reading.header = header_from_json(answer["header"], self._before)

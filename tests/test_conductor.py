@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from pydicom import dcmread
+
 from node import settings as site
 from node.conductor import Conductor
-from node.reader import Reader
+from node.reader import Reader, header_from_json
+from node.readings import Reading, Readings
+from node.testing import Grid, Series, head_volume, write_mr_series
 
 SITE = """
 node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
@@ -82,3 +87,43 @@ def test_the_reader_answers_whatever_it_is_asked(tmp_path: Path) -> None:
     assert "failed" in Reader().answer('{"paths": ["%s"]}' % (tmp_path / "gone.dcm"))
     (tmp_path / "x.dcm").write_bytes(b"not DICOM")
     assert "failed" in Reader().answer('{"paths": ["%s"]}' % (tmp_path / "x.dcm"))
+
+
+def test_the_reader_tells_only_what_differs(tmp_path: Path) -> None:
+    """The second of two slices is told by its differences, and is read back as if it had been told in full."""
+    first, second = write_mr_series(tmp_path, head_volume(Grid((2, 16, 16))), series=Series("mr"))
+    _taken_from(second, ["EchoTime"])
+    reader = Reader()
+    told = [reader.answer(json.dumps({"paths": [str(path)]}))["header"] for path in (first, second, first)]
+    alone = Reader().answer(json.dumps({"paths": [str(second)]}))["header"]
+    assert len(told[1]["attributes"]) < len(alone["attributes"]) / 3
+    assert told[1]["gone"] == ["EchoTime"]
+    before = header_from_json(told[0]).attributes
+    found = header_from_json(told[1], before)
+    assert found == header_from_json(alone)
+    assert header_from_json(told[2], found.attributes).attributes == before
+
+
+def _taken_from(path: Path, keywords: list[str]) -> None:
+    dataset = dcmread(path)
+    for keyword in keywords:
+        delattr(dataset, keyword)
+    dataset.save_as(path)
+
+
+def test_objects_wait_a_moment_for_others_to_go_with() -> None:
+    """While more is being read, one transaction takes 32 objects or what came in 10 ms; else what is there at once."""
+    readings = Readings()
+    try:
+        for number in range(40):
+            readings.add(Reading(None, [Path(f"{number}.dcm")]))
+        readings.ask(1.0)
+        assert readings.worth_taking(1.0)  # there is nothing to take, and nothing waits
+        readings.queue[0].ready, readings.queue[0].ready_at = True, 1.0
+        assert readings.gathering
+        assert [readings.worth_taking(at) for at in (1.0, 1.005, 1.011)] == [False, False, True]
+        for reading in list(readings.queue)[:32]:
+            reading.ready, reading.ready_at = True, 1.0
+        assert readings.worth_taking(1.001)
+    finally:
+        readings.child.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -161,7 +161,13 @@ Outcome = Outcomes | Finished | Echoed
 
 def to_json(message: Command | Outcome) -> str:
     """One line, without its newline."""
-    return json.dumps({"type": type(message).__name__, **asdict(message)}, separators=(",", ":"))
+    whole = {"type": type(message).__name__, **_fields(message)}
+    return json.dumps(whole, default=_fields, separators=(",", ":"))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a frozen value as they are: `asdict` copies each of them, for every object that is sent."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def command_from_json(line: str | bytes) -> Command:
