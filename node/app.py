@@ -128,6 +128,23 @@ def disk_used(data: Path) -> float:
     return usage.used / (usage.used + usage.free)
 
 
+def disk_bytes(data: Path) -> int:
+    """How many bytes the disk of *data* holds for us: what is used and what is free."""
+    usage = shutil.disk_usage(data)
+    return usage.used + usage.free
+
+
+def crowding(settings: Settings, waiting: Mapping[str, int]) -> dict[str, float]:
+    """Destination → share of the disk that what waits for it takes, where that is `disk.per_destination` or more.
+
+    100 % is no limit.
+    """
+    limit, whole = settings.disk.per_destination, disk_bytes(settings.node.data)
+    if limit >= 1:
+        return {}
+    return {name: size / whole for name, size in waiting.items() if size >= limit * whole}
+
+
 def disk_problem(settings: Settings) -> str:
     """What the node does not do because the disk is too full, and what to do; empty when all is well."""
     share, disk = disk_used(settings.node.data), settings.disk

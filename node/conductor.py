@@ -34,10 +34,11 @@ from node.ops.reserve import tend
 from node.readings import Reading, Readings
 from node.send.protocol import Finished, Outcomes
 from node.sendings import Sendings, UnderWay
-from node.store import aside, deliveries, intake, work
+from node.store import aside, deliveries, intake, watch, work
 from node.store.database import note
 from node.store.records import Record, read_end, receiver_runs, records_after
 from node.supervisor import follow
+from node.transcodings import GROUP, Transcodings
 
 log = structlog.get_logger()
 
@@ -60,6 +61,7 @@ class Conductor:
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.parts.settings.limits)
+        self.transcodings = Transcodings(self.parts.settings.limits.run_memory)
         self.selector = selectors.DefaultSelector()
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
         self.taken: dict[int, int] = {}  # receiver run → last sequence of the group in hand
@@ -87,6 +89,7 @@ class Conductor:
             wait = self._turn()
             self._watch(self.readings.child, "reader")
             self._watch(self.sendings.child, "sender")
+            self._watch(self.transcodings.child, "transcoder")
             for key, _ in self.selector.select(wait):
                 self._heard(key.data, key.fd)
         self._stop()
@@ -120,6 +123,10 @@ class Conductor:
         elif name == "sender":
             self._hear_sender()
             self._forget(self.sendings.child, fd)
+        elif name == "transcoder":
+            self.transcodings.listen(time.monotonic())
+            self._forget(self.transcodings.child, fd)
+            self.poll_at = 0.0
         else:
             heard = _drain(fd)
             while heard is not None and len(heard) == 4096:
@@ -151,6 +158,7 @@ class Conductor:
             self._route()
             self._finish()
             self._start_runs()
+            self._transcode()
             self._deliver()
             self.polled = time.monotonic()
             self.poll_at = self.polled + _POLL
@@ -373,6 +381,10 @@ class Conductor:
             return
         with self.parts.database.read() as tx:
             due = work.due_runs(tx, self.parts.now(), room)
+            waiting = watch.waiting_bytes(tx) if due else {}
+        if crowded := app.crowding(self.parts.settings, waiting):
+            with self.parts.database.write() as tx:
+                due = flow.startable(tx, self.parts, room, crowded)
         for row in due:
             with self.parts.database.write() as tx:
                 started = flow.start_run(tx, self.parts, row)
@@ -415,6 +427,20 @@ class Conductor:
             else:
                 self.sendings.ask(found.where)
 
+    def _transcode(self) -> None:
+        """Copies of what a destination takes in another transfer syntax only; none while the disk is full."""
+        for made in self.transcodings.made():
+            with self.parts.database.write() as tx:
+                ours = flow.copied(tx, self.parts, made.copying, made.syntax, made.failed)
+            faults.reach("after-copied")
+            if not ours:
+                made.copying.out.unlink(missing_ok=True)
+        now = time.monotonic()
+        if self.transcodings.hungry(now) and self._disk_allows():
+            with self.parts.database.read() as tx:
+                self.transcodings.feed(flow.to_copy(tx, self.parts, GROUP), now)
+        self.transcodings.work(now)
+
     def _hear_sender(self) -> None:
         found, lost = self.sendings.heard()
         for one, message in found:
@@ -437,7 +463,11 @@ class Conductor:
             heard = flow.delivered(tx, self.parts, one.to, message.results)
         one.blamed = one.blamed or heard.blamed
         one.taken = one.taken or heard.taken
+        if heard.transcode:
+            self.transcodings.wanted()
         faults.reach("after-outcomes")
+        for path in heard.copies:
+            path.unlink(missing_ok=True)
 
     def _batch_over(self, one: UnderWay, message: Finished) -> None:
         faults.reach("before-batch-end")
@@ -460,7 +490,7 @@ class Conductor:
         while self.sendings.open and time.monotonic() < until:
             self._hear_sender()
             time.sleep(0.02)
-        for child in (self.sendings.child, self.readings.child):
+        for child in (self.sendings.child, self.readings.child, self.transcodings.child):
             child.kill()
         self.engine.stop()
         with self.parts.database.write() as tx:

@@ -42,6 +42,10 @@ POINTS = {
     "before-outcomes": "the conductor has read the outcomes and not recorded them",
     "after-outcomes": "outcomes are recorded, the batch is not over",
     "before-batch-end": "all outcomes of a batch are recorded, the destination's state is not",
+    # transcoder, and the conductor that takes its copies
+    "before-transcode": "the transcoder was asked for a copy and has not begun",
+    "before-transcoded": "the copy is encoded, and nothing of it is on disk",
+    "after-copied": "a copy was recorded, nothing was sent of it",
     # upkeep, and the start of a new version
     "after-removal": "retention has recorded what it removes, and the files are still there",
     "before-upgrade-commit": "an older database was upgraded in a transaction that is still open",

@@ -324,6 +324,8 @@ class Product:
     transfer_syntax: str
     series_uid: str
     digest: str
+    size: int = 0
+    """Bytes of the file."""
 
 
 @dataclass(frozen=True, slots=True)

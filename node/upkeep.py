@@ -24,9 +24,10 @@ from node import app
 from node.errors import Misconfigured
 from node.ops import alerts, health
 from node.ops import log as logging
-from node.ops.leftovers import sweep
+from node.ops.leftovers import sweep, sweep_copies
 from node.ops.removing import remove
 from node.settings import Settings
+from node.store import watch
 from node.store.database import Database
 from node.supervisor import follow
 
@@ -72,7 +73,16 @@ class Upkeep:
         if self.monotonic() - self._disk_at < DISK_LOOK:
             return False
         self._disk_at = self.monotonic()
+        self._guarded("disk_look_failed", self._count_waiting)
+        self._guarded("retention_failed", lambda: sweep_copies(self.database, self.settings.node.data))
         return self._guarded("disk_look_failed", self._disk_fills)
+
+    def _count_waiting(self) -> None:
+        """How much waits for each destination; the conductor, `status` and the alerts go by it."""
+        with self.database.read() as tx:
+            counted = watch.count_waiting_bytes(tx)
+        with self.database.write() as tx:
+            watch.remember_waiting_bytes(tx, counted)
 
     def retain(self) -> None:
         """One pass of retention and of leftovers; nothing where one is under way."""

@@ -99,6 +99,7 @@ class Quick:
     queues: watch.Queues
     down: tuple[str, ...]
     rules: str
+    waiting: Mapping[str, int]
 
 
 class Tables:
@@ -112,7 +113,7 @@ class Tables:
         """What waits, which destinations are down, what is wrong with the rules. Raises what a database raises."""
         with self._open().read() as tx:
             down = tuple(name for name, _, _ in watch.destinations_down(tx))
-            return Quick(watch.queues(tx), down, watch.rules_problem(tx))
+            return Quick(watch.queues(tx), down, watch.rules_problem(tx), watch.waiting_bytes(tx))
 
     def totals(self) -> watch.Totals:
         """Whole tables counted."""
@@ -206,6 +207,7 @@ class Pages:
             totals=totals,
             totals_age=time.monotonic() - self.totals.at if totals else 0.0,
             down=quick.down if quick else (),
+            waiting=quick.waiting if quick else {},
             rules_refused=bool(quick and quick.rules),
         )
 

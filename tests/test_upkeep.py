@@ -17,14 +17,15 @@ from typing import Any
 
 import peers
 import pytest
-from flow_material import ROUTE, SITE, SMOOTH, House
-from ops.upkeep_material import complete, objects
+from flow_material import ROUTE, SITE, SMOOTH, House, done, product
+from ops.upkeep_material import complete, ct, objects, receive
+from ops.upkeep_material import process as processed
 from sqlalchemy import update
 
 from node.ops import alerts, health
 from node.ops import log as logging
 from node.settings import Disk
-from node.store import schema
+from node.store import schema, watch
 from node.upkeep import DISK_LOOK, START, Upkeep, nightly
 
 
@@ -74,6 +75,47 @@ def test_the_disk_is_looked_at_now_and_then(house: House) -> None:
     house.clock.tick(seconds=2)
     assert full.look()
     assert not upkeep(house, warn=0.98, stop_processing=1.01, refuse=1.02).look()
+
+
+def test_what_waits_for_each_destination_is_counted(house: House) -> None:
+    """Bytes of received objects and of results that wait, are parked or held; of what is stored nothing."""
+    receive(house, ct(house, "two"))
+    processed(house, done(product(2, sop_uid="2.25.2", size=700)))
+    with house.tx() as tx:
+        first, second, *_ = [r["id"] for r in house.rows(schema.delivery) if r["state"] == "waiting"]
+        for key, state in ((first, "parked"), (second, "held")):
+            tx.execute(update(schema.delivery).where(schema.delivery.c.id == key).values(state=state))
+    sizes = [row["size"] for row in house.rows(schema.instance)][-4:]
+    at_work = upkeep(house)
+    at_work.look()
+    with house.tx() as tx:
+        assert watch.waiting_bytes(tx) == {"PACS": sum(sizes) + 700}
+        tx.execute(update(schema.delivery).values(state="stored"))
+    house.clock.tick(seconds=DISK_LOOK + 1)
+    at_work.look()
+    with house.tx() as tx:
+        assert watch.waiting_bytes(tx) == {}
+
+
+def test_copies_that_nobody_waits_for_are_swept(house: House) -> None:
+    """Of transcoded copies those stay that are made or sent now; those of what is cancelled or sent go."""
+    receive(house, ct(house, "two"))
+    waiting = [row for row in house.rows(schema.delivery) if row["state"] == "waiting"][:4]
+    folder = house.parts.data / "transcoded"
+    folder.mkdir()
+    asked = {"sent_syntax": "1.2.840.10008.1.2"}
+    states = (("waiting", ""), ("waiting", "made"), ("cancelled", "made"), ("stored", ""))
+    with house.tx() as tx:
+        for row, (state, path) in zip(waiting, states, strict=True):
+            name = f"transcoded/{row['id']}-{row['attempt']}.dcm"
+            (house.parts.data / name).write_bytes(b"copy")
+            where = schema.delivery.c.id == row["id"]
+            values = {**asked, "state": state, "sent_path": name if path else ""}
+            tx.execute(update(schema.delivery).where(where).values(**values))
+    (folder / f"{waiting[0]['id']}-77.dcm.part").write_bytes(b"half")
+    upkeep(house).look()
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == sorted(f"{row['id']}-{row['attempt']}.dcm" for row in waiting[:2])
 
 
 def test_before_the_conductor_lives_nothing_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _NAMESPACE = uuid.UUID("a0f3c1de-52d4-5b58-9d4c-3f0f0e6f2b61")
 """Root of every UID we make; changing it would make twins of all that was ever sent."""
@@ -39,3 +40,20 @@ CREATOR = f"2.25.{uuid.uuid5(_NAMESPACE, 'instance-creator').int}"
 """Instance Creator UID (0008,0014): the same in everything this software makes."""
 IMPLEMENTATION = f"2.25.{uuid.uuid5(_NAMESPACE, 'implementation').int}"
 """Implementation Class UID (0002,0012) of the files we make."""
+
+
+LOSSY_QUALITY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "1.2.840.10008.1.2.4.81": ("maximum error 2", {"jls_error": 2}),
+    "1.2.840.10008.1.2.4.91": ("target ratio 10:1", {"j2k_cr": [10]}),
+}
+"""Lossy transfer syntax → its one quality, in words and as the encoder takes it: part of a copy's identity."""
+
+
+def lossy_copy(digest: str, syntax: str) -> str:
+    """The SOP Instance UID of the copy, in a lossy *syntax*, of the object with this *digest*."""
+    return uid(digest, f"lossy {syntax} {LOSSY_QUALITY[syntax][0]}", "instance", 0)
+
+
+def lossy_series(series_uid: str, syntax: str) -> str:
+    """The Series Instance UID of the copies of a series: they are a series of their own."""
+    return uid(series_uid, f"lossy {syntax} {LOSSY_QUALITY[syntax][0]}", "series", 0)

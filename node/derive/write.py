@@ -178,6 +178,7 @@ class _Written:
                 transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
                 series_uid=str(dataset.SeriesInstanceUID),
                 digest=hashlib.sha256(data).hexdigest(),
+                size=len(data),
             ))  # fmt: skip
         _sync_folder(place)
 

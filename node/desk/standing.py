@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from node import app, show
+from node.ops.conditions import crowded_words
 from node.send.protocol import Trouble
 from node.settings import Settings, is_open
 from node.store import queries
@@ -31,7 +32,17 @@ def status(settings: Settings) -> dict[str, Any]:
         "rules_changed": app.rules_changed(settings),
         "rules_problem": app.rules_problem(database),
         "windows_closed": _windows_closed(settings),
+        "crowded": _crowded(settings, found["destinations"]),
         **found,
+    }
+
+
+def _crowded(settings: Settings, destinations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Destination → that too much waits for it, in words."""
+    waiting = {row["name"]: row["waiting_bytes"] for row in destinations}
+    limit = settings.disk.per_destination
+    return {
+        name: crowded_words(name, share, limit) for name, share in app.crowding(settings, waiting).items()
     }
 
 
@@ -59,6 +70,8 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         if row["down"]:
             what = "paused" if row["kind"] == Trouble.PAUSED else "down"
             yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
+    for words in found["crowded"].values():
+        yield f"[red]{show.safe(words)}[/]"
     for name in found["windows_closed"]:
         yield f"[yellow]{show.safe(name)} is not sent to now: its `window` is closed[/]"
     if found["rules_problem"]:

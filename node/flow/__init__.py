@@ -9,17 +9,18 @@
 3. `sealing.seal` closes a revision of a series when the evidence says that it is complete.
 4. `routing.route` judges the sealed revision by every rule, opens runs, and queues received objects.
 5. `running.start_run` makes a job for a worker; `running.finish_run` queues what the worker made.
-6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers.
+6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers. What is
+   refused in its transfer syntax is sent as a copy in another: `transcoding.to_copy`, `copied`.
 
 Each function claims rows, calls one room, and leaves the rest to the transaction that its caller opened;
 what must happen after the commit is returned.
 """
 
 from node.flow.clock import cap_waits, set_back
-from node.flow.delivering import batch_over, deliver, delivered, probed
+from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
 from node.flow.routing import judgements, route
-from node.flow.running import Started, finish_run, number_series, retry_wait, start_run
+from node.flow.running import Started, finish_run, number_series, retry_wait, start_run, startable
 from node.flow.sealing import attention_at, seal, seal_policy
 from node.flow.taking import (
     Taken,
@@ -33,10 +34,13 @@ from node.flow.taking import (
     unreadable,
     unreadable_now,
 )  # fmt: skip
+from node.flow.transcoding import Copying, copied, to_copy
 
 __all__ = [
     "NODE_MAJOR",
     "SOFTWARE",
+    "Copying",
+    "Heard",
     "Parts",
     "Started",
     "Taken",
@@ -44,6 +48,7 @@ __all__ = [
     "batch_over",
     "cap_waits",
     "compared",
+    "copied",
     "counted",
     "deliver",
     "delivered",
@@ -61,7 +66,9 @@ __all__ = [
     "set_aside",
     "set_back",
     "start_run",
+    "startable",
     "take_in",
+    "to_copy",
     "unreadable",
     "unreadable_now",
 ]  # fmt: skip

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydicom.uid import UID
 from sqlalchemy import Connection
 
+from node.flow import transcoding
 from node.flow.parts import Parts
 from node.model import DeliveryState, InstanceState
 from node.send import retry
@@ -17,6 +21,7 @@ from node.settings import Peer, is_open
 from node.store import deliveries
 from node.store.database import note
 from node.store.intake import object_path
+from node.words import counted
 
 BATCH = 200
 """Objects claimed for one association."""
@@ -40,6 +45,10 @@ class Heard:
     """An object is itself the reason that its association ended, and must not hold up the others."""
     taken: bool = False
     """The destination took, or judged by itself, at least one object."""
+    copies: tuple[Path, ...] = ()
+    """Transcoded copies that nobody needs any more; they go after the commit."""
+    transcode: bool = False
+    """Copies are wanted of objects that it refuses as they are."""
 
 
 def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | None:
@@ -75,6 +84,7 @@ def _destination(parts: Parts, to: str, peer: Peer) -> Destination:
     return Destination(
         name=to, host=peer.host or "", port=peer.port or 0, ae_title=peer.ae_title or "",
         calling_ae=peer.call_as or parts.settings.node.ae_titles[0], max_associations=peer.associations,
+        alternatives=transcoding.alternatives(peer),
     )  # fmt: skip
 
 
@@ -104,32 +114,64 @@ def _item(parts: Parts, row: Mapping[str, Any]) -> Item:
         if row["path"]
         else object_path(parts.data, row["receiver_run"], row["sequence"])
     )
+    sent, sop_uid, syntax = transcoding.sent_as(row, str(path))
     return Item(
-        delivery=row["id"], attempt=row["attempt"], path=str(path), sop_class=row["sop_class"],
-        sop_uid=row["sop_uid"] or "", transfer_syntax=row["transfer_syntax"],
+        delivery=row["id"], attempt=row["attempt"], path=str(parts.data / sent), sop_class=row["sop_class"],
+        sop_uid=sop_uid, transfer_syntax=syntax,
     )  # fmt: skip
 
 
 def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) -> Heard:
     """Sending → stored | waiting | parked, by what the destination answered for each object.
 
-    One that ends its association for the second time while the destination was up is blamed itself.
+    One that ends its association for the second time while the destination was up is blamed itself; one that is
+    refused in its transfer syntax, and taken in another, waits for a copy.
     """
     known = deliveries.destinations(tx).get(to)
     up = not (known and known["down"])
     blamed = taken = False
+    sent: list[int] = []
+    refused: Counter[str] = Counter()
+    known_as = deliveries.copies_of(tx, (result.delivery for result in results))
     for result in results:
         if result.kind is Kind.NOT_TRIED:
             deliveries.finish_delivery(tx, result.delivery, result.attempt, DeliveryState.WAITING)
             continue
         taken = taken or result.kind in (Kind.STORED, Kind.WARNING, Kind.REFUSED_CONTEXT)
-        blamed = _finish(tx, parts, to, result, up=up) or blamed
-    return Heard(blamed, taken)
+        row = known_as[result.delivery]
+        if (words := _wants_copy(tx, parts, result, row)) is not None:
+            refused[words] += 1
+            continue
+        blamed = _finish(tx, parts, to, (result, row), up=up) or blamed
+        if row["sent_path"]:
+            sent.append(result.delivery)
+    left = deliveries.copies_of(tx, sent) if sent else {}
+    copies = tuple(
+        parts.data / known_as[key]["sent_path"] for key, row in left.items() if not row["sent_path"]
+    )
+    for words, count in refused.items():
+        note(tx, parts.now(), "transcoding", f"{counted(count, 'object')}: {words}", destination=to)
+    return Heard(blamed, taken, copies, bool(refused))
 
 
-def _finish(tx: Connection, parts: Parts, to: str, result: Result, *, up: bool) -> bool:
+def _wants_copy(tx: Connection, parts: Parts, result: Result, row: Mapping[str, Any]) -> str | None:
+    """Sending → waiting for a copy, and why; None where the object is not refused for its syntax alone."""
+    syntaxes = transcoding.candidates(result, row) if result.kind is Kind.REFUSED_CONTEXT else ()
+    if not syntaxes:
+        return None
+    words = f"{result.what}; a copy in {UID(syntaxes[0]).name} is made"
+    deliveries.finish_delivery(
+        tx, result.delivery, result.attempt, DeliveryState.WAITING,
+        reason=words, due_at=parts.now(), **transcoding.wanted(syntaxes),
+    )  # fmt: skip
+    return words
+
+
+def _finish(
+    tx: Connection, parts: Parts, to: str, tried: tuple[Result, Mapping[str, Any]], *, up: bool
+) -> bool:
     """Record one answer; whether the object is blamed for the end of its association."""
-    now = parts.now()
+    (result, row), now = tried, parts.now()
     fine = result.kind in (Kind.STORED, Kind.WARNING)  # then its past does not matter
     failures, since = (0, None) if fine else deliveries.failures_of(tx, result.delivery)
     itself = up and failures > 0 and result.kind is Kind.FAILED and result.status is None
@@ -137,18 +179,24 @@ def _finish(tx: Connection, parts: Parts, to: str, result: Result, *, up: bool) 
         result.kind, result.status, failures + 1, now, retry.Policy(),
         seed=result.delivery, claims=result.attempt, blamed=itself, since=since,
     )  # fmt: skip
-    why = decided.why if isinstance(decided, retry.Stored) else f"{result.what}; {decided.why}"
     if isinstance(decided, retry.Stored):
+        copy = f", as a copy in {UID(row['sent_syntax']).name}" if row["sent_path"] else ""
         deliveries.finish_delivery(
             tx, result.delivery, result.attempt, DeliveryState.STORED,
-            status=result.status, reason=why, finished_at=now,
+            status=result.status, reason=decided.why + copy, finished_at=now, sent_path="",
         )  # fmt: skip
         return itself
+    why = f"{result.what}; {decided.why}"
+    if result.kind is Kind.REFUSED_CONTEXT:
+        why += f"; {transcoding.advice(to, result)}"
     again = isinstance(decided, retry.Again)
+    kept = (
+        row["sent_path"] if again and result.kind is not Kind.UNREADABLE_FILE else ""
+    )  # a lost copy is made anew
     ours = deliveries.finish_delivery(
         tx, result.delivery, result.attempt, DeliveryState.WAITING if again else DeliveryState.PARKED,
         status=result.status, reason=why, failures=failures + 1, failing_since=since or now,
-        due_at=decided.at if isinstance(decided, retry.Again) else now, finished_at=now,
+        due_at=decided.at if isinstance(decided, retry.Again) else now, finished_at=now, sent_path=kept,
     )  # fmt: skip
     if ours:
         name = "delivery_failed" if again else "delivery_parked"

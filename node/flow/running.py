@@ -40,6 +40,34 @@ class Started:
     job: Job
 
 
+_LOOKED_AT = 200
+"""Runs that are looked at in one turn, for some that may start."""
+_CROWDED_FOR = timedelta(minutes=1)
+"""After so long a run that waits for room is looked at again."""
+
+
+def startable(
+    tx: Connection, parts: Parts, room: int, crowded: Mapping[str, float]
+) -> list[Mapping[str, Any]]:
+    """The next runs, but those all of whose results go where too much waits already: they wait, and say why.
+
+    *crowded* is the share of the disk that what waits for such a destination takes.
+    """
+    found: list[Mapping[str, Any]] = []
+    late: dict[tuple[str, ...], list[int]] = {}
+    for row in work.due_runs(tx, parts.now(), _LOOKED_AT):
+        to = tuple(sorted({name for names in json.loads(row["sends"]).values() for name in names}))
+        if to and not row["shadow"] and all(name in crowded for name in to):
+            late.setdefault(to, []).append(row["id"])
+        elif len(found) < room:
+            found.append(row)
+    for names, ids in late.items():
+        takes = ", ".join(f"what waits for {name} takes {crowded[name]:.0%} of the disk" for name in names)
+        why = f"{takes}: above disk.per_destination ({parts.settings.disk.per_destination:.0%}), so it waits"
+        work.postpone_runs(tx, ids, parts.now() + _CROWDED_FOR, why)
+    return found
+
+
 def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started | None:
     """Waiting → running: everything the worker needs, in one value; None when another was quicker."""
     attempt = work.claim_run(tx, row, parts.now())

@@ -141,11 +141,15 @@ def look(tx: Connection, settings: Settings, before: Iterable[Alert]) -> Snapsho
     return Snapshot(
         known={(alert.what, alert.key): alert.since for alert in before if alert.over_at is None},
         down=watch.destinations_down(tx) if "destination_down" in wanted else (),
+        strangers=watch.strangers(tx),
         parked=watch.parked(tx) if "parked" in wanted else {},
         quarantined=watch.quarantined(tx) if "quarantined" in wanted else {},
         aside=watch.set_aside(tx) if "set_aside" in wanted else 0,
         used=usage.used / (usage.used + usage.free),
         disk=settings.disk,
+        waiting={name: size / (usage.used + usage.free) for name, size in watch.waiting_bytes(tx).items()}
+        if "disk" in wanted
+        else {},
         rules=watch.rules_problem(tx),
         beaten=datetime.fromtimestamp(beaten, UTC) if beaten is not None else None,
         opened=watch.oldest_open(tx),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,6 +36,8 @@ class Snapshot:
     """What was wrong at the last look, and since when."""
     down: Sequence[tuple[str, datetime | None, str]] = ()
     """Destinations that cannot be reached: name, since, why."""
+    strangers: Collection[str] = ()
+    """Those of them that do not know an AE title: waiting mends nothing, so it is told at once."""
     parked: Mapping[str, int] = field(default_factory=dict)
     """Destination → objects."""
     quarantined: Mapping[str, int] = field(default_factory=dict)
@@ -45,6 +47,8 @@ class Snapshot:
     used: float = 0.0
     """Share of the disk, 0 to 1."""
     disk: Disk = field(default_factory=Disk)
+    waiting: Mapping[str, float] = field(default_factory=dict)
+    """Destination → share of the disk that what waits for it takes."""
     rules: str = ""
     """What is wrong with the rule files."""
     beaten: datetime | None = None
@@ -65,10 +69,17 @@ def conditions(snapshot: Snapshot, when: Sequence[Alarm], now: datetime) -> tupl
     for alarm in when:
         for key, own, detail in _JUDGES[alarm.what](snapshot, now):
             since = own or snapshot.known.get((alarm.what, key), now)
-            due = now - since >= alarm.after
+            at_once = alarm.what == "destination_down" and key in snapshot.strangers
+            due = at_once or now - since >= alarm.after
             if due or own is None:
                 found.append(Condition(alarm.what, key, since, detail[:_LONGEST], due))
     return tuple(found)
+
+
+def crowded_words(name: str, share: float, limit: float) -> str:
+    """What is said of a destination for which too much waits."""
+    takes = f"what waits for {name} takes {share:.0%} of the disk, the limit is {limit:.0%}"
+    return f"{takes}: runs that only go there wait"
 
 
 def _down(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
@@ -101,6 +112,14 @@ def _disk(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
         if snapshot.used >= limit - (_SLACK if ("disk", key) in snapshot.known else 0):
             shares = f"{snapshot.used:.0%} full, the limit is {limit:.0%}"
             yield key, None, f"the disk of node.data is {shares}: {words}"
+    most = snapshot.disk.per_destination
+    for name, share in snapshot.waiting.items():
+        if most < 1 and share >= most - (_SLACK if ("disk", name) in snapshot.known else 0):
+            yield (
+                name,
+                None,
+                f"{crowded_words(name, share, most)}; `pacsnode deliveries --to {name}` says why",
+            )
 
 
 def _rules(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from node.flow.transcoding import FOLDER, nobodys
 from node.model import InstanceState, RunState
 from node.ops.removing import unlink
 from node.store.database import Database
@@ -31,12 +32,21 @@ _WITHOUT_FILE = (InstanceState.REMOVED, InstanceState.DUPLICATE)
 
 def sweep(database: Database, data: Path) -> int:
     """Remove all leftovers in *data*; how many files and folders there were. Raises OSError."""
-    removed = clean_dead_runs(data)
+    removed = clean_dead_runs(data) + sweep_copies(database, data)
     for path in (*_records(database, data), *_attempts(database, data)):
         unlink(path)
         removed += 1
     _drop_empty(data)
     return removed
+
+
+def sweep_copies(database: Database, data: Path) -> int:
+    """Remove the transcoded copies that nobody waits to send: of what was cancelled, or made again."""
+    with database.read() as tx:
+        gone = list(nobodys(tx, data / FOLDER))
+    for path in gone:
+        unlink(path)
+    return len(gone)
 
 
 def _records(database: Database, data: Path) -> Iterator[Path]:

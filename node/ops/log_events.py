@@ -96,6 +96,7 @@ NOTED: Mapping[str, str] = {
     "deliveries_retried": "A person had parked deliveries sent again.",
     "delivery_failed": "A destination did not take an object; it is tried again.",
     "delivery_parked": "A destination refused an object for good; it waits for a person.",
+    "transcoding": "A destination refuses objects as they are and takes copies in another transfer syntax.",
     "delivery_refused": "An object may not go to a destination, and why.",
     "destination_down": "A destination cannot be reached; its objects wait.",
     "destination_up": "A destination can be reached again.",

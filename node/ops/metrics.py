@@ -55,6 +55,8 @@ METRICS = tuple(
         ("pacsnode_database_up", "gauge", (), INDEX, "1 while the database answers"),
         ("pacsnode_rules_refused", "gauge", (), INDEX, "1 while the rule files have mistakes and older are in use"),
         ("pacsnode_destination_up", "gauge", ("destination",), INDEX, "0 while a destination cannot be reached"),
+        ("pacsnode_destination_waiting_bytes", "gauge", ("destination",), INDEX,
+         "bytes of what waits for a destination, is parked or held, as upkeep counted every five minutes"),
         ("pacsnode_series_open", "gauge", ("state",), INDEX, "series that are receiving or wait for routing"),
         ("pacsnode_runs_queued", "gauge", ("rule", "state"), INDEX, "runs that wait or run"),
         ("pacsnode_deliveries_queued", "gauge", ("destination", "state"), INDEX, "objects to send: waiting, sending"),
@@ -107,6 +109,8 @@ class Sample:
     totals: Totals | None = None
     totals_age: float = 0.0
     down: Sequence[str] = field(default_factory=tuple)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Destination → bytes."""
     rules_refused: bool = False
 
 
@@ -204,6 +208,7 @@ def _queued(sample: Sample) -> dict[str, list[Value]]:
     return {
         "rules_refused": [((), float(sample.rules_refused))],
         "destination_up": [((name,), float(name not in sample.down)) for name in sample.destinations],
+        "destination_waiting_bytes": [((name,), sample.waiting.get(name, 0)) for name in sample.destinations],
         "series_open": [((state,), n) for state, n in queues.series.items()],
         "runs_queued": [((_known(rule, of_rule), state), n) for (rule, state), n in queues.runs.items()],
         "deliveries_queued": [

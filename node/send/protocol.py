@@ -76,6 +76,8 @@ class Destination:
     max_associations: int = 1
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: Tls | None = None
+    alternatives: tuple[str, ...] = ()
+    """Transfer syntaxes, best first, in which it is asked whether it takes a SOP class as well."""
 
     @property
     def where(self) -> str:
@@ -109,6 +111,8 @@ class Result:
     """In words; never holds patient data."""
     comment: str = ""
     """The destination's own Error Comment (0000,0902). It may name a patient: show it, never log it."""
+    accepts: tuple[str, ...] = ()
+    """Where the context was refused: the destination's alternatives in which it takes the SOP class, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,8 @@ def _read(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
 
 def _destination(data: Mapping[str, Any]) -> Destination:
     tls = data["tls"]
-    own = {"timeouts": Timeouts(**data["timeouts"]), "tls": None if tls is None else Tls(**tls)}
+    own = {"timeouts": Timeouts(**data["timeouts"]), "tls": None if tls is None else Tls(**tls),
+           "alternatives": tuple(data["alternatives"])}  # fmt: skip
     return Destination(**{**data, **own})
 
 
@@ -217,4 +222,4 @@ def _echo(data: Mapping[str, Any]) -> Echo:
 
 
 def _result(data: Mapping[str, Any]) -> Result:
-    return Result(**{**data, "kind": Kind(data["kind"])})
+    return Result(**{**data, "kind": Kind(data["kind"]), "accepts": tuple(data["accepts"])})

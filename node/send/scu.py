@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom import dcmread
@@ -135,8 +135,9 @@ class _Sending:
 
     def next_association(self) -> None:
         """Send as many from the front as fit into one association."""
-        group = _first_group(self.waiting)
-        pairs = dict.fromkeys(pair for pair in map(_pair, group) if proposable(pair))
+        group = _first_group(self.waiting, self.destination.alternatives)
+        wanted = dict.fromkeys(pair for pair in map(_pair, group) if proposable(pair))
+        pairs = {**wanted, **dict.fromkeys(_beside(wanted, self.destination.alternatives))}
         if not pairs:
             for item in group:
                 self.done(_result(item, Kind.REFUSED_CONTEXT, None, _illegal(item)))
@@ -155,8 +156,7 @@ class _Sending:
         if not proposable(pair) or not item.sop_uid:
             self.done(_result(item, Kind.REFUSED_CONTEXT, None, _illegal(item)))
         elif pair in association.refused:
-            why = f"{name} does not accept {_named(item)}: {association.refused[pair]}"
-            self.done(_result(item, Kind.REFUSED_CONTEXT, None, why))
+            self.done(self._refused(association, item))
         else:
             try:
                 self.done(_send_one(association, self.destination, item))
@@ -167,6 +167,15 @@ class _Sending:
             except _LocalError as error:
                 self.done(_result(item, Kind.UNREADABLE_FILE, None, str(error)))
                 raise
+
+    def _refused(self, association: Association, item: Item) -> Result:
+        """Why the item's context is not accepted, and in which of its alternatives its class is."""
+        others = [s for s in self.destination.alternatives if s != item.transfer_syntax]
+        takes = tuple(s for s in others if (item.sop_class, s) in association.accepted)
+        why = f"{self.destination.name} does not accept {_named(item)}: {association.refused[_pair(item)]}"
+        if others and not takes:
+            why += f"; nor does it take {' or '.join(UID(s).name for s in others)}"
+        return replace(_result(item, Kind.REFUSED_CONTEXT, None, why), accepts=takes)
 
     def done(self, result: Result) -> None:
         """Report the item at the front."""
@@ -213,18 +222,24 @@ def _judged(item: Item, destination: Destination, answer: Answer) -> Result:
     return _result(item, kind, answer.status, what, answer.comment)
 
 
-def _first_group(waiting: Iterable[Item]) -> list[Item]:
+def _first_group(waiting: Iterable[Item], alternatives: Sequence[str] = ()) -> list[Item]:
     """As many from the front as fit into one association, order kept: what is referenced goes first."""
     pairs: set[Pair] = set()
     group = []
     for item in waiting:
         pair = _pair(item)
         if pair not in pairs and proposable(pair):
-            if len(pairs) == MOST_CONTEXTS - 1:  # the last one is C-ECHO's
+            more = pairs | {pair, *_beside([pair], alternatives)}
+            if len(more) > MOST_CONTEXTS - 1:  # the last one is C-ECHO's
                 break
-            pairs.add(pair)
+            pairs = more
         group.append(item)
     return group
+
+
+def _beside(pairs: Iterable[Pair], alternatives: Sequence[str]) -> Iterator[Pair]:
+    """What is proposed to learn what a refused object can be transcoded to: each alternative, alone."""
+    return ((sop_class, syntax) for sop_class, _ in pairs for syntax in alternatives)
 
 
 def _pair(item: Item) -> Pair:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
-from node.store.schema import delivery, destination, instance, product, run
+from node.store.schema import delivery, destination, instance, product, run, series
 
 STAGE = {
     "image": 0, "picture": 0, "tiles": 0, "recording": 0, "segmentation": 1, "parametric_map": 1,
@@ -29,6 +29,8 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 """What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
 
+_AWAITS_COPY = (delivery.c.sent_syntax != "") & (delivery.c.sent_path == "")
+"""It is refused as it is and goes as a copy, which is still to be made."""
 WITHDRAWAL = 3
 """The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 _HEAD_START = {
@@ -103,7 +105,8 @@ def hand_over(tx: Connection, old: int, new: int) -> None:
     """What waits, or is held, to be sent of a replaced instance sends the newer one."""
     states = (DeliveryState.WAITING, DeliveryState.HELD)
     waiting = (delivery.c.instance_id == old) & delivery.c.state.in_(states)
-    tx.execute(update(delivery).where(waiting).values(instance_id=new))
+    fresh = {"sent_path": "", "sent_syntax": ""}  # a copy is one of the replaced
+    tx.execute(update(delivery).where(waiting).values(instance_id=new, **fresh))
 
 
 def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now: datetime) -> int:
@@ -177,6 +180,7 @@ def _due() -> Select[Any]:
         & _QUEUED
         & (delivery.c.state == DeliveryState.WAITING)
         & (delivery.c.due_at <= bindparam("now"))
+        & ~_AWAITS_COPY
         & ~blocked
     )
     return (
@@ -196,6 +200,7 @@ def _with_objects() -> Select[Any]:
             func.coalesce(instance.c.sop_uid, product.c.sop_uid).label("sop_uid"),
             func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class"),
             func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
+            func.coalesce(instance.c.digest, product.c.digest).label("digest"),
             instance.c.receiver_run,
             instance.c.sequence,
             instance.c.state.label("instance_state"),
@@ -259,6 +264,50 @@ def failures_of(tx: Connection, delivery_id: int) -> tuple[int, datetime | None]
     """How often an object failed at its destination, and since when."""
     failures, since = tx.execute(_FAILURES, {"key": delivery_id}).one()
     return int(failures), since
+
+
+def copies_of(tx: Connection, found: Iterable[int]) -> dict[int, Mapping[str, Any]]:
+    """Delivery → as what it is sent, and whether a lossy copy may be."""
+    columns = [delivery.c[name] for name in ("id", "lossy", "sent_path", "sent_syntax")]
+    return {row["id"]: row for row in rows(tx, select(*columns).where(delivery.c.id.in_(list(found))))}
+
+
+def to_transcode(tx: Connection, limit: int, ahead: int) -> list[Mapping[str, Any]]:
+    """The next objects of which a copy is to be made, for destinations that are up.
+
+    No more than about *ahead* copies lie there per destination: they take room on the disk.
+    """
+    made = select(delivery.c.destination).where(_QUEUED & (delivery.c.sent_path != ""))
+    enough = made.group_by(delivery.c.destination).having(func.count() >= ahead)
+    down = select(destination.c.name).where(destination.c.down)
+    where = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & _AWAITS_COPY
+    where &= delivery.c.destination.not_in(enough) & delivery.c.destination.not_in(down)
+    statement = _with_objects().outerjoin(series, series.c.id == instance.c.series_id)
+    statement = statement.add_columns(
+        func.coalesce(product.c.series_uid, series.c.series_uid).label("series_uid")
+    )
+    return rows(
+        tx, statement.where(where).order_by(delivery.c.rank, delivery.c.stage, delivery.c.id).limit(limit)
+    )
+
+
+def end_transcoding(
+    tx: Connection, key: int, attempt: int, asked: str, to: DeliveryState, **values: Any
+) -> bool:
+    """A copy was made or cannot be; False where nobody waits for it any more."""
+    where = (
+        (delivery.c.id == key) & (delivery.c.attempt == attempt) & (delivery.c.state == DeliveryState.WAITING)
+        & (delivery.c.sent_syntax == asked) & (delivery.c.sent_path == "")
+    )  # fmt: skip
+    return tx.execute(update(delivery).where(where).values(state=to, **values)).rowcount == 1
+
+
+def copies_wanted(tx: Connection, found: Iterable[int]) -> dict[int, tuple[int, str]]:
+    """Of these deliveries those that are still to be sent as a copy: their attempt, and the copy if it is made."""
+    open_still = delivery.c.state.in_((DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD))
+    where = delivery.c.id.in_(list(found)) & open_still & (delivery.c.sent_syntax != "")
+    columns = select(delivery.c.id, delivery.c.attempt, delivery.c.sent_path)
+    return {int(key): (int(attempt), path) for key, attempt, path in tx.execute(columns.where(where))}
 
 
 def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:

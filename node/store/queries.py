@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, true
 
 from node.model import DeliveryState, RunState, SeriesState
 from node.store.database import rows
 from node.store.intake import count_by_state
 from node.store.schema import delivery, destination, event, instance, measurement, product, run, series
+from node.words import counted
 
 _SERIES = [c for c in series.c if c.name not in ("facts", "patient_id", "issuer", "accession")]
 _RUN = [c for c in run.c if c.name not in ("plan", "sends", "files")]
@@ -138,24 +139,28 @@ def _named_series(wanted: Wanted) -> Select[Any] | None:
 
 
 def list_deliveries(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
-    """Deliveries in groups that share destination, state, rule, SOP class, status and reason.
+    """Deliveries in groups that share destination, state, rule, SOP class, status and, but for parked ones, reason.
 
-    What only waits because its destination is down has no reason of its own: it tells the destination's.
+    What only waits because its destination is down has no reason of its own: it tells the destination's. Parked
+    ones with one status differ in their reasons only in what names the single object: one of them is told.
     """
+    apart = case((delivery.c.state == DeliveryState.PARKED, ""), else_=delivery.c.reason)
     sop_class = func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class")
     group = (
-        delivery.c.destination, delivery.c.state, delivery.c.rule, sop_class, delivery.c.status, delivery.c.reason,
+        delivery.c.destination, delivery.c.state, delivery.c.rule, sop_class, delivery.c.status,
     )  # fmt: skip
     statement = (
         select(
             *group,
+            func.min(delivery.c.reason).label("reason"),
+            func.count(delivery.c.reason.distinct()).label("reasons"),
             func.count().label("objects"),
             func.min(delivery.c.created_at).label("oldest"),
             func.min(delivery.c.due_at).label("due_at"),
         )
         .select_from(DELIVERIES)
         .where(delivery_like(wanted))
-        .group_by(*group)
+        .group_by(*group, apart)
         .order_by(delivery.c.destination, delivery.c.state, func.min(delivery.c.id))
         .limit(wanted.limit)
     )
@@ -163,12 +168,17 @@ def list_deliveries(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
         row["name"]: f"{row['name']} is down: {row['reason']}"
         for row in rows(tx, select(destination).where(destination.c.down))
     }
-    return [
-        {**row, "reason": row["reason"] or down.get(row["destination"], "")}
-        if row["state"] == DeliveryState.WAITING
-        else row
-        for row in rows(tx, statement)
-    ]
+    return [_told(row, down) for row in rows(tx, statement)]
+
+
+def _told(row: Mapping[str, Any], down: Mapping[str, str]) -> Mapping[str, Any]:
+    """A group with its reason in words, which may be its destination's."""
+    reason, others = row["reason"], row["reasons"] - 1
+    if not reason and row["state"] == DeliveryState.WAITING:
+        reason = down.get(row["destination"], "")
+    if others:
+        reason += f" (and {counted(others, 'other reason')})"
+    return {**{key: value for key, value in row.items() if key != "reasons"}, "reason": reason}
 
 
 DELIVERIES = (

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from node.model import DeliveryState, InstanceState, RunState, SeriesState
 from node.store.database import one_of, rows
-from node.store.schema import alert, delivery, destination, event, instance, meta, run, series
+from node.store.schema import alert, delivery, destination, event, instance, meta, product, run, series
 
 RULES_PROBLEM = "rules_problem"
 """Key in `meta`: what is wrong with the rule files, while older ones or none are in use."""
@@ -30,6 +30,49 @@ def destinations_down(tx: Connection) -> list[tuple[str, datetime | None, str]]:
     statement = select(destination.c.name, destination.c.since, destination.c.reason)
     found = tx.execute(statement.where(destination.c.down).order_by(destination.c.name))
     return [(name, since, reason) for name, since, reason in found]
+
+
+def strangers(tx: Connection) -> frozenset[str]:
+    """Destinations that do not know our AE title or not their own: that lasts until a person corrects it."""
+    return frozenset(
+        tx.scalars(
+            select(destination.c.name).where(destination.c.down & (destination.c.kind == "unknown_ae"))
+        )
+    )
+
+
+def waiting_bytes(tx: Connection) -> dict[str, int]:
+    """Destination → bytes of what waits for it, as they were counted last."""
+    statement = select(destination.c.name, destination.c.waiting_bytes).where(destination.c.waiting_bytes > 0)
+    return {name: int(size) for name, size in tx.execute(statement)}
+
+
+def count_waiting_bytes(tx: Connection) -> dict[str, int]:
+    """Destination → bytes of the files of all that waits for it, is being sent, is parked or held.
+
+    What waits comes by its partial index; for the rest the whole table of deliveries is read.
+    """
+    queued = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
+    aside = delivery.c.state.in_((DeliveryState.PARKED, DeliveryState.HELD))
+    found: dict[str, int] = {}
+    for where in (queued, aside):
+        for file, key in ((instance, delivery.c.instance_id), (product, delivery.c.product_id)):
+            statement = select(delivery.c.destination, func.sum(file.c.size)).join(file, file.c.id == key)
+            for name, size in tx.execute(statement.where(where).group_by(delivery.c.destination)):
+                found[name] = found.get(name, 0) + int(size or 0)
+    return found
+
+
+def remember_waiting_bytes(tx: Connection, counted: Mapping[str, int]) -> None:
+    """These are what waits for each destination now; for all others nothing."""
+    known = {
+        name: int(size) for name, size in tx.execute(select(destination.c.name, destination.c.waiting_bytes))
+    }
+    for name, size in {**dict.fromkeys(known, 0), **counted}.items():
+        if known.get(name) is None and size:
+            tx.execute(insert(destination).values(name=name, waiting_bytes=size))
+        elif known.get(name) != size:
+            tx.execute(update(destination).where(destination.c.name == name).values(waiting_bytes=size))
 
 
 def parked(tx: Connection) -> dict[str, int]:

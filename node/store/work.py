@@ -38,6 +38,12 @@ def due_runs(tx: Connection, now: datetime, limit: int) -> list[Mapping[str, Any
     return rows(tx, select(run).where(where).order_by(run.c.due_at, run.c.id).limit(limit))
 
 
+def postpone_runs(tx: Connection, chosen: Collection[int], until: datetime, reason: str) -> None:
+    """What waits goes on waiting, and says why; others go first."""
+    where = run.c.id.in_(chosen) & (run.c.state == RunState.WAITING)
+    tx.execute(update(run).where(where).values(due_at=until, reason=reason))
+
+
 def claim_run(tx: Connection, row: Mapping[str, Any], now: datetime) -> int | None:
     """Waiting → running; the new attempt number, or None when another was quicker."""
     attempt = int(row["attempt"]) + 1
@@ -176,7 +182,7 @@ def add_products(tx: Connection, run_id: int, folder: str, ended: Exit) -> list[
         (add(
             tx, product, run_id=run_id, output=p.output, index=p.index, kind=p.kind, path=f"{folder}/{p.path}",
             sop_uid=p.sop_uid, sop_class=p.sop_class, transfer_syntax=p.transfer_syntax,
-            series_uid=p.series_uid, digest=p.digest,
+            series_uid=p.series_uid, digest=p.digest, size=p.size,
         ), p)
         for p in ended.products
     ]  # fmt: skip

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli_material import Place, lived_in, pacsnode, place
 from flow_material import NOON, header
+from sqlalchemy import update
 
 from node.show import layout, printable, safe, when
 from node.store import deliveries, intake, work
 from node.store.database import note, open_database
+from node.store.schema import delivery
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,43 @@ def test_retry_takes_up_what_is_parked(tmp_path: Path) -> None:
     assert made.run("retry", "--run", "1").exit_code == 1  # it is done
     assert made.run("retry").exit_code == 2
     assert "hexadecimal" in made.run("retry", "--to", "PACS", "--status", "zz").stderr
+
+
+def test_parked_deliveries_are_one_group_that_can_be_retried(tmp_path: Path) -> None:
+    """Destination, SOP class and status make a group, whatever the single reasons; retry takes just that group."""
+    (tmp_path / "site").mkdir()
+    made = lived_in(tmp_path / "site")
+    database = open_database("sqlite", made.folder / "data")
+    with database.write() as tx:
+        for key in (1, 2, 3):
+            values = {"state": "parked", "status": 0xC000, "reason": f"it names (0010,00{key}0)"}
+            tx.execute(update(delivery).where(delivery.c.id == key).values(**values))
+    database.close()
+    found = made.json("deliveries", "--to", "PACS", "--state", "parked")
+    assert sorted((group["status"], group["objects"]) for group in found) == [(0x0122, 1), (0xC000, 3)]
+    (group,) = [group for group in found if group["objects"] == 3]
+    assert group["reason"] == "it names (0010,0010) (and 2 other reasons)"
+    chosen = ("--to", "PACS", "--class", "CTImageStorage", "--status", "C000")
+    assert made.json("retry", "--dry-run", *chosen)["changed"] == 3
+    assert made.json("retry", *chosen)["changed"] == 3
+    assert [g["status"] for g in made.json("deliveries", "--state", "parked")] == [0x0122]
+
+
+def test_status_tells_for_whom_too_much_waits(tmp_path: Path) -> None:
+    """A destination whose share of the disk is taken stands out, with what that means."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    database = open_database("sqlite", made.folder / "data")
+    usage = shutil.disk_usage(made.folder)
+    with database.write() as tx:
+        waiting = (usage.used + usage.free) * 31 // 100
+        deliveries.set_destination(tx, "PACS", waiting_bytes=waiting)
+        deliveries.set_destination(tx, "ARCHIVE", waiting_bytes=7)
+    database.close()
+    text = " ".join(made.run("status").stdout.split())
+    assert "what waits for PACS takes 31% of the disk, the limit is 30%: runs that only go there wait" in text
+    assert "ARCHIVE" not in text
+    assert list(made.json("status")["crowded"]) == ["PACS"]
 
 
 def test_a_node_that_never_ran_says_so(tmp_path: Path) -> None:

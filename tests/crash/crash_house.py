@@ -73,7 +73,7 @@ on_failure: {retry: 3, then: quarantine}
 """
 _ROLES = {
     "receiver": "node.receiver", "reader": "node.reader", "conductor": "node.conductor",
-    "sender": "node.sender", "worker": "node.worker",
+    "sender": "node.sender", "worker": "node.worker", "transcoder": "node.transcoder",
 }  # fmt: skip
 _SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5")
 
@@ -99,6 +99,8 @@ class Pacs:
     datasets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     """SOP Instance UID → its last bytes and their transfer syntax."""
     asked: int = 0
+    syntaxes: tuple[str, ...] = _SYNTAXES
+    """Transfer syntaxes it takes."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -129,7 +131,7 @@ class Pacs:
         ae.require_called_aet = True
         ae.maximum_pdu_size = 131072
         for context in _STORAGE_CLASSES.values():
-            ae.add_supported_context(context, list(_SYNTAXES))
+            ae.add_supported_context(context, list(self.syntaxes))
         ae.add_supported_context("1.2.840.10008.1.1")
         server = ae.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]

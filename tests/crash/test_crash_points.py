@@ -37,8 +37,14 @@ death in a row doubles the pause before it is started again."""
 ALONE = ("after-rename:2", "after-route", "before-products", "after-send:2")
 """Points at which the whole node is killed with the process that reached them, in the order of the data's way."""
 
-ELSEWHERE = ("after-removal", "before-upgrade-commit")
-"""Points off the data's way: killed at in the tests of retention and of migrations."""
+ELSEWHERE = (
+    "after-removal",
+    "before-upgrade-commit",
+    "before-transcode",
+    "before-transcoded",
+    "after-copied",
+)
+"""Points off the data's way: killed at in the tests of retention, of migrations and of transcoding."""
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def test_nothing_is_wrong_with_a_quiet_node() -> None:
         ("set_aside", Snapshot(aside=3), "", "3 objects set aside"),
         ("rules_refused", Snapshot(rules="rules/a.yaml:3: no\nrules/b.yaml:1: no"), "", "rules/a.yaml:3"),
         ("disk", Snapshot(used=0.81), "warn", "81% full"),
+        ("disk", Snapshot(waiting={"PACS": 0.31}), "PACS", "what waits for PACS takes 31% of the disk"),
         ("destination_down", Snapshot(down=[("PACS", NOW, "refused")]), "PACS", "refused; its objects wait"),
         ("conductor_down", Snapshot(beaten=NOW - MINUTE), "", "not indexed"),
         ("conductor_down", Snapshot(beaten=None), "", "not indexed"),
@@ -86,6 +87,23 @@ def test_a_condition_is_due_when_it_has_lasted() -> None:
     assert not found(first, waits)["parked", "PACS"].due
     later = Snapshot(parked={"PACS": 1}, known={("parked", "PACS"): NOW - 10 * MINUTE})
     assert found(later, waits)["parked", "PACS"].due
+
+
+def test_an_unknown_ae_title_is_told_at_once() -> None:
+    """Waiting mends no AE title: whatever duration the site file asks, it is due now, and others are not."""
+    alarm = Alarm("destination_down", 15 * MINUTE)
+    down = [("PACS", NOW, "calling AE title not recognised"), ("ARCHIVE", NOW, "no route")]
+    (condition,) = conditions(Snapshot(down=down, strangers={"PACS"}), [alarm], NOW)
+    assert (condition.key, condition.due) == ("PACS", True)
+
+
+def test_what_waits_for_a_destination_does_not_flap() -> None:
+    """A share at its limit is over one percent below it; 100 % is no limit."""
+    alarm, known = Alarm("disk"), {("disk", "PACS"): NOW}
+    assert found(Snapshot(waiting={"PACS": 0.295}), alarm) == {}
+    assert list(found(Snapshot(waiting={"PACS": 0.295}, known=known), alarm)) == [("disk", "PACS")]
+    assert found(Snapshot(waiting={"PACS": 0.28}, known=known), alarm) == {}
+    assert found(Snapshot(waiting={"PACS": 1.0}, disk=Disk(per_destination=1.0)), alarm) == {}
 
 
 def test_a_disk_at_its_limit_does_not_flap() -> None:

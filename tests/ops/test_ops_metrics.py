@@ -31,7 +31,7 @@ FULL = Sample(
         {("PACS", "stored", 0): 5, ("PACS", "parked", 0xA900): 1, ("PACS", "waiting", None): 6},
         {"series_sealed": 3},
     ),
-    down=("PACS",),
+    down=("PACS",), waiting={"PACS": 12345, "GONE": 1},
 )  # fmt: skip
 
 
@@ -57,6 +57,7 @@ def test_every_number_arrives() -> None:
     assert found["pacsnode_process_deaths process=web"] == 3
     assert found["pacsnode_conductor_beat_age_seconds"] == 2.5
     assert found["pacsnode_destination_up destination=PACS"] == 0
+    assert found["pacsnode_destination_waiting_bytes destination=PACS"] == 12345
     assert found["pacsnode_deliveries_queued destination=PACS state=waiting"] == 6
     assert found["pacsnode_delivery_oldest_age_seconds destination=PACS"] == 90
     assert found["pacsnode_deliveries destination=PACS state=parked status=A900"] == 1
