@@ -430,16 +430,17 @@ class Conductor:
         faults.reach("before-outcomes")
         with self.parts.database.write() as tx:
             heard = flow.delivered(tx, self.parts, one.to, message.results)
+        self.sendings.see(one, message.results)
         one.blamed = one.blamed or heard.blamed
         one.taken = one.taken or heard.taken
         faults.reach("after-outcomes")
 
     def _batch_over(self, one: UnderWay, message: Finished) -> None:
         faults.reach("before-batch-end")
-        error = None if one.blamed else message.destination_error
+        error, trouble = self.sendings.trouble(one, message)
         with self.parts.database.write() as tx:
             flow.batch_over(
-                tx, self.parts, one.to, error, one.deliveries, message.trouble,
+                tx, self.parts, one.to, error, one.deliveries, trouble,
                 taken=one.taken or one.blamed,
             )  # fmt: skip
         if error:
