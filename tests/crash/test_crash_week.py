@@ -56,7 +56,7 @@ send:
 }
 _CLASS, _SYNTAX = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 _OFFSET = 128 + 4
-_ROLES = ("conductor", "sender", "receiver", "reader", "upkeep")
+_ROLES = ("conductor", "sender", "receiver", "reader", "upkeep", "worker", "other")
 
 
 @dataclass
@@ -153,51 +153,47 @@ class Day:
     studies: int
     objects: int
     seconds: float
-    cpu: float
+    cpu: Mapping[str, float]
+    """Role → seconds of processor time."""
     memory: Mapping[str, int]
     database: int
     wal: int
 
     def row(self, before: Day) -> str:
         """One line of the table."""
-        objects, studies = self.objects - before.objects, max(1, self.studies - before.studies)
-        memory = " ".join(f"{self.memory.get(role, 0) / 1e6:9.0f}" for role in _ROLES)
+        objects, studies = max(1, self.objects - before.objects), max(1, self.studies - before.studies)
+        spent = {role: 1000 * (self.cpu[role] - before.cpu[role]) / objects for role in self.cpu}
         return (
-            f"{studies:7} {objects:7} {objects / (self.seconds - before.seconds):8.0f} "
-            f"{1000 * (self.cpu - before.cpu) / max(1, objects):8.2f} {memory} "
-            f"{(self.database - before.database) / studies / 1000:9.2f} {self.wal / 1e6:6.1f}"
+            f"{studies:7} {objects:7} {objects / (self.seconds - before.seconds):6.0f} {sum(spent.values()):7.2f} "
+            + " ".join(f"{spent[role]:5.2f}/{self.memory.get(role, 0) / 1e6:3.0f}" for role in _ROLES)
+            + f" {(self.database - before.database) / studies / 1000:8.2f} {self.wal / 1e6:6.1f}"
         )
 
 
 HEAD = (
-    f"studies objects  obj./s ms CPU/o {' '.join(f'{role:>9}' for role in _ROLES)} kB/study WAL MB\n"
-    "                               (memory of each role in MB; the tables' growth; at the end of each day)"
+    f"studies objects  obj/s      ms {' '.join(f'{role:>9}' for role in _ROLES)} kB/study WAL MB\n"
+    "ms: processor time per object, of all processes; of each role beside its memory in MB; kB/study: the tables"
 )
 
 
-def cpu_of(site: House) -> float:
-    """Seconds of processor time of all processes of the node, also those that have ended."""
+def _words(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def used(site: House) -> tuple[dict[str, float], dict[str, int]]:
+    """Role → seconds of processor time, also of those of its kind that have ended; role → bytes of memory."""
     assert site.process is not None
-    ticks = 0
+    spent, memory = dict.fromkeys(_ROLES, 0.0), dict.fromkeys(_ROLES, 0)
     for pid in (site.process.pid, *descendants(site.process.pid)):
         with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in stat[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def memory_of(site: House) -> dict[str, int]:
-    """Role → bytes of memory that is in use."""
-    assert site.process is not None
-    found: dict[str, int] = {}
-    for pid in descendants(site.process.pid):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            size = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            for role in _ROLES:
-                if f"node.{role} " in f"{words} ":
-                    found[role] = found.get(role, 0) + size
-    return found
+            words = _words(pid)
+            role = next((role for role in _ROLES if f"node.{role} " in words), "other")
+            ticks = [int(t) for t in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]]
+            spent[role] += sum(ticks[:2]) / os.sysconf("SC_CLK_TCK")
+            spent["worker" if role == "conductor" else "other"] += sum(ticks[2:]) / os.sysconf("SC_CLK_TCK")
+            size = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            memory[role] = max(memory[role], size * os.sysconf("SC_PAGE_SIZE"))
+    return spent, memory
 
 
 def measured(site: House, studies: int, objects: int) -> Day:
@@ -206,10 +202,7 @@ def measured(site: House, studies: int, objects: int) -> Day:
         name: path.stat().st_size if (path := site.data / name).exists() else 0
         for name in ("pacsnode.db", "pacsnode.db-wal")
     }
-    return Day(
-        studies, objects, time.monotonic(), cpu_of(site), memory_of(site), size["pacsnode.db"],
-        size["pacsnode.db-wal"],
-    )  # fmt: skip
+    return Day(studies, objects, time.monotonic(), *used(site), size["pacsnode.db"], size["pacsnode.db-wal"])
 
 
 def done(database: Database, objects: int, but_for: str) -> bool:
@@ -274,14 +267,14 @@ def week(folder: Path, studies: int) -> tuple[list[Day], list[str]]:
         again = sum(len(peer.got) - len(peer.held) for peer in to)
         site.stop()
     lines = [HEAD, *(after.row(before) for before, after in itertools.pairwise(days))]
-    lines.append(f"sent twice: {again}; connections tried while one was down: see its day's rate")
+    lines.append(f"{len(department.acknowledged)} objects to three destinations, {again} of them sent twice")
     return days, lines
 
 
 def cost(days: Sequence[Day], day: int) -> float:
     """Processor seconds per object on a day (from 1)."""
     before, after = days[day - 1], days[day]
-    return (after.cpu - before.cpu) / (after.objects - before.objects)
+    return sum(after.cpu[role] - before.cpu[role] for role in after.cpu) / (after.objects - before.objects)
 
 
 @pytest.mark.long
