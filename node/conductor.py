@@ -400,6 +400,9 @@ class Conductor:
         with self.parts.database.read() as tx:
             waiting = deliveries.waiting_destinations(tx, self.parts.now())
         for to in waiting if self.sendings.child.ensure() else ():
+            peer = self.parts.settings.peers.get(to)
+            if peer and self.sendings.count(to) >= peer.associations:
+                continue  # without a transaction: it may hang for long, and the others have their turn
             with self.parts.database.write() as tx:
                 found = flow.deliver(tx, self.parts, to, self.sendings.count(to))
             if found is None:

@@ -122,6 +122,7 @@ def test_a_pacs_that_is_down_for_three_days(tmp_path: Path) -> None:
         site.stop()
 
 
+@pytest.mark.long
 def test_a_status_that_stays_for_a_day_parks_and_a_person_releases(tmp_path: Path) -> None:
     """Nothing is parked before a day of failing; then all, in one group, and `retry` sends that group again."""
     with two(tmp_path, Manners(answer=lambda *_: 0xC000)) as (site, wall, pacs, archive):
@@ -155,6 +156,7 @@ def test_a_status_that_stays_for_a_day_parks_and_a_person_releases(tmp_path: Pat
         site.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_is_set_under_a_running_node(tmp_path: Path, hours: int) -> None:
     """An hour forward or back, as at a wrong time zone: what comes next is sealed and delivered as ever."""

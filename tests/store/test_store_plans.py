@@ -22,7 +22,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
     [
         (lambda tx: work.due_runs(tx, NOW, 1), "run_queue"),
         (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
-        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_queue"),
+        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_order"),
         (lambda tx: intake.in_state(tx, SeriesState.SEALED), "series_open"),
         (lambda tx: intake.kept(tx, "1.2.3"), "instance_kept"),
     ],
