@@ -12,7 +12,18 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement, Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update,
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -136,7 +147,9 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
 @cache
 def _waiting() -> Select[Any]:
     """The statement of `waiting_destinations`, which steps from name to name through the index."""
-    first = select(delivery.c.destination.label("name")).where(_QUEUED).order_by(delivery.c.destination).limit(1)
+    first = (
+        select(delivery.c.destination.label("name")).where(_QUEUED).order_by(delivery.c.destination).limit(1)
+    )
     names = select(first.subquery().c.name).cte("names", recursive=True)
     following = (
         select(delivery.c.destination)
@@ -182,7 +195,9 @@ def _due() -> Select[Any]:
     It walks `delivery_order` and ends after its rows. As a bare column the date would have SQLite collect and sort
     the whole backlog by `delivery_queue`, for each batch again.
     """
-    due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam("now", type_=delivery.c.due_at.type)
+    due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam(
+        "now", type_=delivery.c.due_at.type
+    )
     where = (
         (delivery.c.destination == bindparam("to"))
         & _QUEUED

@@ -252,15 +252,17 @@ def test_full_while_delivering(tmp_path: Path, kind: str) -> None:
             free.wait(20)
         return 0x0000
 
-    with site_on(tmp_path, kind) as (site, ballast, scanner):
-        with Pacs(site.pacs_port, answer=answer).open() as pacs:
-            site.start()
-            scanner.send(ball(tmp_path))
-            site.wait_for(lambda: len(pacs.held) == 4, "half of the objects")
-            ballast.load()
-            free.set()
-            wait_hit(site)
-            ballast.drop()
-            assert_all(site, scanner, pacs, 6)
-            assert all(pacs.times(uid) <= 3 for uid in pacs.held), pacs.got
-            site.stop()
+    with (
+        site_on(tmp_path, kind) as (site, ballast, scanner),
+        Pacs(site.pacs_port, answer=answer).open() as pacs,
+    ):
+        site.start()
+        scanner.send(ball(tmp_path))
+        site.wait_for(lambda: len(pacs.held) == 4, "half of the objects")
+        ballast.load()
+        free.set()
+        wait_hit(site)
+        ballast.drop()
+        assert_all(site, scanner, pacs, 6)
+        assert all(pacs.times(uid) <= 3 for uid in pacs.held), pacs.got
+        site.stop()
