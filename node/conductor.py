@@ -417,6 +417,9 @@ class Conductor:
         with self.parts.database.read() as tx:
             waiting = deliveries.waiting_destinations(tx, self.parts.now())
         for to in waiting if self.sendings.child.ensure() else ():
+            peer = self.parts.settings.peers.get(to)
+            if peer and self.sendings.count(to) >= peer.associations:
+                continue  # without a transaction: it may hang for long, and the others have their turn
             with self.parts.database.write() as tx:
                 found = flow.deliver(tx, self.parts, to, self.sendings.count(to))
             if found is None:
@@ -461,6 +464,7 @@ class Conductor:
         faults.reach("before-outcomes")
         with self.parts.database.write() as tx:
             heard = flow.delivered(tx, self.parts, one.to, message.results)
+        self.sendings.see(one, message.results)
         one.blamed = one.blamed or heard.blamed
         one.taken = one.taken or heard.taken
         if heard.transcode:
@@ -471,10 +475,10 @@ class Conductor:
 
     def _batch_over(self, one: UnderWay, message: Finished) -> None:
         faults.reach("before-batch-end")
-        error = None if one.blamed else message.destination_error
+        error, trouble = self.sendings.trouble(one, message)
         with self.parts.database.write() as tx:
             flow.batch_over(
-                tx, self.parts, one.to, error, one.deliveries, message.trouble,
+                tx, self.parts, one.to, error, one.deliveries, trouble,
                 taken=one.taken or one.blamed,
             )  # fmt: skip
         if error:

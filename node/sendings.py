@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from node.child import LineChild
@@ -14,9 +15,12 @@ from node.send.protocol import (
     Finished,
     Item,
     Outcomes,
+    Result,
+    Trouble,
     outcome_from_json,
     to_json,
 )
+from node.send.streak import Streak
 
 
 @dataclass
@@ -46,6 +50,8 @@ class Sendings:
 
     child: LineChild = field(default_factory=lambda: LineChild("node.sender"))
     open: dict[int, UnderWay] = field(default_factory=dict)
+    streaks: dict[str, Streak] = field(default_factory=dict)
+    """Destination → the equal failures that it gave last, over all batches."""
     _next: int = 1
 
     def count(self, to: str) -> int:
@@ -59,6 +65,24 @@ class Sendings:
     def ask(self, where: Destination) -> None:
         """Have the destination asked whether it is there."""
         self._say(Echo(self._next, where))
+
+    def see(self, one: UnderWay, results: Iterable[Result]) -> None:
+        """Count equal failures in a row."""
+        streak = self.streaks.setdefault(one.to, Streak())
+        for result in results:
+            streak.see(result)
+
+    def trouble(self, one: UnderWay, message: Finished) -> tuple[str | None, Trouble]:
+        """Why the destination is to be left alone now that this is over, None where it is not; and of which kind.
+
+        An object that ended its association says nothing about it; many in a row that fail alike do.
+        """
+        if one.blamed:
+            return None, message.trouble
+        streak = self.streaks.get(one.to)
+        if message.destination_error is None and streak and streak.long and not one.taken:
+            return f"{one.command.destination.where} {streak.words}", Trouble.PAUSED
+        return message.destination_error, message.trouble
 
     def _say(self, command: Command) -> None:
         self.open[command.id] = UnderWay(command)

@@ -17,11 +17,9 @@ from node.send.negotiation import MOST_CONTEXTS, Pair, proposable
 from node.send.part10 import dataset_extent
 from node.send.protocol import Destination, Item, Kind, Result, Trouble
 from node.send.status import kind_of, meaning_of
+from node.send.streak import MOST_EQUAL, Streak
 
 Report = Callable[[Result], None]
-
-MOST_EQUAL = 20
-"""Failures in a row with the same status after which a batch is left: the destination is ill, not the objects."""
 
 
 class Hindrance(str):
@@ -65,10 +63,9 @@ def send_objects(
         except Lost as error:
             sending.leave(f"{destination.name} could not be talked to; it was not tried")
             return Hindrance(f"{destination.where} {error}", error.trouble)
-        if sending.equal.count >= MOST_EQUAL and sending.waiting:
+        if sending.equal.long and sending.waiting:
             sending.leave(f"{destination.name} refused {MOST_EQUAL} before it; it was not tried")
-            words = f"answered {MOST_EQUAL} objects in a row with {meaning_of(sending.equal.status)}"
-            return Hindrance(f"{destination.where} {words}; look at its log", Trouble.PAUSED)
+            return Hindrance(f"{destination.where} {sending.equal.words}", Trouble.PAUSED)
     return None
 
 
@@ -107,22 +104,6 @@ def item_of(path: Path, number: int) -> Item:
         ) from error
 
 
-@dataclass
-class _Equal:
-    """How often in a row the destination gave the same failure."""
-
-    status: int = 0
-    count: int = 0
-
-    def see(self, result: Result) -> None:
-        """One more answer; what was not asked for, or not by its status, counts neither way."""
-        if result.kind in (Kind.STORED, Kind.WARNING):
-            self.count = 0
-        elif result.kind == Kind.FAILED and result.status is not None:
-            self.count = self.count + 1 if result.status == self.status else 1
-            self.status = result.status
-
-
 @dataclass(frozen=True)
 class _Sending:
     """One batch on its way: an item leaves *waiting* when it is reported, and only then."""
@@ -131,7 +112,7 @@ class _Sending:
     waiting: deque[Item]
     report: Report
     stopping: Callable[[], bool]
-    equal: _Equal = field(default_factory=_Equal)
+    equal: Streak = field(default_factory=Streak)
 
     def next_association(self) -> None:
         """Send as many from the front as fit into one association."""
@@ -146,7 +127,7 @@ class _Sending:
             if not association.accepted:  # not one class of ours is unwelcome, but everything
                 raise Lost("accepts none of what was proposed; see its settings", Trouble.REJECTED)
             for item in group:
-                if self.stopping() or self.equal.count >= MOST_EQUAL:
+                if self.stopping() or self.equal.long:
                     return
                 self.send(association, item)
 

@@ -11,7 +11,20 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
 from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
@@ -134,16 +147,40 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
     return again
 
 
-_WAITING_DESTINATIONS = (
-    select(delivery.c.destination)
-    .where(_QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= bindparam("now")))
-    .distinct()
-)
+@cache
+def _waiting() -> Select[Any]:
+    """The statement of `waiting_destinations`, which steps from name to name through the index."""
+    first = (
+        select(delivery.c.destination.label("name")).where(_QUEUED).order_by(delivery.c.destination).limit(1)
+    )
+    names = select(first.subquery().c.name).cte("names", recursive=True)
+    following = (
+        select(delivery.c.destination)
+        .where(_QUEUED & (delivery.c.destination > names.c.name))
+        .order_by(delivery.c.destination)
+        .limit(1)
+        .correlate(names)
+    )
+    names = names.union_all(select(following.scalar_subquery()).where(names.c.name.is_not(None)))
+    due = select(delivery.c.id).where(
+        (delivery.c.destination == names.c.name)
+        & _QUEUED
+        & (delivery.c.state == DeliveryState.WAITING)
+        & (delivery.c.due_at <= bindparam("now"))
+    )
+    later = select(destination.c.name).where(
+        (destination.c.name == names.c.name) & destination.c.down & (destination.c.next_at > bindparam("now"))
+    )
+    return select(names.c.name).where(due.exists() & ~later.exists())
 
 
 def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
-    """Destinations for which something is due."""
-    return list(tx.scalars(_WAITING_DESTINATIONS, {"now": now}))
+    """Destinations for which something is due, but for those that are down and not to be asked yet.
+
+    Costs what there are destinations: reading every row that waits for one that is down for days would cost
+    each turn of the conductor what has piled up there.
+    """
+    return list(tx.scalars(_waiting(), {"now": now}))
 
 
 def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
@@ -156,40 +193,45 @@ def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[M
 
 @cache
 def _due() -> Select[Any]:
-    """The statement of `due_deliveries`: building it anew costs more than running it."""
-    earlier = delivery.alias()
-    of_earlier, of_this = product.alias(), product.alias()
-    blocked = (
-        select(earlier.c.id)
-        .select_from(earlier.join(of_earlier, of_earlier.c.id == earlier.c.product_id))
-        .where(
-            (of_earlier.c.run_id == of_this.c.run_id)
-            & (earlier.c.destination == delivery.c.destination)
-            & (earlier.c.stage < delivery.c.stage)
-            & or_(
-                earlier.c.state.not_in(
-                    (DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED)
-                ),
-                and_(delivery.c.stage >= WITHDRAWAL, earlier.c.commit_due.is_not(None)),
-            )
-        )
-        .exists()
+    """The statement of `due_deliveries`: building it anew costs more than running it.
+
+    It walks `delivery_order` and ends after its rows. As a bare column the date would have SQLite collect and sort
+    the whole backlog by `delivery_queue`, for each batch again.
+    """
+    due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam(
+        "now", type_=delivery.c.due_at.type
     )
     where = (
         (delivery.c.destination == bindparam("to"))
         & _QUEUED
         & (delivery.c.state == DeliveryState.WAITING)
-        & (delivery.c.due_at <= bindparam("now"))
+        & due
         & ~_AWAITS_COPY
-        & ~blocked
+        & or_(delivery.c.stage == 0, ~_blocked())
     )
     return (
         _with_objects()
-        .outerjoin(of_this, of_this.c.id == delivery.c.product_id)
         .where(where)
         .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
         .limit(bindparam("most", type_=Integer))
     )
+
+
+def _blocked() -> ColumnElement[bool]:
+    """Something of an earlier stage of the same run is not there yet; looked up by the run's few products."""
+    earlier, of_run = delivery.alias(), product.alias()
+    open_still = earlier.c.state.not_in(
+        (DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED)
+    )
+    uncommitted = and_(delivery.c.stage >= WITHDRAWAL, earlier.c.commit_due.is_not(None))
+    its = select(of_run.c.id).where(of_run.c.run_id == product.c.run_id).correlate(product)
+    where = (
+        (earlier.c.destination == delivery.c.destination)
+        & earlier.c.product_id.in_(its)
+        & (earlier.c.stage < delivery.c.stage)
+        & or_(open_still, uncommitted)
+    )
+    return select(earlier.c.id).where(where).correlate(delivery, product).exists()
 
 
 def _with_objects() -> Select[Any]:

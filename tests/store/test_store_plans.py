@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, insert
 
 from node.model import SeriesState
 from node.store import deliveries, intake, work
-from node.store.database import open_database
+from node.store.database import Database, open_database
+from node.store.schema import delivery, instance
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -22,7 +23,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
     [
         (lambda tx: work.due_runs(tx, NOW, 1), "run_queue"),
         (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
-        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_queue"),
+        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_order"),
         (lambda tx: intake.in_state(tx, SeriesState.SEALED), "series_open"),
         (lambda tx: intake.kept(tx, "1.2.3"), "instance_kept"),
     ],
@@ -43,4 +44,74 @@ def test_polls_of_the_conductor_use_the_partial_index(
         event.listen(tx, "before_cursor_execute", explain)
         query(tx)
     assert any(f"USING INDEX {index}" in plan for plan in plans), plans
+    database.close()
+
+
+def crowd(folder: Path, number: int) -> Database:
+    """A database with so many objects stored at the PACS, and as many waiting for an archive that is down."""
+    folder.mkdir()
+    database = open_database("sqlite", folder)
+    about = {
+        "receiver_run": 1, "state": "kept", "sop_class": "1.2", "transfer_syntax": "1.2", "digest": "",
+        "pixel_digest": "", "size": 1, "peer": "CT", "association": "1-1", "received_at": NOW,
+    }  # fmt: skip
+    queued = {"rule": "r", "due_at": NOW, "created_at": NOW}
+    with database.write() as tx:
+        objects = range(1, number + 1)
+        tx.execute(insert(instance), [{**about, "sequence": n, "sop_uid": f"1.2.{n}"} for n in objects])
+        for to, state in (("PACS", "stored"), ("ARCHIVE", "waiting")):
+            rows = [
+                {**queued, "destination": to, "state": state, "instance_id": n, "rank": n} for n in objects
+            ]
+            tx.execute(insert(delivery), rows)
+        for n in range(1, 21):  # and some new ones for the PACS
+            tx.execute(
+                insert(instance).values(**about, sequence=number + n, sop_uid=f"1.3.{n}", id=number + n)
+            )
+            new = {**queued, "destination": "PACS", "state": "waiting", "rank": number + n}
+            tx.execute(insert(delivery).values(**new, instance_id=number + n))
+    return database
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda tx: deliveries.waiting_destinations(tx, NOW),
+        lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200),
+        lambda tx: deliveries.due_deliveries(tx, "ARCHIVE", NOW, 200),
+    ],
+)
+def test_a_claim_costs_neither_history_nor_backlog(
+    tmp_path: Path, query: Callable[[Connection], Any]
+) -> None:
+    """Steps of SQLite's machine with 400 and with 4 000 objects behind and waiting: about as many."""
+    counts = []
+    for number in (400, 4000):
+        database = crowd(tmp_path / str(number), number)
+        steps = [0]
+
+        def step(counted: list[int] = steps) -> int:
+            counted[0] += 1
+            return 0
+
+        with database.read() as tx:
+            tx.connection.driver_connection.set_progress_handler(step, 10)  # type: ignore[union-attr]
+            assert query(tx)
+            tx.connection.driver_connection.set_progress_handler(None, 0)  # type: ignore[union-attr]
+        counts.append(steps[0])
+        database.close()
+    assert counts[1] <= 1.5 * counts[0] + 10, counts
+
+
+def test_a_destination_that_is_down_is_no_business_of_each_turn(tmp_path: Path) -> None:
+    """Until it is to be asked again it is not among those for which something is due."""
+    database = crowd(tmp_path / "data", 3)
+    with database.write() as tx:
+        deliveries.set_destination(tx, "ARCHIVE", down=True, next_at=NOW + timedelta(minutes=1))
+        assert deliveries.waiting_destinations(tx, NOW) == ["PACS"]
+        later = NOW + timedelta(minutes=1)
+        assert deliveries.waiting_destinations(tx, later) == ["ARCHIVE", "PACS"]
+        deliveries.set_destination(tx, "ARCHIVE", trial=True, next_at=None)
+        assert deliveries.waiting_destinations(tx, NOW) == ["ARCHIVE", "PACS"]
+        assert deliveries.waiting_destinations(tx, NOW - timedelta(minutes=1)) == []
     database.close()
