@@ -11,15 +11,19 @@
 5. `running.start_run` makes a job for a worker; `running.finish_run` queues what the worker made.
 6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers.
 
+What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
+ours that are not valid any more.
+
 Each function claims rows, calls one room, and leaves the rest to the transaction that its caller opened;
 what must happen after the commit is returned.
 """
 
 from node.flow.clock import cap_waits, set_back
 from node.flow.delivering import batch_over, deliver, delivered, probed
-from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
+from node.flow.numbering import number_series
+from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
 from node.flow.routing import judgements, route
-from node.flow.running import Started, finish_run, number_series, retry_wait, start_run
+from node.flow.running import finish_run, retry_wait, start_run
 from node.flow.sealing import attention_at, seal, seal_policy
 from node.flow.taking import (
     Taken,

@@ -11,16 +11,22 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement, Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
+from node.model import PLAIN, REJECTION, DeliveryState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
-from node.store.schema import delivery, destination, instance, product, run
+from node.store.schema import delivery, destination, instance, product, run, series
 
+_HELD = (DeliveryState.STORED, DeliveryState.COMMITTED)
+_OVER = (*_HELD, DeliveryState.CANCELLED)
+WITHDRAWAL = 3
+"""The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 STAGE = {
     "image": 0, "picture": 0, "tiles": 0, "recording": 0, "segmentation": 1, "parametric_map": 1,
-    "report": 2, "document": 2, "key_images": 2, "presentation": 2,
+    "report": 2, "document": 2, "key_images": 2, "presentation": 2, REJECTION: WITHDRAWAL,
 }  # fmt: skip
 """Order within a run and destination: images, then SEG and maps, then what refers to them. Every kind is here."""
 
@@ -29,8 +35,6 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 """What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
 
-WITHDRAWAL = 3
-"""The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 _HEAD_START = {
     Priority.URGENT: -timedelta(days=30),
     Priority.NORMAL: timedelta(0),
@@ -106,13 +110,29 @@ def hand_over(tx: Connection, old: int, new: int) -> None:
     tx.execute(update(delivery).where(waiting).values(instance_id=new))
 
 
+def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str]]:
+    """Destination and rule of each delivery of an object that was sent, is being sent, or was refused."""
+    states = (*_HELD, DeliveryState.SENDING, DeliveryState.PARKED)
+    where = (delivery.c.instance_id == instance_id) & delivery.c.state.in_(states)
+    found = tx.execute(select(delivery.c.destination, delivery.c.rule).where(where).order_by(delivery.c.id))
+    return [(str(to), str(rule)) for to, rule in found]
+
+
+def cancel_of(tx: Connection, instance_id: int, reason: str, now: datetime) -> None:
+    """What waits, is parked or held of one received object is not sent."""
+    cancel_deliveries(
+        tx, tx.scalars(select(delivery.c.id).where(delivery.c.instance_id == instance_id)), reason, now
+    )
+
+
 def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now: datetime) -> int:
     """Send again what reached a destination before the moment given for it: the sender asked (design §6)."""
+    valid = run.c.state.not_in((RunState.SUPERSEDED, RunState.CANCELLED)) & (run.c.withdraws == 0)
     of_results = (
         select(product.c.id)
         .join(run, run.c.id == product.c.run_id)
         .join(instance, instance.c.series_id == run.c.series_id)
-        .where((instance.c.id == instance_id) & (run.c.state != RunState.SUPERSEDED))
+        .where((instance.c.id == instance_id) & valid)
     )
     what = or_(delivery.c.instance_id == instance_id, delivery.c.product_id.in_(of_results))
     again = 0
@@ -146,7 +166,8 @@ def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
 def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
     """The next objects for a destination: by priority, then age.
 
-    A report waits until everything of an earlier stage of its run is stored there.
+    A report waits until everything of an earlier stage of its run is stored there; a rejection note until
+    all that takes the place of what it names is stored, and committed where that is asked for.
     """
     return rows(tx, _due(), {"to": to, "now": now, "most": limit})
 
@@ -163,12 +184,7 @@ def _due() -> Select[Any]:
             (of_earlier.c.run_id == of_this.c.run_id)
             & (earlier.c.destination == delivery.c.destination)
             & (earlier.c.stage < delivery.c.stage)
-            & or_(
-                earlier.c.state.not_in(
-                    (DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED)
-                ),
-                and_(delivery.c.stage >= WITHDRAWAL, earlier.c.commit_due.is_not(None)),
-            )
+            & earlier.c.state.not_in(_OVER)
         )
         .exists()
     )
@@ -178,6 +194,7 @@ def _due() -> Select[Any]:
         & (delivery.c.state == DeliveryState.WAITING)
         & (delivery.c.due_at <= bindparam("now"))
         & ~blocked
+        & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way(of_this))
     )
     return (
         _with_objects()
@@ -185,6 +202,35 @@ def _due() -> Select[Any]:
         .where(where)
         .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
         .limit(bindparam("most", type_=Integer))
+    )
+
+
+def _replacement_under_way(note: Any) -> ColumnElement[bool]:
+    """What the same rule made of the same series, and is valid, is not all at the destination of a *note*."""
+    withdrawing, valid = run.alias(), run.alias()
+    its_series, same_series = series.alias(), series.alias()
+    newer, made = delivery.alias(), product.alias()
+    return (
+        select(newer.c.id)
+        .select_from(
+            withdrawing.join(its_series, its_series.c.id == withdrawing.c.series_id)
+            .join(
+                same_series,
+                (same_series.c.study_uid == its_series.c.study_uid)
+                & (same_series.c.series_uid == its_series.c.series_uid),
+            )
+            .join(valid, (valid.c.series_id == same_series.c.id) & (valid.c.rule == withdrawing.c.rule))
+            .join(made, made.c.run_id == valid.c.id)
+            .join(newer, newer.c.product_id == made.c.id)
+        )
+        .where(
+            (withdrawing.c.id == note.c.run_id)
+            & (valid.c.state == RunState.DONE)
+            & (newer.c.destination == delivery.c.destination)
+            & (newer.c.stage < WITHDRAWAL)
+            & or_(newer.c.state.not_in(_OVER), newer.c.commit_due.is_not(None))
+        )
+        .exists()
     )
 
 
@@ -202,11 +248,21 @@ def _with_objects() -> Select[Any]:
             instance.c.series_id.label("of_series"),
             product.c.path,
             product.c.run_id,
+            run.c.state.label("run_state"),
+            run.c.reason.label("run_reason"),
         )
         .select_from(delivery)
         .outerjoin(instance, instance.c.id == delivery.c.instance_id)
         .outerjoin(product, product.c.id == delivery.c.product_id)
+        .outerjoin(run, run.c.id == product.c.run_id)
     )
+
+
+def made_anew(tx: Connection, sop_uid: str) -> bool:
+    """A run that is valid made this result, too: a replay of the one that first sent it, for example."""
+    where = (product.c.sop_uid == sop_uid) & (run.c.state == RunState.DONE)
+    statement = select(product.c.id).join(run, run.c.id == product.c.run_id).where(where).limit(1)
+    return tx.scalar(statement) is not None
 
 
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -227,9 +283,11 @@ def finish_delivery(tx: Connection, key: int, attempt: int, to: DeliveryState, *
 def cancel_deliveries(tx: Connection, chosen: Iterable[int], reason: str, now: datetime) -> None:
     """Waiting | parked | held → cancelled."""
     states = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.HELD)
-    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(states)
     values = {"state": DeliveryState.CANCELLED, "reason": reason, "finished_at": now}
-    tx.execute(update(delivery).where(where).values(**values))
+    ids = list(chosen)
+    for start in range(0, len(ids), 500):
+        where = delivery.c.id.in_(ids[start : start + 500]) & delivery.c.state.in_(states)
+        tx.execute(update(delivery).where(where).values(**values))
 
 
 def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:

@@ -126,6 +126,11 @@ def revision_of(tx: Connection, series_id: int) -> int:
     return int(tx.execute(select(series.c.revision).where(series.c.id == series_id)).scalar_one())
 
 
+def study_of(tx: Connection, series_id: int) -> str:
+    """The Study Instance UID of a series."""
+    return str(tx.execute(select(series.c.study_uid).where(series.c.id == series_id)).scalar_one())
+
+
 def revision_before(tx: Connection, series_id: int) -> int | None:
     """The id of the previous revision of the same series."""
     this = series.alias()
