@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flow_material import ROUTE, SMOOTH, House, done, header, product, rule
+from sqlalchemy import update
 from test_flow_withdrawal import IOCM, NOTE, begin, made, send_all
 
 from node.flow import Started
@@ -180,6 +181,36 @@ def test_a_restart_between_a_late_image_and_its_seal(house: House) -> None:
         assert before == 1
         rebuilt = {**flow.members_of(tx, before), **{r["id"]: None for r in intake.arrived_in(tx, 2)}}
     assert list(rebuilt) == list(late.members)
+
+
+def forget(house: House) -> None:
+    """Retention removed the files of the first revision."""
+    with house.tx() as tx:
+        tx.execute(update(instance).values(state="removed"))
+
+
+def test_a_late_image_alone_does_not_replace_the_results_of_all(house: House) -> None:
+    """A week later the other images are gone: the revision is incomplete, says so, and the results stay."""
+    house.complete(header(1), header(2), header(3))
+    sent(house)
+    forget(house)
+    house.clock.tick(days=7)
+    house.complete(header(4))
+    assert house.series()[1]["incomplete"] == "3 objects of earlier revisions are not kept any more"
+    assert runs(house) == [("done", [1, 2, 3])]
+    assert len(house.claim()) == 1, "the image itself goes on"
+    house.complete(header(5))
+    assert runs(house) == [("done", [1, 2, 3])], "and so it is for the next"
+
+
+def test_a_series_that_is_sent_again_as_a_whole_is_whole(house: House) -> None:
+    """Everything came once more after retention, with a late image: it is processed, and supersedes."""
+    house.complete(header(1), header(2))
+    sent(house)
+    forget(house)
+    house.complete(header(1), header(2), header(3))
+    assert house.series()[1]["incomplete"] == ""
+    assert runs(house)[1] == ("waiting", [3, 4, 5])
 
 
 # --- what reports replace
