@@ -488,6 +488,18 @@ def test_a_corrected_object_stays_on_hold(tmp_path: Path) -> None:
     house.database.close()
 
 
+def test_a_corrected_object_waits_while_the_former_is_being_sent(tmp_path: Path) -> None:
+    """On another association it could overtake the older one, which would then be the last to arrive."""
+    house = House(tmp_path, ROUTE)
+    house.take(header(1), header(2))
+    items = house.claim()
+    house.take(header(1, digest="f" * 64), header(3))
+    assert [item.sop_uid for item in house.claim()] == ["1.2.3.3"]
+    house.answer(items)
+    assert [item.sop_uid for item in house.claim()] == ["1.2.3.1"]
+    house.database.close()
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_runs_over_the_older_header_end(house: House, begun: bool) -> None:
     """Waiting work takes the newer header: a run that would make results of the old one ends, at work or not."""
@@ -505,3 +517,23 @@ def test_runs_over_the_older_header_end(house: House, begun: bool) -> None:
         ("cancelled", [1, 2]), ("waiting", [2, 3]),
     ]  # fmt: skip
     assert send_all(house) == []
+
+
+def test_corrections_on_postgresql(tmp_path: Path, postgres: str) -> None:
+    """The same road on the other database: late image, withdrawal, correction, rejection, replay."""
+    house = House(tmp_path, SMOOTH, text=IOCM, state=postgres)
+    superseded(house)
+    house.finish(begin(house), done(NOTE))
+    send_all(house)
+    assert send_all(house) == ["2.25.900"]
+    corrected(house, PatientID="MERGED")
+    made(house, product(31))
+    assert named(begin(house)) == ["2.25.11", "2.25.12"]
+    send_all(house)
+    house.take(note("1.2.3.1", "2.25.31", "1.2.3.77"), header(77))
+    assert house.rows(instance)[-1]["state"] == "rejected"
+    assert named(begin(house)) == ["2.25.31"]
+    replay_of_newest(house)
+    again = house.start()
+    assert again is not None and len(again.job.files) == 2
+    house.database.close()

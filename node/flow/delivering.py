@@ -91,13 +91,15 @@ def _without_replaced(
 ) -> list[Mapping[str, Any]]:
     """What came back from a broken batch, and must not arrive any more.
 
-    An older header never arrives after the newer one that took its place, a rejected object not at all, and
-    results not after those that supersede them.
+    An older header never arrives after the newer one that took its place (which waits while the older is being
+    sent), a rejected object not at all, and results not after those that supersede them.
     """
     stale = {row["id"]: why for row in due if (why := _stale(tx, row))}
     for key, why in stale.items():
         deliveries.cancel_deliveries(tx, [key], why, parts.now())
-    return [row for row in due if row["id"] not in stale]
+    left = [row for row in due if row["id"] not in stale]
+    older = deliveries.older_under_way(tx, left[0]["destination"]) if left else set()
+    return [row for row in left if row["run_id"] or row["sop_uid"] not in older]
 
 
 def _stale(tx: Connection, row: Mapping[str, Any]) -> str:

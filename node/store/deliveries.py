@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.model import PLAIN, REJECTION, DeliveryState, Manner, Priority, Product, RunState
+from node.model import PLAIN, REJECTION, DeliveryState, InstanceState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
 from node.store.schema import delivery, destination, instance, product, run, series
 
@@ -116,6 +116,13 @@ def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str]]:
     where = (delivery.c.instance_id == instance_id) & delivery.c.state.in_(states)
     found = tx.execute(select(delivery.c.destination, delivery.c.rule).where(where).order_by(delivery.c.id))
     return [(str(to), str(rule)) for to, rule in found]
+
+
+def older_under_way(tx: Connection, to: str) -> set[str]:
+    """The SOP Instance UIDs of objects with an older header that are just being sent to a destination."""
+    sending = (delivery.c.destination == to) & _QUEUED & (delivery.c.state == DeliveryState.SENDING)
+    statement = select(instance.c.sop_uid).join(delivery, delivery.c.instance_id == instance.c.id)
+    return set(tx.scalars(statement.where(sending & (instance.c.state == InstanceState.REPLACED))))
 
 
 def cancel_of(tx: Connection, instance_id: int, reason: str, now: datetime) -> None:
