@@ -42,6 +42,7 @@ from node.process.job import (
 )
 from node.read.loaded import Part
 from node.read.series import parts
+from node.words import counted
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ITK_OUT_OF_MEMORY = "Failed to allocate memory"
@@ -150,7 +151,7 @@ def work(folder: Path) -> Exit:
 
     if job.withdraws:
         begin("writing the rejection note")
-        return _synced(folder, write_notes(job, folder))
+        return _synced(folder, write_notes(job, folder), f"{counted(len(job.withdraws), 'result')} withdrawn")
     begin("reading the images")
     products: list[Product] = []
     numbers: list[Mapping[str, Any]] = []
