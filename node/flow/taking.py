@@ -15,7 +15,7 @@ from node.errors import Broken
 from node.flow.parts import Parts
 from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
-from node.model import Arrival, Cell, Header, InstanceState, SeriesState
+from node.model import Arrival, Cell, Header, InstanceState, Manner, SeriesState
 from node.store import aside, deliveries, intake, rejections, work
 from node.store.arrival import read_arrival
 from node.store.database import note
@@ -233,9 +233,9 @@ def _joined(
 def _hand_over(tx: Connection, parts: Parts, old: int, new: int) -> None:
     """What waits of the older object sends the newer one, and where the older one went, or was refused, it goes too."""
     deliveries.hand_over(tx, old, new)
-    for to, rule in deliveries.went_to(tx, old) if not parts.hold else ():
+    for to, rule, lossy in deliveries.went_to(tx, old) if not parts.hold else ():
         if not parts.refuses_identified(to):
-            deliveries.deliver_instance(tx, new, to, rule, parts.now())
+            deliveries.deliver_instance(tx, new, to, rule, parts.now(), Manner(lossy=lossy))
     deliveries.cancel_of(tx, old, "a newer header of the same object is sent instead", parts.now())
 
 

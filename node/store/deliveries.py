@@ -12,7 +12,18 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement, Connection, Insert, Integer, Select, and_, bindparam, func, insert, or_, select, update,
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -110,19 +121,28 @@ def hand_over(tx: Connection, old: int, new: int) -> None:
     tx.execute(update(delivery).where(waiting).values(instance_id=new))
 
 
-def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str]]:
-    """Destination and rule of each delivery of an object that was sent, is being sent, or was refused."""
+def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str, bool]]:
+    """Destination, rule and `lossy` of each delivery of an object that was sent, is being sent, or was refused."""
     states = (*_HELD, DeliveryState.SENDING, DeliveryState.PARKED)
     where = (delivery.c.instance_id == instance_id) & delivery.c.state.in_(states)
-    found = tx.execute(select(delivery.c.destination, delivery.c.rule).where(where).order_by(delivery.c.id))
-    return [(str(to), str(rule)) for to, rule in found]
+    columns = (delivery.c.destination, delivery.c.rule, delivery.c.lossy)
+    found = tx.execute(select(*columns).where(where).order_by(delivery.c.id))
+    return [(str(to), str(rule), bool(lossy)) for to, rule, lossy in found]
+
+
+_OLDER = (
+    select(instance.c.sop_uid)
+    .join(delivery, delivery.c.instance_id == instance.c.id)
+    .where(
+        (delivery.c.destination == bindparam("to")) & _QUEUED & (delivery.c.state == DeliveryState.SENDING)
+    )
+    .where(instance.c.state == InstanceState.REPLACED)
+)
 
 
 def older_under_way(tx: Connection, to: str) -> set[str]:
     """The SOP Instance UIDs of objects with an older header that are just being sent to a destination."""
-    sending = (delivery.c.destination == to) & _QUEUED & (delivery.c.state == DeliveryState.SENDING)
-    statement = select(instance.c.sop_uid).join(delivery, delivery.c.instance_id == instance.c.id)
-    return set(tx.scalars(statement.where(sending & (instance.c.state == InstanceState.REPLACED))))
+    return set(tx.scalars(_OLDER, {"to": to}))
 
 
 def cancel_of(tx: Connection, instance_id: int, reason: str, now: datetime) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from node.model import EXPIRED, REJECTIONS, InstanceState, RunState, SeriesState
 from node.store import deliveries, intake
@@ -39,14 +39,15 @@ def remember(tx: Connection, uids: Collection[str], code: str, note_id: int, now
             tx.execute(update(rejection).where(rejection.c.sop_uid.in_(part)).values(**values))
 
 
+_REJECTED = select(rejection.c.code, rejection.c.instance_id).where(
+    (rejection.c.sop_uid == bindparam("uid")) & (rejection.c.code != EXPIRED)
+)
+
+
 def why_rejected(tx: Connection, sop_uid: str) -> str:
-    """Why an object that comes under this UID is rejected; empty where it is not."""
-    if not sop_uid:
-        return ""
-    found = rows(
-        tx, select(rejection).where((rejection.c.sop_uid == sop_uid) & (rejection.c.code != EXPIRED))
-    )
-    return words(found[0]["code"], found[0]["instance_id"]) if found else ""
+    """Why an object that comes under this UID is rejected; empty where it is not. Asked for every object."""
+    found = tx.execute(_REJECTED, {"uid": sop_uid}).first() if sop_uid else None
+    return words(*found) if found else ""
 
 
 def named(tx: Connection, uids: Collection[str]) -> list[Mapping[str, Any]]:
