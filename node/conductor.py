@@ -310,7 +310,7 @@ class Conductor:
     def _take_rebuilt(self, tx: Any, reading: Reading, series_id: int, instance_id: int) -> None:
         if reading.header is None:
             flow.unreadable_now(tx, self.parts, instance_id, reading.failed)
-        else:
+        elif series_id in self.parts.assembly.series:  # a rejection note may have closed it meanwhile
             self.parts.assembly.add(series_id, instance_id, reading.header, time.monotonic())
 
     # --- seal and route

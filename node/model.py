@@ -30,9 +30,25 @@ KIND_OF = {
 """What an operator returns → the kind of object that it leaves as (`Product.kind`)."""
 
 
+REJECTION = "rejection"
+"""The kind of the notes by which the node takes its own results back (`Product.kind`); no operator makes them."""
+
+
 def is_received(name: str) -> bool:
     """Whether a step's input is the series itself or a part of it."""
     return name == RECEIVED or bool(PART_NAME.fullmatch(name))
+
+
+REJECTIONS: Mapping[str, str] = {
+    "113001": "Rejected for Quality Reasons",
+    "113037": "Rejected for Patient Safety Reasons",
+    "113038": "Incorrect Modality Worklist Entry",
+    "113039": "Data Retention Policy Expired",
+}
+"""Titles (DCM) that make a Key Object Selection Document a rejection note (IHE RAD IOCM, PS3.16 CID 7011)."""
+
+EXPIRED = "113039"
+"""Its objects were right and may come again; the others name objects that nobody should use."""
 
 
 class InstanceState(StrEnum):
@@ -193,6 +209,10 @@ class Header:
     frames: int
     attributes: Mapping[str, Cell]
     """Keyword, path or fact of ours → its distinct values in this object."""
+    rejection: str = ""
+    """Of a rejection note the code of its title, one of `REJECTIONS`; else empty."""
+    rejects: tuple[str, ...] = ()
+    """The SOP Instance UIDs that such a note names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +349,20 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
+class Issued:
+    """A result that left earlier, as what replaces it or takes it back refers to it."""
+
+    output: str
+    """Of the rule; in a note of withdrawal the note that names it."""
+    kind: str
+    """`Product.kind`."""
+    sop_uid: str
+    sop_class: str
+    series_uid: str
+    study_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What the conductor hands to a worker: `job.json` in the attempt's folder."""
 
@@ -341,6 +375,12 @@ class Job:
     """IANA name used where the source has no Timezone Offset From UTC."""
     revision: int = 1
     """Of the series, when this identity was first run: from the second on the results say so (design §6)."""
+    predecessors: tuple[Issued, ...] = ()
+    """Reports that those of this run replace."""
+    withdraws: tuple[Issued, ...] = ()
+    """Not to make results but rejection notes that name these; *files* are then where patient and study stand."""
+    why: str = ""
+    """Why they are withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)

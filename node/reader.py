@@ -55,7 +55,7 @@ def header_from_json(data: Mapping[str, Any], before: Mapping[str, Cell] = _NONE
     for name, cell in given["attributes"].items():
         attributes[name] = tuple(tuple(value) for value in cell)
     given |= {"received_at": datetime.fromisoformat(given["received_at"]), "attributes": attributes}
-    return Header(**given)
+    return Header(**{**given, "rejects": tuple(given["rejects"])})
 
 
 class Reader:

@@ -25,7 +25,7 @@ from typing import Any
 from node import faults
 from node.derive import standard
 from node.derive.making import Sources
-from node.derive.write import write
+from node.derive.write import write, write_notes
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.model import RECEIVED, WHOLE, Code, Exit, Job, Product, RunState, SeriesPart
 from node.operator import Measurement
@@ -42,6 +42,7 @@ from node.process.job import (
 )
 from node.read.loaded import Part
 from node.read.series import parts
+from node.words import counted
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ITK_OUT_OF_MEMORY = "Failed to allocate memory"
@@ -148,6 +149,9 @@ def work(folder: Path) -> Exit:
     def begin(words: str) -> None:
         (folder / PROGRESS_FILE).write_text(words + "\n", encoding="utf-8")
 
+    if job.withdraws:
+        begin("writing the rejection note")
+        return _synced(folder, write_notes(job, folder), f"{counted(len(job.withdraws), 'result')} withdrawn")
     begin("reading the images")
     products: list[Product] = []
     numbers: list[Mapping[str, Any]] = []
@@ -163,11 +167,21 @@ def work(folder: Path) -> Exit:
         begin("reading the images")
     if refused and not products:
         raise Refused("; ".join(refused))
+    return _synced(folder, products, _left_out(refused), numbers)
+
+
+def _synced(
+    folder: Path,
+    products: Sequence[Product],
+    reason: str = "",
+    numbers: Sequence[Mapping[str, Any]] = (),
+) -> Exit:
+    """The end of a job that is done, once all it names is durable."""
     for path in {folder / product.path for product in products}:
         _sync(path)
     for parent in {(folder / product.path).parent for product in products}:
         _sync(parent)
-    return Exit(RunState.DONE, _left_out(refused), tuple(products), tuple(numbers))
+    return Exit(RunState.DONE, reason, tuple(products), tuple(numbers))
 
 
 def _left_out(refused: Sequence[str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 from flow_material import ROUTE, SMOOTH, House
+from read.test_read_rejection import note, read
 from sqlalchemy import update
 
 from node import app
@@ -74,6 +76,22 @@ def test_nothing_is_routed_or_processed(house: House) -> None:
     assert lost.rows(delivery) == []
     assert lost.rows(run) == []
     assert {row["state"] for row in lost.series()} == {"sealed"}
+    lost.database.close()
+
+
+def test_rejections_come_back_from_the_notes(house: House, tmp_path: Path) -> None:
+    """What a rejection note named is rejected after a lost database, too: the note is one of the files."""
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in ct(tmp_path, "one")]
+    dataset = note(uids)
+    read(tmp_path, dataset)  # leaves note.dcm there
+    house.receive([tmp_path / "note.dcm"])
+    before = [row["state"] for row in house.rows(instance)]
+    assert before == ["rejected"] * 4 + ["kept"] * 5
+    lost = without_database(house)
+    assert reindex(lost.parts, lambda _: None) == (9, 2)
+    assert [row["state"] for row in lost.rows(instance)] == before
+    assert [row["state"] for row in lost.series()] == ["rejected", "sealed", "sealed"]
+    assert lost.rows(delivery) == [] and lost.rows(run) == []
     lost.database.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -12,12 +12,10 @@ from node.derive.inherit import empty
 from node.derive.making import MANUFACTURER, Making, code_item
 from node.derive.references import by_series, is_image, items
 from node.errors import Broken, Refused
-from node.model import Code
+from node.model import REJECTIONS, Code
 from node.operator import KeyImages
 
 KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.59"
-_REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
-"""Rejection notes (IHE IOCM): a PACS hides or deletes what they name."""
 _NEEDS_REASON = frozenset({"113010", "113013"})
 """Titles that have to be modified by a further code (TID 2010 row 2), which a KeyImages cannot say."""
 
@@ -28,23 +26,33 @@ def key_images(making: Making, selection: KeyImages) -> Iterator[Dataset]:
     Raises Refused where nothing was selected, Broken where an index names no image or the title rejects.
     """
     indices = _checked(making, selection)
-    dataset = begun(making, KEY_OBJECT, "KO")
-    dataset.add(empty("ReferencedPerformedProcedureStepSequence"))
     study = Dataset()
     study.StudyInstanceUID = making.sources.text("StudyInstanceUID")
     study.ReferencedSeriesSequence = by_series(making.sources, indices, "ReferencedSOPSequence")
     for series in study.ReferencedSeriesSequence:  # the evidence lists objects, not frames (C.17.2)
         for item in series.ReferencedSOPSequence:
             item.pop("ReferencedFrameNumber", None)
-    dataset.CurrentRequestedProcedureEvidenceSequence = [study]
+    yield key_object(making, selection.title, [study], _content(making, selection, indices))
+
+
+def key_object(making: Making, title: Code, evidence: list[Dataset], content: Iterable[Dataset]) -> Dataset:
+    """Make the document titled *title* whose *content* items point at what *evidence* lists, ready to be written."""
+    dataset = begun(making, KEY_OBJECT, "KO")
+    dataset.add(empty("ReferencedPerformedProcedureStepSequence"))
+    dataset.CurrentRequestedProcedureEvidenceSequence = evidence
     dataset.ValueType = "CONTAINER"
-    dataset.ConceptNameCodeSequence = [code_item(selection.title)]
+    dataset.ConceptNameCodeSequence = [code_item(title)]
     dataset.ContinuityOfContent = "SEPARATE"
     template = Dataset()
     template.MappingResource, template.TemplateIdentifier = "DCMR", "2010"
     dataset.ContentTemplateSequence = [template]
-    dataset.ContentSequence = [*_observer(making), *_content(making, selection, indices)]
-    yield ended(making, dataset)
+    dataset.ContentSequence = [*_observer(making), *content]
+    return ended(making, dataset)
+
+
+def description(text: str) -> Dataset:
+    """Say why in words (TID 2010 row 5)."""
+    return _item("CONTAINS", "TEXT", Code("113012", "DCM", "Key Object Description"), text=text)
 
 
 def _checked(making: Making, selection: KeyImages) -> list[int]:
@@ -56,7 +64,7 @@ def _checked(making: Making, selection: KeyImages) -> list[int]:
     if wrong:
         raise Broken(f"output {name}: image {wrong[0]} was selected, the operator got {count} (from 0)")
     code = selection.title
-    if code.scheme == "DCM" and code.value in _REJECTIONS:
+    if code.scheme == "DCM" and code.value in REJECTIONS:
         raise Broken(f"output {name}: the title {code.meaning} ({code.value}, DCM) rejects images; an "
                      "operator may only point at them, use e.g. Of Interest (113000, DCM)")  # fmt: skip
     if code.scheme == "DCM" and code.value in _NEEDS_REASON:
@@ -67,7 +75,7 @@ def _checked(making: Making, selection: KeyImages) -> list[int]:
 
 def _content(making: Making, selection: KeyImages, indices: Sequence[int]) -> Iterator[Dataset]:
     if selection.text:
-        yield _item("CONTAINS", "TEXT", Code("113012", "DCM", "Key Object Description"), text=selection.text)
+        yield description(selection.text)
     sources = making.sources
     for referenced in items(sources, indices):
         index = next(i for i in indices if _names(making, i, referenced))

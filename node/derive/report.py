@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from node.derive import geometry
 from node.derive.identity import CREATOR
 from node.derive.image_library import OF_MEASUREMENT, evidence, image, library
+from node.derive.issued import evidence_of
 from node.derive.making import MANUFACTURER, Making, Sources
 from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
@@ -92,8 +93,21 @@ def _report(
     )
     made.ManufacturerModelName = MANUFACTURER
     made.SoftwareVersions = making.job.provenance.software
+    _say_what_it_replaces(making, made)
     _complete(making, made, [group[0].region for group in regions.values()], segments)
     return finished(making, made, index, ("Patient", "Study"), ("TimezoneOffsetFromUTC",))
+
+
+def _say_what_it_replaces(making: Making, made: Dataset) -> None:
+    """Name the reports of the same output that this one takes the place of (PS3.3 C.17.2)."""
+    replaced = [one for one in making.job.predecessors if one.output == making.output.name]
+    if not replaced:
+        return
+    made.PredecessorDocumentsSequence = evidence_of(replaced)
+    uids = " and ".join(one.sop_uid for one in replaced)
+    said = f"This report was made anew and replaces report {uids}, which is not valid any more."
+    comment = hd.sr.TextContentItem(Coded("121106", "DCM", "Comment"), said, "CONTAINS")
+    _hold(made, [*made.ContentSequence, comment])
 
 
 def _complete(

@@ -19,6 +19,7 @@ from node.derive.document import documents
 from node.derive.gate import Origin, judge
 from node.derive.image import images
 from node.derive.inherit import writable
+from node.derive.issued import rejection_note, source_of
 from node.derive.key_images import key_images
 from node.derive.making import Making, Sources
 from node.derive.parametric_map import parametric_map
@@ -29,7 +30,7 @@ from node.derive.report import Segment, reports
 from node.derive.segmentation import segmentation
 from node.derive.tiles import slides
 from node.errors import Broken
-from node.model import WHOLE, Job, Output, Product, SeriesPart, series_key
+from node.model import REJECTION, WHOLE, Job, Output, Product, SeriesPart, series_key
 from node.operator import (
     Document,
     FractionalMask,
@@ -78,6 +79,17 @@ def write(
             written.add("picture", drawn, captures(drawn, rendition(native, result, again)))
     _sync_folder(folder)
     return written.products[len(before) :]
+
+
+def write_notes(job: Job, folder: Path) -> list[Product]:
+    """Write the rejection notes of a job that withdraws, gated like any result. Raises what `write` raises."""
+    sources = source_of(job.files)
+    written = _Written(folder, Origin(sources.headers), [])
+    for output in job.plan.outputs:
+        making = Making(job, output, sources)
+        written.add(REJECTION, making, rejection_note(making))
+    _sync_folder(folder)
+    return written.products
 
 
 @dataclass(frozen=True)

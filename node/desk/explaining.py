@@ -12,7 +12,7 @@ from typing import Any
 from node import app, dryrun
 from node.errors import Misconfigured, Refused
 from node.flow import Parts, judgements
-from node.model import Product
+from node.model import Product, SeriesState
 from node.route import explain
 from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
@@ -148,6 +148,8 @@ def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained
         if row is None:
             raise Refused(f"series {ref}: the node holds no such series; `pacsnode series` lists them")
         members, judged = judgements(tx, parts, row)
+    if row["state"] == SeriesState.REJECTED:
+        raise Refused(f"series {ref} is rejected as a whole, so no rule is asked: {row['reason']}")
     if not members:
         raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
     held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"

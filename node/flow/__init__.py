@@ -12,15 +12,19 @@
 6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers. What is
    refused in its transfer syntax is sent as a copy in another: `transcoding.to_copy`, `copied`.
 
+What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
+ours that are not valid any more.
+
 Each function claims rows, calls one room, and leaves the rest to the transaction that its caller opened;
 what must happen after the commit is returned.
 """
 
 from node.flow.clock import cap_waits, set_back
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
-from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
+from node.flow.numbering import number_series
+from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
 from node.flow.routing import judgements, route
-from node.flow.running import Started, finish_run, number_series, retry_wait, start_run, startable
+from node.flow.running import finish_run, retry_wait, start_run, startable
 from node.flow.sealing import attention_at, seal, seal_policy
 from node.flow.taking import (
     Taken,

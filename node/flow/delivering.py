@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from node.flow import transcoding
 from node.flow.parts import Parts
-from node.model import DeliveryState, InstanceState
+from node.model import DeliveryState, InstanceState, RunState
 from node.send import retry
 from node.send.protocol import Destination, Item, Kind, Result, Trouble
 from node.settings import Peer, is_open
@@ -99,13 +99,27 @@ def _one_of_each(due: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _without_replaced(
     tx: Connection, parts: Parts, due: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """An older header must never arrive after the newer one that took its place."""
-    stale = [row["id"] for row in due if row["instance_state"] == InstanceState.REPLACED]
-    if stale:
-        deliveries.cancel_deliveries(
-            tx, stale, "a newer header of the same object is sent instead", parts.now()
-        )
-    return [row for row in due if row["instance_state"] != InstanceState.REPLACED]
+    """What came back from a broken batch, and must not arrive any more.
+
+    An older header never arrives after the newer one that took its place (which waits while the older is being
+    sent), a rejected object not at all, and results not after those that supersede them.
+    """
+    stale = {row["id"]: why for row in due if (why := _stale(tx, row))}
+    for key, why in stale.items():
+        deliveries.cancel_deliveries(tx, [key], why, parts.now())
+    left = [row for row in due if row["id"] not in stale]
+    older = deliveries.older_under_way(tx, left[0]["destination"]) if left else set()
+    return [row for row in left if row["run_id"] or row["sop_uid"] not in older]
+
+
+def _stale(tx: Connection, row: Mapping[str, Any]) -> str:
+    """Why an object is not to be sent any more; empty when it is."""
+    if row["instance_state"] == InstanceState.REPLACED:
+        return "a newer header of the same object is sent instead"
+    if row["instance_state"] == InstanceState.REJECTED:
+        return "a rejection note names the object"
+    over = row["run_state"] in (RunState.SUPERSEDED, RunState.CANCELLED)
+    return str(row["run_reason"]) if over and not deliveries.made_anew(tx, row["sop_uid"]) else ""
 
 
 def _item(parts: Parts, row: Mapping[str, Any]) -> Item:

@@ -15,9 +15,9 @@ def chosen(forms: Sequence[str], native: str, shows: Collection[str] | None) -> 
     """The kind to send, of *forms* (best first; empty: *native* only); *shows* None is everything.
 
     Where the destination shows none of them the first one goes: what a rule asks for is sent, and a
-    viewer that does not show it is no reason to lose it.
+    viewer that does not show it is no reason to lose it. So does a rejection note, which nobody shows.
     """
     wanted = tuple(forms) or (native,)
     if shows is None:
         return wanted[0]
-    return next((form for form in wanted if SHOWN_AS[form] in shows), wanted[0])
+    return next((form for form in wanted if SHOWN_AS.get(form) in shows), wanted[0])

@@ -10,7 +10,7 @@ from typing import Any
 
 from node import __version__
 from node.assemble.assembly import Assembly
-from node.model import OperatorSpec
+from node.model import Job, OperatorSpec
 from node.route.at_once import AtOnce
 from node.route.match import Context
 from node.route.rules import RuleSet, When
@@ -62,3 +62,13 @@ class Parts:
     def context(self, **about: Any) -> Context:
         """The clock and place that rules are judged in."""
         return Context(now=self.now(), timezone=self.settings.node.timezone, **about)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One attempt of a run, ready for a worker."""
+
+    run: int
+    attempt: int
+    folder: Path
+    job: Job

@@ -8,12 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from node.assemble.completeness import gaps
+from node.facts import Facts
 from node.flow.parts import Parts
-from node.model import Header, Manner, SeriesState
+from node.flow.withdrawing import supersede
+from node.model import Header, InstanceState, Manner, SeriesState
 from node.process.plan import plan_to_json
 from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Rule, Send
-from node.store import deliveries, intake, work
+from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
 from node.store.schema import series
 
@@ -48,13 +51,24 @@ def judgements(
     tx: Connection, parts: Parts, row: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], tuple[Judgement, ...]]:
     """What every rule says of a sealed revision: member ids and the judgements over them."""
-    members, facts = intake.members_and_facts(tx, row["id"])
+    members, facts, incomplete = _left(tx, row)
     context = parts.context(
         revision=row["revision"],
-        incomplete=row["incomplete"],
+        incomplete=incomplete,
         ours="made by a PACSNode" if row["ours"] else "",
     )
     return members, judge(parts.rules.rules, facts, context)
+
+
+def _left(tx: Connection, row: Mapping[str, Any]) -> tuple[tuple[int, ...], Facts, str]:
+    """Members, facts and gaps of a revision without what was rejected since it was sealed."""
+    members, facts = intake.members_and_facts(tx, row["id"])
+    rejected = {i["id"] for i in intake.instances_of(tx, members) if i["state"] == InstanceState.REJECTED}
+    if not rejected:
+        return members, facts, row["incomplete"]
+    places = [place for place, key in enumerate(members) if key not in rejected]
+    facts = facts.only(places)
+    return tuple(members[place] for place in places), facts, gaps(facts) or row["incomplete"]
 
 
 def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
@@ -76,6 +90,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
         for send in j.rule.sends if j.routes else ():
             if send.what == "received" and not send.immediate:
                 _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule)
+    _outdate(tx, parts, row, judged)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
     if row["replay_rule"]:
         reason = f"{row['reason']}; {_of_one_rule(chosen)}"
@@ -83,6 +98,19 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in chosen]
     told = json.dumps(decisions, ensure_ascii=False) if chosen else reason
     note(tx, parts.now(), f"series_{state}", told, series_id=row["id"])
+
+
+def _outdate(tx: Connection, parts: Parts, row: Mapping[str, Any], judged: Sequence[Judgement]) -> None:
+    """Results made from objects that were corrected since, by rules that make nothing newer of this revision."""
+    if row["replay_rule"]:
+        return
+    newer = {j.rule.name for j in judged if j.runs and j.rule.steps and not j.rule.shadow}
+    said = {j.rule.name: j.because for j in judged}
+    for older in issued.outdated(tx, row["id"]):
+        if older["rule"] not in newer:
+            because = said.get(older["rule"]) or "the rule is gone"
+            why = f"objects they were made from were corrected since, and nothing newer is made: {because}"
+            supersede(tx, parts, older, why)
 
 
 def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
@@ -99,7 +127,7 @@ def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
 
 def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Mapping[int, str]) -> None:
     """Immediate rules of a series that was held or is judged again: object by object, as when they came."""
-    members, facts = intake.members_and_facts(tx, row["id"])
+    members, facts, _ = _left(tx, row)
     for place, key in enumerate(members):
         for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):

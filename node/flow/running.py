@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, update
 
 from node import model
 from node.derive.identity import identity
-from node.facts import ABSENT, Facts
 from node.flow.forms import chosen
-from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts
-from node.model import PLAIN, Exit, Job, Manner, Priority, RunState
+from node.flow.numbering import number_series
+from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.withdrawing import predecessors, start_withdrawal, supersede, withdraw
+from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, Priority, RunState
 from node.process.plan import plan_from_json
-from node.store import deliveries, intake, work
+from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
@@ -26,18 +26,6 @@ from node.words import counted
 
 LONGEST_RETRY = timedelta(minutes=10)
 """How long a failed run waits at most before it is tried again."""
-MOST_PARTS = 99
-"""Parts of one series that get a number; a series that is split into more is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """One attempt of a run, ready for a worker."""
-
-    run: int
-    attempt: int
-    folder: Path
-    job: Job
 
 
 _LOOKED_AT = 200
@@ -70,12 +58,21 @@ def startable(
 
 def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started | None:
     """Waiting → running: everything the worker needs, in one value; None when another was quicker."""
+    if row["withdraws"]:
+        return start_withdrawal(tx, parts, row)
+    used = intake.instances_of(tx, json.loads(row["files"]))
+    if any(i["state"] == InstanceState.REJECTED for i in used):  # a person had it tried again
+        why = (
+            "it uses objects that a rejection note names; `pacsnode replay` judges what is left of the series"
+        )
+        move(tx, run, row["id"], RunState.CANCELLED, expected=(RunState.WAITING,), reason=why)
+        note(tx, parts.now(), "run_cancelled", why, series_id=row["series_id"], run_id=row["id"])
+        return None
     attempt = work.claim_run(tx, row, parts.now())
     if attempt is None:
         return None
     plan = plan_from_json(json.loads(row["plan"]))
-    used = intake.instances_of(tx, json.loads(row["files"]))
-    provenance, revision = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
+    provenance, revision, replaced = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
     job = Job(
         run=row["id"],
         plan=plan,
@@ -83,14 +80,15 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
         files=tuple(str(object_path(parts.data, i["receiver_run"], i["sequence"])) for i in used),
         inherited_timezone=parts.settings.node.timezone,
         revision=revision,
+        predecessors=replaced,
     )
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
 
 
 def _provenance(
     tx: Connection, parts: Parts, row: Mapping[str, Any], plan: model.Plan, digests: Sequence[str]
-) -> tuple[model.Provenance, int]:
-    """Who makes it and since when, and the revision of the series that it was first made from."""
+) -> tuple[model.Provenance, int, tuple[Issued, ...]]:
+    """Who makes it and since when; the revision it was first made from, and the reports it then replaced."""
     versions = {s.operator: parts.specs[s.operator].version for s in plan.steps if s.operator in parts.specs}
     key = identity(digests, plan.meaning, versions, NODE_MAJOR, 0)
     known = work.identity_of(tx, key)
@@ -115,7 +113,7 @@ def _provenance(
         series_numbers=json.loads(known["series_numbers"]),
         operators=versions,
     )
-    return provenance, int(known["revision"])
+    return provenance, int(known["revision"]), predecessors(tx, {**row, "identity": key}, known)
 
 
 def _series_numbers(tx: Connection, series_id: int, plan: model.Plan) -> dict[str, int]:
@@ -123,44 +121,6 @@ def _series_numbers(tx: Connection, series_id: int, plan: model.Plan) -> dict[st
     source, taken = work.numbers_in_study(tx, series_id)
     _, facts = intake.members_and_facts(tx, series_id)
     return number_series(plan, source, taken, facts)
-
-
-def number_series(
-    plan: model.Plan, source: int | None, taken: Collection[int], facts: Facts
-) -> dict[str, int]:
-    """`series_key` → Series Number for all that a run may make: each output of each part, and its picture."""
-    most = 1
-    for name in plan.split if plan.each_part == "run" else ():
-        most *= _distinct(facts, "ImageOrientationPatient" if name == "orientation" else name)
-    used, numbers = set(taken), {}
-    forms = [
-        (output, form) for form in ("", "picture") for output in plan.outputs if not form or output.picture
-    ]
-    keys = [
-        (output.index, model.series_key(output.name, part, form))
-        for part in range(1, min(most, MOST_PARTS) + 1)
-        for output, form in forms
-    ]
-    for index, key in keys:
-        number = first_number(source) + index
-        while number in used:
-            number += 1
-        used.add(number)
-        numbers[key] = number
-    return numbers
-
-
-def _distinct(facts: Facts, name: str) -> int:
-    """At most how many parts *name* divides a series into; absent is one, too."""
-    column = facts.columns.get(name)
-    if column is None:
-        return 1
-    return len({value for cell in column.cells for value in cell}) + (ABSENT in column.rows)
-
-
-def first_number(source: int | None) -> int:
-    """What output indices are added to; a Series Number is an IS, at most 2³¹ − 1 (PS3.5 6.2)."""
-    return source * 100 if source is not None and 0 < source < 2**31 // 100 - 100 else 9000
 
 
 def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> None:
@@ -178,7 +138,8 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
         ended = replace(ended, state=RunState.WAITING)
         left = {"retries": row["retries"] - 1, "failures": row["failures"] + 1}
         tx.execute(update(run).where(run.c.id == started.run).values(**left))
-    newer = work.newer_done_run(tx, started.run) if ended.state is RunState.DONE else None
+    judged = ended.state is RunState.DONE and not row["withdraws"]
+    newer = work.newer_done_run(tx, started.run) if judged else None
     if newer is not None:  # it began before that one, and ended after it
         ended = replace(ended, state=RunState.SUPERSEDED, reason=f"the results of run {newer} are newer")
     due = parts.now() + retry_wait(row["failures"] + 1) if ended.state is RunState.WAITING else row["due_at"]
@@ -189,20 +150,33 @@ def finish_run(tx: Connection, parts: Parts, started: Started, ended: Exit) -> N
     queued = 0
     if ended.state is RunState.DONE:
         # First, so that what waits of the older run is cancelled before the same is queued anew.
-        if not row["shadow"]:
-            _supersede(tx, parts, started.run)
+        replaced = [] if row["shadow"] or row["withdraws"] else _supersede(tx, parts, started.run)
         queued = _queue_products(tx, parts, row, started, ended)
+        for older in replaced:
+            withdraw(tx, parts, older)
+    elif ended.state is RunState.REFUSED:
+        _outdate(tx, parts, row)
     detail = ended.reason or (
         f"{counted(len(ended.products), 'object')} made, {counted(queued, 'delivery')} queued"
     )
     note(tx, parts.now(), f"run_{ended.state}", detail, series_id=row["series_id"], run_id=started.run)
 
 
-def _supersede(tx: Connection, parts: Parts, newer: int) -> None:
-    """Earlier revisions' and replays' runs of the same rule are replaced by the results of *newer*."""
+def _supersede(tx: Connection, parts: Parts, newer: int) -> list[int]:
+    """Earlier revisions' and replays' runs of the same rule are replaced by the results of *newer*; which ones."""
     reason = f"the results of run {newer} over a later revision or replay replace these"
-    for older, series_id in work.supersede_older_runs(tx, newer, reason, parts.now()):
+    found = work.supersede_older_runs(tx, newer, reason, parts.now())
+    for older, series_id in found:
         note(tx, parts.now(), "run_superseded", reason, series_id=series_id, run_id=older)
+    return [older for older, _ in found]
+
+
+def _outdate(tx: Connection, parts: Parts, refused: Mapping[str, Any]) -> None:
+    """Results made from objects that were corrected since, where the corrected ones do not suit the rule."""
+    for older in issued.outdated(tx, refused["series_id"]) if not refused["shadow"] else ():
+        if older["rule"] == refused["rule"]:
+            why = f"objects they were made from were corrected since, and run {refused['id']} refused these"
+            supersede(tx, parts, older, why)
 
 
 def retry_wait(failures: int) -> timedelta:

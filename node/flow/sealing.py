@@ -41,8 +41,17 @@ def seal(tx: Connection, parts: Parts, series_id: int, reason: str) -> None:
     """Receiving → sealed: from here on this revision never changes."""
     found = parts.assembly.close(series_id)
     facts = found.facts()
-    incomplete = gaps(facts)
+    incomplete = gaps(facts) or _removed(tx, series_id)
     members = tuple(found.members)
     if intake.seal_series(tx, series_id, reason, incomplete, members=members, facts=facts, now=parts.now()):
         detail = f"{counted(len(members), 'object')}: {reason}" + (f"; {incomplete}" if incomplete else "")
         note(tx, parts.now(), "series_sealed", detail, series_id=series_id)
+
+
+def _removed(tx: Connection, series_id: int) -> str:
+    """Why a late revision is not whole: retention has removed what it should begin with.
+
+    Results over the rest must not take the place of those over all (promise 5); sent again as a whole it is.
+    """
+    count = intake.removed_before(tx, series_id)
+    return f"{counted(count, 'object')} of earlier revisions are not kept any more" if count else ""

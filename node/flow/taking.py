@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
 from node.flow.parts import Parts
+from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
-from node.model import Arrival, Cell, Header, InstanceState, SeriesState
-from node.store import aside, deliveries, intake, work
+from node.model import Arrival, Cell, Header, InstanceState, Manner, SeriesState
+from node.store import aside, deliveries, intake, rejections, work
 from node.store.arrival import read_arrival
 from node.store.database import note
 from node.store.intake import object_path
@@ -37,8 +38,12 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
     """
     if intake.has_file(tx, *record):  # catch-up met it twice
         return Taken()
-    if not header.readable:
+    why = rejections.why_rejected(tx, header.sop_uid)
+    if why:
+        came_rejected(tx, parts, record, header, why, _about(tx, parts, header))
+    elif not header.readable:
         _unreadable(tx, parts, record, header)
+    if why or not header.readable:
         return Taken()
     row = intake.kept(tx, header.sop_uid) if header.sop_uid else None
     judged = judge(_known(row) if row else None, header)
@@ -199,7 +204,7 @@ def _adopt(
     if old is not None:
         why = "a newer header of the same pixels came"
         work.replaced(tx, old, f"object {new} was released by hand in its place" if by_hand else why)
-        deliveries.hand_over(tx, old, new)
+        _hand_over(tx, parts, old, new)
         name, why = ("header_revision", "newest header wins")
         if by_hand:
             name, why = ("instance_taken", f"it takes the place of object {old}, by hand")
@@ -207,6 +212,7 @@ def _adopt(
     intake.adopt(tx, new, series_id, header.why)
     if series_id is not None and old is not None:
         parts.assembly.drop(series_id, old)
+        _end_runs(tx, parts, series_id, old, new)
     _joined(tx, parts, new, header, series_id, late=old is None)
 
 
@@ -220,6 +226,25 @@ def _joined(
         parts.assembly.add(series_id, new, header, parts.monotonic(), late=late)
         parts.arrived[series_id] = parts.arrived.get(series_id, 0) + 1
     route_at_once(tx, parts, new, header)
+    if header.rejection:
+        reject(tx, parts, new, header)
+
+
+def _hand_over(tx: Connection, parts: Parts, old: int, new: int) -> None:
+    """What waits of the older object sends the newer one, and where the older one went, or was refused, it goes too."""
+    deliveries.hand_over(tx, old, new)
+    for to, rule, lossy in deliveries.went_to(tx, old) if not parts.hold else ():
+        if not parts.refuses_identified(to):
+            deliveries.deliver_instance(tx, new, to, rule, parts.now(), Manner(lossy=lossy))
+    deliveries.cancel_of(tx, old, "a newer header of the same object is sent instead", parts.now())
+
+
+def _end_runs(tx: Connection, parts: Parts, series_id: int, old: int, new: int) -> None:
+    """Runs over the older object end: the open revision is judged anew, with the newer one (design §6)."""
+    why = f"object {new} is a newer one of what it uses"
+    for over in rejections.busy_runs_using(tx, series_id, old):
+        if rejections.end_run(tx, over["id"], why, parts.now()):
+            note(tx, parts.now(), "run_cancelled", why, series_id=over["series_id"], run_id=over["id"])
 
 
 def _series_for(tx: Connection, parts: Parts, header: Header) -> int:

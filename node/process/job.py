@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from node.model import Exit, Job, OperatorSpec, Parameter, Product, Provenance, RunState
+from node.model import Exit, Issued, Job, OperatorSpec, Parameter, Product, Provenance, RunState
 from node.process.plan import plan_from_json
 
 JOB_FILE = "job.json"
@@ -40,6 +40,9 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         files=tuple(data["files"]),
         inherited_timezone=data["inherited_timezone"],
         revision=data["revision"],
+        predecessors=tuple(Issued(**issued) for issued in data["predecessors"]),
+        withdraws=tuple(Issued(**issued) for issued in data["withdraws"]),
+        why=data["why"],
     )
 
 

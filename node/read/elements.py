@@ -142,6 +142,19 @@ def _converted(element: DataElement) -> Value | None:
     return tuple(str(v) for v in value) if element.VM > 1 else (str(value),)
 
 
+def items_of(dataset: Dataset, tag: int) -> list[Dataset]:
+    """The items of one sequence, all of them; none where it is absent, unreadable or no sequence."""
+    if tag not in dataset:
+        return []
+    return _items(dataset.get_item(tag), dataset) or []
+
+
+def text_of(dataset: Dataset, tag: int) -> str:
+    """The first value of one element in the default repertoire, a UID for example; empty where it is absent."""
+    value = _plain(dataset, tag, ("latin-1",), True)
+    return value[0] if value else ""
+
+
 def first(attributes: Mapping[str, Cell], name: str) -> str:
     """The first value of *name*, empty where it is absent or empty."""
     cell = attributes.get(name)

@@ -22,6 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from node.model import Arrival, Cell, Header
 from node.read.elements import attributes_of, first
+from node.read.rejection import rejected_by, rejection_of
 from node.read.vendor import own_facts
 
 _BULK = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010, 0x54000100, 0x00420011))
@@ -45,11 +46,11 @@ def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
         _hash_rest(file, digest)
         size = file.tell()
         try:
-            attributes, pixel_digest = _parse(file, offset, arrival.transfer_syntax)
+            attributes, pixel_digest, named = _parse(file, offset, arrival.transfer_syntax)
             why = _why_ungrouped(attributes)
             readable = True
         except Exception as error:  # noqa: BLE001 - any peer's bytes may be here
-            attributes, pixel_digest, readable = {}, "", False
+            attributes, pixel_digest, named, readable = {}, "", (), False
             why = f"the dataset cannot be parsed ({type(error).__name__})"
     own: dict[str, Cell] = {
         "from": ((arrival.peer,),),
@@ -75,6 +76,8 @@ def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
         pixel_digest=pixel_digest,
         frames=_frames(attributes),
         attributes={**attributes, **own_facts(attributes), **own},
+        rejection=rejection_of(attributes),
+        rejects=named,
     )
 
 
@@ -125,7 +128,8 @@ def _hash_rest(file: BinaryIO, digest: Any) -> None:
         digest.update(block)
 
 
-def _parse(file: BinaryIO, offset: int, syntax: str) -> tuple[dict[str, Cell], str]:
+def _parse(file: BinaryIO, offset: int, syntax: str) -> tuple[dict[str, Cell], str, tuple[str, ...]]:
+    """Attributes, the digest of the pixels, and what the object rejects if it is a rejection note."""
     if syntax == DeflatedExplicitVRLittleEndian:
         file.seek(offset)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -154,7 +158,8 @@ def _parse(file: BinaryIO, offset: int, syntax: str) -> tuple[dict[str, Cell], s
         digest = hashlib.sha256(syntax.encode("latin-1", "replace"))
         _hash_rest(file, digest)
         pixels = digest.hexdigest()
-    return attributes_of(dataset), pixels
+    attributes = attributes_of(dataset)
+    return attributes, pixels, rejected_by(dataset) if rejection_of(attributes) else ()
 
 
 def _why_ungrouped(attributes: Mapping[str, Cell]) -> str:

@@ -27,13 +27,17 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.model import PLAIN, DeliveryState, Manner, Priority, Product, RunState
+from node.model import PLAIN, REJECTION, DeliveryState, InstanceState, Manner, Priority, Product, RunState
 from node.store.database import add, move, one_of, rows
 from node.store.schema import delivery, destination, instance, product, run, series
 
+_HELD = (DeliveryState.STORED, DeliveryState.COMMITTED)
+_OVER = (*_HELD, DeliveryState.CANCELLED)
+WITHDRAWAL = 3
+"""The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 STAGE = {
     "image": 0, "picture": 0, "tiles": 0, "recording": 0, "segmentation": 1, "parametric_map": 1,
-    "report": 2, "document": 2, "key_images": 2, "presentation": 2,
+    "report": 2, "document": 2, "key_images": 2, "presentation": 2, REJECTION: WITHDRAWAL,
 }  # fmt: skip
 """Order within a run and destination: images, then SEG and maps, then what refers to them. Every kind is here."""
 
@@ -44,8 +48,6 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 
 _AWAITS_COPY = (delivery.c.sent_syntax != "") & (delivery.c.sent_path == "")
 """It is refused as it is and goes as a copy, which is still to be made."""
-WITHDRAWAL = 3
-"""The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 _HEAD_START = {
     Priority.URGENT: -timedelta(days=30),
     Priority.NORMAL: timedelta(0),
@@ -122,13 +124,45 @@ def hand_over(tx: Connection, old: int, new: int) -> None:
     tx.execute(update(delivery).where(waiting).values(instance_id=new, **fresh))
 
 
+def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str, bool]]:
+    """Destination, rule and `lossy` of each delivery of an object that was sent, is being sent, or was refused."""
+    states = (*_HELD, DeliveryState.SENDING, DeliveryState.PARKED)
+    where = (delivery.c.instance_id == instance_id) & delivery.c.state.in_(states)
+    columns = (delivery.c.destination, delivery.c.rule, delivery.c.lossy)
+    found = tx.execute(select(*columns).where(where).order_by(delivery.c.id))
+    return [(str(to), str(rule), bool(lossy)) for to, rule, lossy in found]
+
+
+_OLDER = (
+    select(instance.c.sop_uid)
+    .join(delivery, delivery.c.instance_id == instance.c.id)
+    .where(
+        (delivery.c.destination == bindparam("to")) & _QUEUED & (delivery.c.state == DeliveryState.SENDING)
+    )
+    .where(instance.c.state == InstanceState.REPLACED)
+)
+
+
+def older_under_way(tx: Connection, to: str) -> set[str]:
+    """The SOP Instance UIDs of objects with an older header that are just being sent to a destination."""
+    return set(tx.scalars(_OLDER, {"to": to}))
+
+
+def cancel_of(tx: Connection, instance_id: int, reason: str, now: datetime) -> None:
+    """What waits, is parked or held of one received object is not sent."""
+    cancel_deliveries(
+        tx, tx.scalars(select(delivery.c.id).where(delivery.c.instance_id == instance_id)), reason, now
+    )
+
+
 def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now: datetime) -> int:
     """Send again what reached a destination before the moment given for it: the sender asked (design §6)."""
+    valid = run.c.state.not_in((RunState.SUPERSEDED, RunState.CANCELLED)) & (run.c.withdraws == 0)
     of_results = (
         select(product.c.id)
         .join(run, run.c.id == product.c.run_id)
         .join(instance, instance.c.series_id == run.c.series_id)
-        .where((instance.c.id == instance_id) & (run.c.state != RunState.SUPERSEDED))
+        .where((instance.c.id == instance_id) & valid)
     )
     what = or_(delivery.c.instance_id == instance_id, delivery.c.product_id.in_(of_results))
     again = 0
@@ -186,7 +220,8 @@ def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
 def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
     """The next objects for a destination: by priority, then age.
 
-    A report waits until everything of an earlier stage of its run is stored there.
+    A report waits until everything of an earlier stage of its run is stored there; a rejection note until
+    all that takes the place of what it names is stored, and committed where that is asked for.
     """
     return rows(tx, _due(), {"to": to, "now": now, "most": limit})
 
@@ -208,6 +243,7 @@ def _due() -> Select[Any]:
         & due
         & ~_AWAITS_COPY
         & or_(delivery.c.stage == 0, ~_blocked())
+        & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way())
     )
     return (
         _with_objects()
@@ -220,18 +256,44 @@ def _due() -> Select[Any]:
 def _blocked() -> ColumnElement[bool]:
     """Something of an earlier stage of the same run is not there yet; looked up by the run's few products."""
     earlier, of_run = delivery.alias(), product.alias()
-    open_still = earlier.c.state.not_in(
-        (DeliveryState.STORED, DeliveryState.COMMITTED, DeliveryState.CANCELLED)
-    )
-    uncommitted = and_(delivery.c.stage >= WITHDRAWAL, earlier.c.commit_due.is_not(None))
     its = select(of_run.c.id).where(of_run.c.run_id == product.c.run_id).correlate(product)
     where = (
         (earlier.c.destination == delivery.c.destination)
         & earlier.c.product_id.in_(its)
         & (earlier.c.stage < delivery.c.stage)
-        & or_(open_still, uncommitted)
+        & earlier.c.state.not_in(_OVER)
     )
     return select(earlier.c.id).where(where).correlate(delivery, product).exists()
+
+
+def _replacement_under_way() -> ColumnElement[bool]:
+    """What the same rule made of the same series, and is valid, is not all at the destination of a note."""
+    withdrawing, valid = run.alias(), run.alias()
+    its_series, same_series = series.alias(), series.alias()
+    newer, made = delivery.alias(), product.alias()
+    return (
+        select(newer.c.id)
+        .select_from(
+            withdrawing.join(its_series, its_series.c.id == withdrawing.c.series_id)
+            .join(
+                same_series,
+                (same_series.c.study_uid == its_series.c.study_uid)
+                & (same_series.c.series_uid == its_series.c.series_uid),
+            )
+            .join(valid, (valid.c.series_id == same_series.c.id) & (valid.c.rule == withdrawing.c.rule))
+            .join(made, made.c.run_id == valid.c.id)
+            .join(newer, newer.c.product_id == made.c.id)
+        )
+        .where(
+            (withdrawing.c.id == product.c.run_id)
+            & (valid.c.state == RunState.DONE)
+            & (newer.c.destination == delivery.c.destination)
+            & (newer.c.stage < WITHDRAWAL)
+            & or_(newer.c.state.not_in(_OVER), newer.c.commit_due.is_not(None))
+        )
+        .correlate(delivery, product)
+        .exists()
+    )
 
 
 def _with_objects() -> Select[Any]:
@@ -249,11 +311,21 @@ def _with_objects() -> Select[Any]:
             instance.c.series_id.label("of_series"),
             product.c.path,
             product.c.run_id,
+            run.c.state.label("run_state"),
+            run.c.reason.label("run_reason"),
         )
         .select_from(delivery)
         .outerjoin(instance, instance.c.id == delivery.c.instance_id)
         .outerjoin(product, product.c.id == delivery.c.product_id)
+        .outerjoin(run, run.c.id == product.c.run_id)
     )
+
+
+def made_anew(tx: Connection, sop_uid: str) -> bool:
+    """A run that is valid made this result, too: a replay of the one that first sent it, for example."""
+    where = (product.c.sop_uid == sop_uid) & (run.c.state == RunState.DONE)
+    statement = select(product.c.id).join(run, run.c.id == product.c.run_id).where(where).limit(1)
+    return tx.scalar(statement) is not None
 
 
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -274,9 +346,11 @@ def finish_delivery(tx: Connection, key: int, attempt: int, to: DeliveryState, *
 def cancel_deliveries(tx: Connection, chosen: Iterable[int], reason: str, now: datetime) -> None:
     """Waiting | parked | held → cancelled."""
     states = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.HELD)
-    where = delivery.c.id.in_(list(chosen)) & delivery.c.state.in_(states)
     values = {"state": DeliveryState.CANCELLED, "reason": reason, "finished_at": now}
-    tx.execute(update(delivery).where(where).values(**values))
+    ids = list(chosen)
+    for start in range(0, len(ids), 500):
+        where = delivery.c.id.in_(ids[start : start + 500]) & delivery.c.state.in_(states)
+        tx.execute(update(delivery).where(where).values(**values))
 
 
 def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ from node.facts import Facts
 from node.model import Header, InstanceState, SeriesState
 from node.store.database import add, move, one_of, rows
 from node.store.records import OBJECT, bucket_folder
-from node.store.schema import cursor, instance, series
+from node.store.schema import cursor, instance, rejection, series
 
 _WITHOUT_FACTS = [c for c in series.c if c.name != "facts"]
 
@@ -126,6 +126,11 @@ def revision_of(tx: Connection, series_id: int) -> int:
     return int(tx.execute(select(series.c.revision).where(series.c.id == series_id)).scalar_one())
 
 
+def study_of(tx: Connection, series_id: int) -> str:
+    """The Study Instance UID of a series."""
+    return str(tx.execute(select(series.c.study_uid).where(series.c.id == series_id)).scalar_one())
+
+
 def revision_before(tx: Connection, series_id: int) -> int | None:
     """The id of the previous revision of the same series."""
     this = series.alias()
@@ -136,6 +141,23 @@ def revision_before(tx: Connection, series_id: int) -> int | None:
         & (series.c.revision < this.c.revision)
     )
     return tx.scalar(select(series.c.id).where(where).order_by(series.c.revision.desc()).limit(1))
+
+
+def removed_before(tx: Connection, series_id: int) -> int:
+    """How many objects of earlier revisions retention removed that did not come again and nobody rejected."""
+    this, again = series.alias(), instance.alias()
+    earlier = (
+        select(series.c.id)
+        .join(this, (series.c.study_uid == this.c.study_uid) & (series.c.series_uid == this.c.series_uid))
+        .where((this.c.id == series_id) & (series.c.revision < this.c.revision))
+    )
+    kept = select(again.c.id).where(
+        (again.c.sop_uid == instance.c.sop_uid) & (again.c.state == InstanceState.KEPT)
+    )
+    rejected = select(rejection.c.sop_uid).where(rejection.c.sop_uid == instance.c.sop_uid)
+    gone = instance.c.series_id.in_(earlier) & (instance.c.state == InstanceState.REMOVED)
+    counted = select(func.count(instance.c.sop_uid.distinct()))
+    return int(tx.execute(counted.where(gone & ~kept.exists() & ~rejected.exists())).scalar_one())
 
 
 def fresh_duplicates(tx: Connection, most: int) -> list[tuple[int, int]]:

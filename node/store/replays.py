@@ -81,9 +81,11 @@ _NOT_YET = {
 
 
 def _incomplete(tx: Connection, series_id: int) -> str:
-    """Which of a revision's objects were replaced, rejected or removed since."""
+    """Which of a revision's objects were replaced or removed since; rejected ones are left out of what is judged."""
     members, _ = intake.members_and_facts(tx, series_id)
     states = Counter(str(i["state"]) for i in intake.instances_of(tx, members))
+    if states[InstanceState.KEPT]:
+        states.pop(InstanceState.REJECTED, None)
     gone = ", ".join(f"{n} {state}" for state, n in sorted(states.items()) if state != InstanceState.KEPT)
     if not members or gone:
         return f"not all of its {len(members)} objects are kept ({gone or 'none are known'})"

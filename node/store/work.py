@@ -20,11 +20,12 @@ from node.store.schema import delivery, identity, instance, measurement, product
 
 
 def add_run(tx: Connection, **values: Any) -> int | None:
-    """A waiting run; None where this rule already has one for this revision and replay."""
+    """A waiting run; None where this rule already has one for this revision, replay and run to withdraw."""
     where = (
         (run.c.series_id == values["series_id"])
         & (run.c.rule == values["rule"])
         & (run.c.replay == values.get("replay", 0))
+        & (run.c.withdraws == values.get("withdraws", 0))
     )
     if tx.scalar(select(run.c.id).where(where)) is not None:
         return None
@@ -64,7 +65,7 @@ def cancel_older_runs(
         & (series.c.series_uid == series_uid)
         & (series.c.revision < revision)
     )
-    where = run.c.series_id.in_(older) & (run.c.state == RunState.WAITING)
+    where = run.c.series_id.in_(older) & (run.c.state == RunState.WAITING) & (run.c.withdraws == 0)
     ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
     for key in ids:
         move(tx, run, key, RunState.CANCELLED, expected=(RunState.WAITING,), reason=reason)
@@ -75,7 +76,7 @@ def cancel_earlier_replays(tx: Connection, row: Mapping[str, Any], reason: str) 
     """Cancel what still waits of a series' earlier judgements, of one rule where the replay names it; run ids."""
     where = (
         (run.c.series_id == row["id"]) & (run.c.replay < row["replay"]) & (run.c.state == RunState.WAITING)
-    )
+    ) & (run.c.withdraws == 0)
     if row["replay_rule"]:
         where &= run.c.rule == row["replay_rule"]
     ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
@@ -99,7 +100,7 @@ def _done_of_same_rule(run_id: int, later: bool) -> Select[Any]:
         .join(this, (this.c.id == run_id) & (this.c.rule == run.c.rule))
         .join(mine, mine.c.id == this.c.series_id)
         .where((series.c.study_uid == mine.c.study_uid) & (series.c.series_uid == mine.c.series_uid))
-        .where(beside & (run.c.state == RunState.DONE))
+        .where(beside & (run.c.state == RunState.DONE) & (run.c.withdraws == 0))
         .order_by(run.c.id)
     )
 
@@ -129,12 +130,18 @@ def supersede_older_runs(tx: Connection, run_id: int, reason: str, now: datetime
     older = _done_of_same_rule(run_id, later=False)
     found = [(int(key), int(of)) for key, of in tx.execute(older)]
     for key, _ in found:
-        move(tx, run, key, RunState.SUPERSEDED, expected=(RunState.DONE,), reason=reason)
-        made = select(product.c.id).where(product.c.run_id == key)
-        deliveries.cancel_deliveries(
-            tx, tx.scalars(select(delivery.c.id).where(delivery.c.product_id.in_(made))), reason, now
-        )
+        supersede_run(tx, key, reason, now)
     return found
+
+
+def supersede_run(tx: Connection, run_id: int, reason: str, now: datetime) -> bool:
+    """Done → superseded, and what waits to be sent of it is cancelled; False when it is not done any more."""
+    if not move(tx, run, run_id, RunState.SUPERSEDED, expected=(RunState.DONE,), reason=reason):
+        return False
+    made = select(product.c.id).where(product.c.run_id == run_id)
+    waiting = select(delivery.c.id).where(delivery.c.product_id.in_(made))
+    deliveries.cancel_deliveries(tx, tx.scalars(waiting), reason, now)
+    return True
 
 
 def identity_of(tx: Connection, key: str) -> Mapping[str, Any] | None:
@@ -146,14 +153,25 @@ def identity_of(tx: Connection, key: str) -> Mapping[str, Any] | None:
 def remember_identity(
     tx: Connection, key: str, first_run_at: datetime, numbers: Mapping[str, int], revision: int = 1
 ) -> None:
-    """A new identity, at its first run, over this revision of its series."""
-    values = {"first_run_at": first_run_at, "revision": revision, "series_numbers": json.dumps(dict(numbers))}
+    """A new identity, at its first run, over this revision of its series; what it replaces is still to be said."""
+    values = {
+        "first_run_at": first_run_at,
+        "revision": revision,
+        "series_numbers": json.dumps(dict(numbers)),
+        "predecessors": "",
+    }
     tx.execute(insert(identity).values(key=key, **values))
 
 
 def raise_generation(tx: Connection, key: str) -> None:
-    """From now on this identity stands for fresh UIDs (design §6)."""
-    tx.execute(update(identity).where(identity.c.key == key).values(generation=identity.c.generation + 1))
+    """From now on this identity stands for fresh UIDs (design §6), of reports that replace others than before."""
+    values = {"generation": identity.c.generation + 1, "predecessors": ""}
+    tx.execute(update(identity).where(identity.c.key == key).values(**values))
+
+
+def set_predecessors(tx: Connection, key: str, predecessors: str) -> None:
+    """What the reports of this identity say they replace, as JSON: fixed with its UIDs."""
+    tx.execute(update(identity).where(identity.c.key == key).values(predecessors=predecessors))
 
 
 def settle_identity(tx: Connection, key: str, products: Iterable[Product]) -> bool:

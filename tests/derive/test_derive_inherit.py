@@ -109,6 +109,11 @@ def test_any_range_can_be_stored(
         ("ISO_IR 192", "山田^太郎".encode()),
         ("ISO_IR 100", "Иванов".encode("iso8859-5")),
         ("ISO_IR 192", b"M\xfcller"),
+        ("\\ISO 2022 IR 149", b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7"),
+        ("\\ISO 2022 IR 58", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"),
+        ("GB18030", "王^小东".encode("gb18030")),
+        ("GBK", "王^小东".encode("gbk")),
+        ("ISO 2022 IR 6\\ISO 2022 IR 100\\ISO 2022 IR 144", b"M\xfcller=\x1b-L\xb8\xd2\xd0\xdd"),
     ],
 )
 def test_names_are_copied_byte_for_byte(tmp_path: Path, charset: str, name: bytes) -> None:

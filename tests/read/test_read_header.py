@@ -192,6 +192,10 @@ def test_an_unknown_vr_is_passed_over(tmp_path: Path) -> None:
         ("NO SUCH SET", b"M\xfcller", None),
         ("ISO 2022 IR 87\\ISO 2022 IR 6", b"\x1b$Bab", None),
         ("\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "Yamada^Tarou=山田^太郎"),
+        ("\\ISO 2022 IR 149", b"Hong=\x1b$)C\xfb\xf3", "Hong=洪"),
+        ("\\ISO 2022 IR 58", b"Zhang=\x1b$)A\xd5\xc5", "Zhang=张"),
+        ("GB18030", "王^小东".encode("gb18030"), "王^小东"),
+        ("GBK", "王^小东".encode("gbk"), "王^小东"),
     ],
 )
 def test_a_wrong_charset_never_makes_an_object_unreadable(
