@@ -939,8 +939,9 @@ def test_an_older_header_never_arrives_after_the_newer_one(house: House) -> None
     house.complete(header(1))
     older = house.claim()
     house.take(header(1, digest="f" * 64))
-    newer = house.claim()
+    assert house.claim() == (), "the newer one waits for the end of the older"
     house.answer(older, Kind.FAILED, 0xA700)
+    newer = house.claim()
     house.answer(newer)
     house.clock.tick(minutes=5)
     assert house.claim() == ()

@@ -59,7 +59,8 @@ def values_of(vr: str, raw: bytes, encodings: tuple[str, ...], little_endian: bo
 
 def _decode(raw: bytes, encodings: tuple[str, ...]) -> str:
     try:
-        return str(decode_bytes(raw, list(encodings), TEXT_VR_DELIMS))
+        # The codec of ISO 2022 IR 58 leaves the escape sequence (PS3.3 C.12.1.1.2) that chose it in the text.
+        return str(decode_bytes(raw, list(encodings), TEXT_VR_DELIMS)).replace("\x1b$)A", "")
     except (LookupError, UnicodeError, ValueError):
         return raw.decode("latin-1")
 
