@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     confine(asked.memory, asked.nice, asked.parent)
     specs_as_json()  # import what operators need while there is nothing to do yet
-    if not select.select([sys.stdin], [], [], 0)[0]:  # a spare: its run comes later, and finds the tables read
+    if not select.select([sys.stdin], [], [], 0)[
+        0
+    ]:  # a spare: its run comes later, and finds the tables read
         standard.prepare()
     _collect_less()
     line = sys.stdin.readline().rstrip("\n")
