@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import traceback
@@ -56,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     confine(asked.memory, asked.nice, asked.parent)
     specs_as_json()  # import what operators need while there is nothing to do yet
-    standard.prepare()
+    if not select.select([sys.stdin], [], [], 0)[
+        0
+    ]:  # a spare: its run comes later, and finds the tables read
+        standard.prepare()
     _collect_less()
     line = sys.stdin.readline().rstrip("\n")
     return run_in(Path(line), asked.memory) if line else 0

@@ -116,7 +116,7 @@ def _table(found: Report) -> Table:
     table.add_column("objects", no_wrap=True)
     table.add_column("way", no_wrap=True)
     remembered = any(row.memory for row in found.rows)
-    for heading in ("objects/s", "MB/s", "ratio", "CPU s", *(["MB used"] if remembered else []), "rounds"):
+    for heading in ("per s", "MB/s", "ratio", "CPU s", *(["MB used"] if remembered else []), "rounds"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = ""
     for row in found.rows:
