@@ -25,6 +25,7 @@ from node import app, faults, flow
 from node.assemble.completeness import Sealed, verdict
 from node.assemble.resend import RECOMPRESSED
 from node.child import LineChild
+from node.commitments import Commitments
 from node.engine import Engine
 from node.errors import Broken, Misconfigured
 from node.model import SeriesState
@@ -32,7 +33,7 @@ from node.ops import log as logging
 from node.ops.health import beat, beat_path
 from node.ops.reserve import tend
 from node.readings import Reading, Readings
-from node.send.protocol import Finished, Outcomes
+from node.send.protocol import Asked, Finished, Outcomes, Reported
 from node.sendings import Sendings, UnderWay
 from node.store import aside, deliveries, intake, watch, work
 from node.store.database import note
@@ -62,6 +63,7 @@ class Conductor:
     def __post_init__(self) -> None:
         self.engine = Engine(self.parts.settings.limits)
         self.transcodings = Transcodings(self.parts.settings.limits.run_memory)
+        self.commitments = Commitments(self.parts, self.sendings)
         self.selector = selectors.DefaultSelector()
         self.queued: dict[int, int] = {}  # receiver run → last sequence that was queued for reading
         self.taken: dict[int, int] = {}  # receiver run → last sequence of the group in hand
@@ -160,6 +162,7 @@ class Conductor:
             self._start_runs()
             self._transcode()
             self._deliver()
+            self.commitments.turn(settled=not self.readings.queue)
             self.polled = time.monotonic()
             self.poll_at = self.polled + _POLL
         if took or self.readings.gathering:
@@ -186,6 +189,7 @@ class Conductor:
                 intake.object_path(parts.data, *duplicate).unlink(missing_ok=True)
             runs, sending = work.give_back(tx)
             flow.cap_waits(tx, parts)
+            self.commitments.recover(tx)
             for run_id in runs:
                 note(tx, parts.now(), "run_waiting", "the node was restarted", run_id=run_id)
             for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):
@@ -232,7 +236,7 @@ class Conductor:
     def _queue(self, record: Record) -> None:
         self.queued[record.run] = record.sequence
         reading = Reading(record, [record.path])
-        reading.ready = not record.is_object
+        reading.ready = record.is_end
         self.readings.add(reading)
 
     def _take_in(self) -> bool:
@@ -287,8 +291,10 @@ class Conductor:
             return
         record = reading.record
         assert record is not None  # noqa: S101 - only rebuilt and compared readings have none
-        if not record.is_object:
+        if record.is_end:
             self._end(record.path)
+        elif not record.is_object:
+            self._take_message(tx, record, reading)
         elif reading.header is None:
             flow.unreadable(tx, self.parts, (record.run, record.sequence), reading.failed)
         else:
@@ -306,6 +312,16 @@ class Conductor:
             log.error("association_end_unreadable", error=type(error).__name__)  # noqa: TRY400 - no frames of use
             return
         self.parts.assembly.end(end.association, end.aborted, time.monotonic())
+
+    def _take_message(self, tx: Any, record: Record, reading: Reading) -> None:
+        """One that is damaged, or that the node fails over, must not stop what came after it."""
+        try:
+            with tx.begin_nested():
+                self.commitments.take(tx, record, reading)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the next conductor would fail over it again
+            log.error("commitment_unreadable", error=type(error).__name__)  # noqa: TRY400 - no frames of use
 
     def _take_rebuilt(self, tx: Any, reading: Reading, series_id: int, instance_id: int) -> None:
         if reading.header is None:
@@ -451,6 +467,8 @@ class Conductor:
                 self._outcomes(one, message)
             elif isinstance(message, Finished):
                 self._batch_over(one, message)
+            elif isinstance(message, Asked | Reported):
+                self.commitments.heard(one, message)
             else:
                 with self.parts.database.write() as tx:
                     flow.probed(tx, self.parts, one.to, message.error, message.trouble)
@@ -458,6 +476,7 @@ class Conductor:
             log.warning("sender_died", count=len(lost))
             with self.parts.database.write() as tx:
                 deliveries.unclaim_deliveries(tx, [key for one in lost for key in one.deliveries])
+            self.commitments.lost(lost)
         self.poll_at = 0.0
 
     def _outcomes(self, one: UnderWay, message: Outcomes) -> None:

@@ -42,6 +42,8 @@ POINTS = {
     "before-outcomes": "the conductor has read the outcomes and not recorded them",
     "after-outcomes": "outcomes are recorded, the batch is not over",
     "before-batch-end": "all outcomes of a batch are recorded, the destination's state is not",
+    "after-commit-claim": "a request for commitment is `asking`, and the sender does not know it",
+    "before-commit-answer": "a destination has answered it, and the conductor has not recorded that",
     # transcoder, and the conductor that takes its copies
     "before-transcode": "the transcoder was asked for a copy and has not begun",
     "before-transcoded": "the copy is encoded, and nothing of it is on disk",

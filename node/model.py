@@ -159,6 +159,23 @@ class AssociationEnd:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CommitMessage:
+    """How a message about storage commitment came (PS3.4 J.3); its dataset is kept beside it, undecoded."""
+
+    command: str
+    """`N-ACTION`: it asks us to commit; `N-EVENT-REPORT`: it answers what we asked."""
+    number: int
+    """Action Type ID or Event Type ID."""
+    transfer_syntax: str
+    peer: str
+    """The peer's name in the site file."""
+    called: str
+    """Our AE title, as it was called."""
+    association: str
+    received_at: datetime
+
+
 class Part(Protocol):
     """An object on its way to the disk: an open `.part` file beside its target."""
 
@@ -182,6 +199,9 @@ class Keeper(Protocol):
 
     def end(self, end: AssociationEnd) -> None:
         """Record that an association is over, in the same sequence as its objects."""
+
+    def commit(self, message: CommitMessage, dataset: memoryview) -> None:
+        """Record a message about storage commitment there, too; returns before it is answered with success."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from node import faults
+from node import commitment, faults
 from node.model import Cell, Header
 from node.read.header import read_header
 from node.read.pixels import same_pixels
 from node.store.arrival import read_arrival
+from node.store.records import COMMIT, read_commit
 
 _MOST_MEMORY = 2 << 30
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +70,8 @@ class Reader:
         request = json.loads(line)
         try:
             *other, path = (Path(p) for p in request["paths"])
+            if path.suffix == COMMIT:
+                return _commitment(path)
             faults.reach("before-header")
             arrival, offset = read_arrival(path)
             header = read_header(path, arrival, offset)
@@ -79,6 +82,15 @@ class Reader:
             return {"failed": f"the reader failed ({type(error).__name__})"}
         self._before = header.attributes
         return found
+
+
+def _commitment(path: Path) -> dict[str, Any]:
+    """The answer for a message about storage commitment: what it asks or answers."""
+    message, dataset = read_commit(path)
+    try:
+        return {"said": commitment.to_json(commitment.decode(dataset, message.transfer_syntax))}
+    except ValueError as error:
+        return {"failed": str(error)}
 
 
 def main() -> None:

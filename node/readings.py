@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from node import commitment
 from node.child import LineChild
+from node.commitment import Dialogue
 from node.model import Cell, Header
 from node.reader import header_from_json
 from node.store.records import Record
@@ -43,6 +45,8 @@ class Reading:
     same: bool = False
     released: int | None = None
     """The instance in conflict that a person takes for the valid one."""
+    said: Dialogue | None = None
+    """What a message about storage commitment says."""
 
     @property
     def patience(self) -> float:
@@ -118,6 +122,8 @@ class Readings:
                 reading.header = header_from_json(answer["header"], self._before)
                 self._before = reading.header.attributes
             reading.same = answer.get("same", False)
+            if "said" in answer:
+                reading.said = commitment.from_json(answer["said"])
         if not alive:
             self.died("the reader crashed")
 

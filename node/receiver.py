@@ -23,9 +23,10 @@ from node.errors import NodeError
 from node.ops import log as logging
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
+from node.receive.commitment import Speakers
 from node.receive.limits import Census, Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
-from node.settings import Settings, parse
+from node.settings import Peer, Settings, parse
 from node.store.files import (
     IMPLEMENTATION_UID,
     IMPLEMENTATION_VERSION,
@@ -45,7 +46,9 @@ def policy_of(settings: Settings) -> Policy:
     """Return who may associate, from the site file."""
     senders = tuple(
         Sender(
-            peer.name, peer.sends_as, tuple(ipaddress.ip_network(a, strict=False) for a in peer.from_address)
+            peer.name,
+            (*peer.sends_as, *_reports_as(peer, settings)),
+            tuple(ipaddress.ip_network(a, strict=False) for a in peer.from_address),
         )
         for peer in settings.peers.values()
     )
@@ -55,6 +58,28 @@ def policy_of(settings: Settings) -> Policy:
         unknown_may_send=settings.unknown_senders == "accept",
         associations=settings.limits.associations,
     )
+
+
+def _reports_as(peer: Peer, settings: Settings) -> tuple[str, ...]:
+    """The title another AE of *peer* reports under, where it commits by one, unless that is somebody else's."""
+    title = peer.commit.ae_title if peer.commit else ""
+    others = [one for one in settings.peers.values() if title in one.sends_as]
+    return (title,) if title and not others else ()
+
+
+def speakers_of(settings: Settings) -> Speakers:
+    """Return who may speak of storage commitment, from the site file."""
+    peers = settings.peers.values()
+    return Speakers(
+        asking=frozenset(peer.name for peer in peers if peer.commit_after),
+        answering=frozenset(peer.name for peer in peers if _commits(peer, settings)),
+    )
+
+
+def _commits(peer: Peer, settings: Settings) -> bool:
+    """Whether it commits, or commits on behalf of another peer under a title of its own."""
+    titles = {one.commit.ae_title for one in settings.peers.values() if one.commit}
+    return peer.commit is not None or bool(titles & {peer.ae_title, *peer.sends_as})
 
 
 def waker(fd: int) -> Callable[[], None]:
@@ -71,7 +96,15 @@ def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, ce
     """Put a receiver together; it does not accept yet."""
     configure()
     disk = Watermark(settings.node.data, settings.disk.refuse, time.monotonic)
-    desk = Desk(keeper.run, keeper, policy_of(settings), census, disk, lambda: datetime.now(UTC))
+    desk = Desk(
+        keeper.run,
+        keeper,
+        policy_of(settings),
+        census,
+        disk,
+        lambda: datetime.now(UTC),
+        speakers=speakers_of(settings),
+    )
     ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
     return Listener(ae, listening, desk, Pace())
 

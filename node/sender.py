@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
@@ -34,6 +35,7 @@ def main() -> NoReturn:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
+    warnings.simplefilter("ignore")  # pydicom warns with a peer's values
     configure()
     lanes = Lanes(Outbox(_writer(sys.stdout.buffer)))
     threading.Thread(target=_read, args=(sys.stdin.buffer, lanes), name="commands", daemon=True).start()

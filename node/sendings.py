@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from node.child import LineChild
+from node.commitment import Dialogue
 from node.send.protocol import (
+    Ask,
+    Asked,
     Batch,
     Command,
     Destination,
@@ -15,12 +18,16 @@ from node.send.protocol import (
     Finished,
     Item,
     Outcomes,
+    Report,
+    Reported,
     Result,
     Trouble,
     outcome_from_json,
     to_json,
 )
 from node.send.streak import Streak
+
+Heard = Outcomes | Finished | Echoed | Asked | Reported
 
 
 @dataclass
@@ -39,6 +46,11 @@ class UnderWay:
         return self.command.destination.name
 
     @property
+    def of_commitment(self) -> bool:
+        """It asks for commitment or reports on it."""
+        return isinstance(self.command, Ask | Report)
+
+    @property
     def deliveries(self) -> list[int]:
         """The deliveries that were claimed for it."""
         return [item.delivery for item in self.command.objects] if isinstance(self.command, Batch) else []
@@ -55,8 +67,8 @@ class Sendings:
     _next: int = 1
 
     def count(self, to: str) -> int:
-        """How much is under way to a destination."""
-        return sum(one.to == to for one in self.open.values())
+        """How many batches and questions are under way to a destination; commitment is beside them."""
+        return sum(one.to == to and not one.of_commitment for one in self.open.values())
 
     def send(self, where: Destination, items: tuple[Item, ...]) -> None:
         """Hand over a batch; where the sender has died meanwhile, `heard` tells."""
@@ -84,15 +96,29 @@ class Sendings:
             return f"{one.command.destination.where} {streak.words}", Trouble.PAUSED
         return message.destination_error, message.trouble
 
+    def ask_to_commit(self, where: Destination, said: Dialogue) -> None:
+        """Have the destination asked to commit to objects."""
+        self._say(Ask(self._next, where, said))
+
+    def report(self, where: Destination, said: Dialogue) -> int:
+        """Have a peer told what was committed to of what it asked; the command's number."""
+        command = Report(self._next, where, said)
+        self._say(command)
+        return command.id
+
+    def talks(self, kind: type[Ask] | type[Report]) -> list[UnderWay]:
+        """What of this kind is under way."""
+        return [one for one in self.open.values() if isinstance(one.command, kind)]
+
     def _say(self, command: Command) -> None:
         self.open[command.id] = UnderWay(command)
         self._next += 1
         self.child.say(to_json(command))
 
-    def heard(self) -> tuple[list[tuple[UnderWay, Outcomes | Finished | Echoed]], list[UnderWay]]:
+    def heard(self) -> tuple[list[tuple[UnderWay, Heard]], list[UnderWay]]:
         """What came of what is under way, in order; and what the sender's death leaves without an answer."""
         lines, alive = self.child.lines()
-        found: list[tuple[UnderWay, Outcomes | Finished | Echoed]] = []
+        found: list[tuple[UnderWay, Heard]] = []
         for line in lines:
             message = outcome_from_json(line)
             key = message.batch if isinstance(message, Outcomes | Finished) else message.id

@@ -13,6 +13,8 @@ from node.send.protocol import Trouble
 from node.settings import Settings, is_open
 from node.store import queries
 from node.store.database import open_database
+from node.store.pledges import PledgeState
+from node.words import counted
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
     for words in found["crowded"].values():
         yield f"[red]{show.safe(words)}[/]"
+    yield from _commitment_lines(found, zone)
     for name in found["windows_closed"]:
         yield f"[yellow]{show.safe(name)} is not sent to now: its `window` is closed[/]"
     if found["rules_problem"]:
@@ -79,3 +82,14 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
     if found["rules_changed"]:
         yield "[yellow]the rules in the folder are not the ones in use: `pacsnode check` them and restart the node[/]"
+
+
+def _commitment_lines(found: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
+    """What destinations have still to commit to, and what we owe those who asked us (PS3.4 J)."""
+    for row in found["uncommitted"]:
+        objects, since = counted(row["objects"], "object"), show.moment(row["since"], zone)
+        yield f"{show.safe(row['destination'])} has still to commit to {objects}, the oldest stored {since}"
+    for row in found["pledges"]:
+        what = "waits for commitment" if row["state"] == PledgeState.WAITING else "cannot be told yet"
+        asked = f"{counted(row['requests'], 'request')} since {show.moment(row['since'], zone)}"
+        yield f"{show.safe(row['peer'])} {what}: {asked}"

@@ -76,7 +76,7 @@ def _sent(row: Mapping[str, Any], rules: Mapping[int, str]) -> dict[str, Any]:
     """Deliveries of one kind that share their state: at the time of the last, or since when they wait."""
     what = "result" if row["run_id"] else "received object"
     said = f"{row['objects']} {what}{'s' if row['objects'] > 1 else ''} {row['state']}"
-    if row["reason"] and row["state"] not in ("stored", "committed"):
+    if row["reason"] and (row["state"] not in ("stored", "committed") or "not committed" in row["reason"]):
         said += f": {row['reason']}"
     return _entry(
         row["finished"] or row["made"], f"delivery_{row['state']}", said, series_id=row["series_id"],

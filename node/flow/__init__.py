@@ -11,6 +11,8 @@
 5. `running.start_run` makes a job for a worker; `running.finish_run` queues what the worker made.
 6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers. What is
    refused in its transfer syntax is sent as a copy in another: `transcoding.to_copy`, `copied`.
+7. `committing.ask_to_commit` asks a destination that commits (PS3.4 J) about what it stored, `answered` takes its
+   report; `pledging.pledged` and `look` do the same for a peer that asks us, on behalf of such a destination.
 
 What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
 ours that are not valid any more.
@@ -20,9 +22,11 @@ what must happen after the commit is returned.
 """
 
 from node.flow.clock import cap_waits, set_back
+from node.flow.committing import answered, ask_to_commit, asked, nobody_knows, unanswered
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.pledging import look, pledged, reported
 from node.flow.routing import judgements, route
 from node.flow.running import finish_run, retry_wait, start_run, startable
 from node.flow.sealing import attention_at, seal, seal_policy
@@ -48,6 +52,9 @@ __all__ = [
     "Parts",
     "Started",
     "Taken",
+    "answered",
+    "ask_to_commit",
+    "asked",
     "attention_at",
     "batch_over",
     "cap_waits",
@@ -58,11 +65,15 @@ __all__ = [
     "delivered",
     "finish_run",
     "judgements",
+    "look",
     "made_by_a_node",
     "members_of",
+    "nobody_knows",
     "number_series",
+    "pledged",
     "probed",
     "released",
+    "reported",
     "retry_wait",
     "route",
     "seal",
@@ -73,6 +84,7 @@ __all__ = [
     "startable",
     "take_in",
     "to_copy",
+    "unanswered",
     "unreadable",
     "unreadable_now",
-]  # fmt: skip
+]

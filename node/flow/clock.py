@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, Table, update
 
+from node.flow.committing import cap_commitments
 from node.flow.parts import Parts
 from node.flow.running import LONGEST_RETRY
 from node.model import DeliveryState, RunState
@@ -37,6 +38,7 @@ def cap_waits(tx: Connection, parts: Parts) -> int:
     found += _cap(tx, delivery, queued, now + retry.LONGEST)
     found += _cap(tx, run, runs & (run.c.failures == 0), now)
     found += _cap(tx, run, runs, now + LONGEST_RETRY)
+    found += cap_commitments(tx, parts)
     probe_by = now + retry.LONGEST_PROBE
     asked = destination.c.down & (destination.c.next_at > probe_by)
     return found + tx.execute(update(destination).where(asked).values(next_at=probe_by)).rowcount

@@ -13,6 +13,7 @@ from pydicom.uid import UID
 from sqlalchemy import Connection
 
 from node.flow import transcoding
+from node.flow.committing import commit_due
 from node.flow.parts import Parts
 from node.model import DeliveryState, InstanceState, RunState
 from node.send import retry
@@ -198,6 +199,7 @@ def _finish(
         deliveries.finish_delivery(
             tx, result.delivery, result.attempt, DeliveryState.STORED,
             status=result.status, reason=decided.why + copy, finished_at=now, sent_path="",
+            commit_due=commit_due(parts, to, now), commitment_id=None,
         )  # fmt: skip
         return itself
     why = f"{result.what}; {decided.why}"

@@ -84,6 +84,17 @@ def sent_as(row: Mapping[str, Any], path: str) -> tuple[str, str, str]:
     return row["sent_path"], sop_uid, syntax
 
 
+def stored_as(row: Mapping[str, Any]) -> str:
+    """SOP Instance UID of what a destination has stored: a lossy copy is an object of its own."""
+    loses = is_lossy(row)
+    return lossy_copy(row["digest"], row["sent_syntax"]) if loses else row["sop_uid"] or ""
+
+
+def is_lossy(row: Mapping[str, Any]) -> bool:
+    """Whether what is, or was, sent is not the object itself."""
+    return row["sent_syntax"] in LOSSY.values()
+
+
 def to_copy(tx: Connection, parts: Parts, limit: int) -> list[Copying]:
     """The next copies to be made."""
     return [_copying(parts, row) for row in deliveries.to_transcode(tx, limit, AHEAD)]

@@ -34,7 +34,7 @@ from node.store.database import Database, open_database
 from node.store.files import Disk, Folder
 from node.store.intake import object_path
 from node.store.migrations import copy_sqlite
-from node.store.records import END, receiver_runs
+from node.store.records import NOTES, receiver_runs
 from node.store.schema import VERSION, cursor, instance, product, series
 
 DATABASE = "pacsnode.db"
@@ -183,9 +183,9 @@ def _cursors(tx: Connection) -> dict[int, int]:
 
 
 def _was_read(path: Path, read: dict[int, int]) -> bool:
-    """The end of an association that the conductor has taken in: nobody reads it again."""
+    """The end of an association, or a message, that the conductor has taken in: nobody reads it again."""
     receiver_run, sequence = _record(path)
-    return path.suffix == END and sequence <= read.get(receiver_run, 0)
+    return path.suffix in NOTES and sequence <= read.get(receiver_run, 0)
 
 
 def _settle(taken: Database, live: Database, now: datetime, copied: Copied) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.store.files import Disk, Folder
-from node.store.records import END, OBJECT
+from node.store.records import NOTES, OBJECT
 
 _BLOCK = 4 << 20
 _TELL = 1000
@@ -90,4 +90,4 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Whole records and results, in order; parts, locks and what runs leave beside their results stay out."""
     for place, below, names in os.walk(folder):
         below.sort()
-        yield from (Path(place, name) for name in sorted(names) if name.endswith((OBJECT, END)))
+        yield from (Path(place, name) for name in sorted(names) if name.endswith((OBJECT, *NOTES)))

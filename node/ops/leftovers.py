@@ -18,7 +18,7 @@ from node.store.database import Database
 from node.store.intake import cursor_of
 from node.store.records import (
     BUCKET,
-    END,
+    NOTES,
     OBJECT,
     clean_dead_runs,
     is_alive,
@@ -50,7 +50,7 @@ def sweep_copies(database: Database, data: Path) -> int:
 
 
 def _records(database: Database, data: Path) -> Iterator[Path]:
-    """Objects whose rows say that their file is gone, and ends of associations that were taken in."""
+    """Objects whose rows say that their file is gone, and ends of associations and messages that were taken in."""
     for receiver_run in receiver_runs(data):
         for bucket in buckets(data, receiver_run):
             files = [path for path in bucket.iterdir() if path.stem.isdigit()]
@@ -59,7 +59,7 @@ def _records(database: Database, data: Path) -> Iterator[Path]:
                 read = cursor_of(tx, receiver_run)
             for path in files:
                 number = int(path.stem)
-                if number in gone if path.suffix == OBJECT else path.suffix == END and number <= read:
+                if number in gone if path.suffix == OBJECT else path.suffix in NOTES and number <= read:
                     yield path
 
 

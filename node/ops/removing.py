@@ -151,6 +151,8 @@ def mark(tx: Connection, key: int, why: str, now: datetime, *, of_series: bool) 
     open_still = delivery.c.state.in_((DeliveryState.WAITING, DeliveryState.PARKED))
     cancelled = {"state": DeliveryState.CANCELLED, "reason": f"removed: {why}", "finished_at": now}
     tx.execute(update(delivery).where(delivery.c.instance_id.in_(ids) & open_still).values(**cancelled))
+    uncommitted = delivery.c.commit_due.is_not(None)  # asked about no more: it could not be sent again
+    tx.execute(update(delivery).where(delivery.c.instance_id.in_(ids) & uncommitted).values(commit_due=None))
     values = {"state": InstanceState.REMOVED, "reason": why}
     tx.execute(update(instance).where(objects & instance.c.state.in_(WITH_FILE)).values(**values))
     if not of_series:
@@ -158,5 +160,6 @@ def mark(tx: Connection, key: int, why: str, now: datetime, *, of_series: bool) 
     made = product.c.run_id.in_(select(run.c.id).where(run.c.series_id == key))
     of_made = delivery.c.product_id.in_(select(product.c.id).where(made))
     tx.execute(update(delivery).where(of_made & open_still).values(**cancelled))
+    tx.execute(update(delivery).where(of_made & uncommitted).values(commit_due=None))
     tx.execute(update(product).where(made & product.c.removed_at.is_(None)).values(removed_at=now))
     tx.execute(update(series).where(series.c.id == key).values(removed_at=now))

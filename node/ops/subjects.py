@@ -177,7 +177,7 @@ def _deliveries(tx: Connection, asked: Iterable[Select[Any]], settings: Settings
 def commits(settings: Settings, destination: str) -> bool:
     """Whether what is stored there is only safe when the destination has committed to it."""
     peer = settings.peers.get(destination)
-    return bool(peer is not None and getattr(peer, "commit", None))
+    return bool(peer is not None and peer.commit)
 
 
 def _facts(facts: Facts, sent: _Sent) -> Facts:

@@ -14,10 +14,12 @@ from itertools import count
 
 import structlog
 
-from node.model import Arrival, AssociationEnd, Keeper
+from node.model import Arrival, AssociationEnd, CommitMessage, Keeper
+from node.receive import commitment
 from node.receive.admission import Accept, Policy, Reject, Request, admit
+from node.receive.command import FIELD, Elements, integer
 from node.receive.limits import Census
-from node.receive.services import Context, Service
+from node.receive.services import Answer, Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
 from node.receive.wire import Wire
 
@@ -57,6 +59,8 @@ class Desk:
     """Aware time of now."""
     services: Mapping[int, Service] = field(default_factory=dict)
     """Command Field → what serves it; without one, C-STORE and C-ECHO apart, pynetdicom answers."""
+    speakers: commitment.Speakers = field(default_factory=commitment.Speakers)
+    """Who may speak of storage commitment."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the receiver is about to end: each association may finish the message in hand."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -171,6 +175,28 @@ class Session:
             self._objects += 1
             self._bytes += storing.size
         return status
+
+    @property
+    def in_either_role(self) -> str:
+        """The SOP class that this peer may be SCU or SCP of, as it proposes; empty for most peers."""
+        return commitment.PUSH_MODEL if self.desk.speakers.speaks(self.peer) else ""
+
+    def serve(self, context: Context, command: Elements, dataset: bytes) -> Answer | None:
+        """Answer a message about storage commitment; None where it is about something else."""
+        name = commitment.COMMANDS.get(integer(command, FIELD) or 0)
+        if context.abstract_syntax != commitment.PUSH_MODEL or name is None:
+            return None
+        message = CommitMessage(
+            command=name,
+            number=commitment.number(command),
+            transfer_syntax=context.transfer_syntax,
+            peer=self.peer,
+            called=self._called,
+            association=self.name,
+            received_at=self.desk.clock(),
+        )
+        status = commitment.keep(message, memoryview(dataset), self.desk.keeper, self.desk.speakers)
+        return Answer(commitment.response(command, status))
 
     def stop(self, *, at_once: bool) -> None:
         """Make its thread find that the receiver is stopping: *at_once*, or if it waits for the next message."""

@@ -2,8 +2,8 @@
 
 Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
 before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
-C-STORE nor C-ECHO is gathered whole, within a limit, and given to the desk's service of its Command Field;
-without one, to pynetdicom.
+C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment), else to the
+desk's service of its Command Field; without one, to pynetdicom.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Lane:
         if isinstance(answer, Reject):
             self._negotiation.reject(answer)
             return False
-        self._contexts = self._negotiation.accept()
+        self._contexts = self._negotiation.accept(self._session.in_either_role)
         return True
 
     def _serve(self) -> bool:
@@ -165,7 +165,10 @@ class Lane:
         """The one place for what is neither C-STORE nor C-ECHO."""
         field, dataset = integer(self._command, FIELD), bytes(self._dataset)
         service = self._session.desk.services.get(-1 if field is None else field)
-        if service is not None:
+        answer = self._session.serve(self._context, self._command, dataset)
+        if answer is not None:
+            self._answer(answer)
+        elif service is not None:
             self._answer(service(self._context, self._command, dataset))
         elif field != C_CANCEL:  # whatever it wants to cancel is answered already
             self._negotiation.serve(self._context.number, encode(self._command), dataset)

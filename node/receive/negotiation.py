@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydicom.uid import UID
+from pynetdicom import build_context
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA, SCP_SCU_RoleSelectionNegotiation
 
 from node.receive.admission import Reject, Request
 from node.receive.services import Context
@@ -48,9 +50,14 @@ class Negotiation:
         """Send A-ASSOCIATE-RJ."""
         self._assoc.acse.send_reject(answer.result, answer.source, answer.reason)
 
-    def accept(self) -> dict[int, Context]:
-        """Negotiate the presentation contexts and send A-ASSOCIATE-AC; the contexts that were accepted."""
+    def accept(self, in_either_role: str = "") -> dict[int, Context]:
+        """Negotiate the presentation contexts and send A-ASSOCIATE-AC; the contexts that were accepted.
+
+        Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes.
+        """
         try:
+            if in_either_role:
+                self._accept_role(in_either_role)
             self._assoc.acse.negotiate_association()
             self.peer_maximum = int(self._assoc.requestor.maximum_length or 0)
         except OSError:
@@ -63,6 +70,21 @@ class Negotiation:
             )
             for context in self._assoc.accepted_contexts
         }
+
+    def _accept_role(self, sop_class: str) -> None:
+        """Support a SOP class, and confirm the role that the peer proposes for it (PS3.7 D.3.3.4).
+
+        pynetdicom leaves that answer out where every storage class is accepted.
+        """
+        context = build_context(sop_class)
+        context.scu_role = context.scp_role = True
+        self._assoc.acceptor.supported_contexts = [*self._assoc.acceptor.supported_contexts, context]
+        proposed = self._assoc.requestor.role_selection.get(sop_class)
+        if proposed is not None:
+            role = SCP_SCU_RoleSelectionNegotiation()
+            role.sop_class_uid = UID(sop_class)
+            role.scu_role, role.scp_role = proposed.scu_role, proposed.scp_role
+            self._assoc.acceptor.add_negotiation_item(role)
 
     def serve(self, context: int, command: bytes, dataset: bytes) -> None:
         """Let pynetdicom answer a request as it would by itself. Raises CommandError for what is none."""

@@ -1,4 +1,4 @@
-"""One association with a destination, as storage SCU: negotiate, C-STORE or C-ECHO, release.
+"""One association that we open: negotiate, C-STORE, C-ECHO or a message with a short dataset, release.
 
 pynetdicom says what goes into an A-ASSOCIATE and reads the answer; the exchange itself is ours, on one
 thread. `Association.send_c_store` of pynetdicom decodes and encodes the dataset, queues the whole
@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO
 
 from node.errors import Broken
@@ -24,6 +25,8 @@ VERIFICATION = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
 _BUFFER = 256 * 1024
 _MOST_FRAGMENT = 128 * 1024
 _HEADER = struct.Struct(">BxIIBB")  # P-DATA-TF and one PDV: PS3.8 9.3.5, E.2
+_MOST_ANSWER = 4 << 20
+"""Longest message with a dataset that we take, bytes: a report on 30 000 objects."""
 _COMMAND, _LAST = 1, 2
 _DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 4, 5, 6, 7
 _RELEASE = {_RELEASE_RQ: struct.pack(">BxIxxxx", 5, 4), _RELEASE_RP: struct.pack(">BxIxxxx", 6, 4)}
@@ -83,6 +86,56 @@ class Association:
         self._link.send(self._buffer[:used])
         return command.number(self._answer(context, command.C_ECHO_RSP), command.STATUS)
 
+    def next_id(self) -> int:
+        """A Message ID for a request."""
+        self._message_id = self._message_id % 0xFFFF + 1
+        return self._message_id
+
+    def say(self, context: int, message: bytes, dataset: bytes = b"") -> None:
+        """Send a command set, and a dataset where there is one. Raises Lost."""
+        used = self._put(context, _COMMAND, message)
+        self._put_file(context, BytesIO(dataset), len(dataset), used)
+
+    def ready(self, within: float) -> bool:
+        """Whether a message begins *within* seconds. Raises Lost."""
+        return self._link.ready(within)
+
+    def message(self, within: float) -> tuple[int, Mapping[int, bytes], bytes]:
+        """Wait for the peer's next message: its context, command set and dataset. Raises Lost."""
+        parts, whole = {_COMMAND: bytearray(), 0: bytearray()}, False
+        context, elements = 0, dict[int, bytes]()
+        while not whole:
+            for on, control, data in self._fragments(within):
+                part = parts[control & _COMMAND]
+                part += data
+                context = on
+                if len(part) > _MOST_ANSWER:
+                    raise Lost("sent more than we take; see its log")
+                if not control & _LAST:
+                    continue
+                if control & _COMMAND:
+                    elements = dict(_parsed(part))
+                whole = not control & _COMMAND or not command.has_dataset(elements)
+        return context, elements, bytes(parts[0])
+
+    def _fragments(self, within: float) -> Iterable[tuple[int, int, bytes]]:
+        """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data."""
+        kind, body = self._link.receive(within)
+        if kind == _ABORT:
+            raise Lost(abort_words(body))
+        if kind == _RELEASE_RQ:
+            self._link.send(_RELEASE[_RELEASE_RP])
+            raise Lost("released the association; see its log")
+        if kind != _DATA:
+            raise Lost(f"sent PDU type {kind} instead of a message; see its log")
+        position = 0
+        while position + 6 <= len(body):
+            length, on, control = struct.unpack_from(">IBB", body, position)
+            if length < 2 or position + 4 + length > len(body):
+                raise Lost("sent a PDU that breaks PS3.8; see its log")
+            yield on, control, body[position + 6 : position + 4 + length]
+            position += 4 + length
+
     def _put(self, context: int, control: int, data: bytes) -> int:
         """Lay a short message into the buffer as PDUs; returns how much of it is used."""
         used = 0
@@ -126,10 +179,7 @@ class Association:
                 raise Lost(f"sent PDU type {kind} instead of an answer; see its log")
             if self._take(body, context, received):
                 break
-        try:
-            elements = command.parse(bytes(received))
-        except ValueError as error:
-            raise Lost(f"sent a response that cannot be read ({error}); see its log") from error
+        elements = _parsed(received)
         about = command.number(elements, command.MESSAGE_ID_BEING_RESPONDED_TO)
         if command.number(elements, command.COMMAND_FIELD) != expected or about != self._message_id:
             raise Lost("answered something that was not asked; see its log")
@@ -163,6 +213,13 @@ class Association:
             self._link.abort()
 
 
+def _parsed(received: bytearray) -> Mapping[int, bytes]:
+    try:
+        return command.parse(bytes(received))
+    except ValueError as error:
+        raise Lost(f"sent a message that cannot be read ({error}); see its log") from error
+
+
 def _read_exactly(file: BinaryIO, into: memoryview) -> None:
     done = 0
     while done < len(into):
@@ -182,15 +239,18 @@ def _fragment(most: int) -> int:
     return room // 2 * 2
 
 
-def open_association(destination: Destination, pairs: Iterable[Pair]) -> Association:
+def open_association(
+    destination: Destination, pairs: Iterable[Pair], as_scp: Iterable[str] = ()
+) -> Association:
     """Connect and negotiate one presentation context per pair (at most 128).
 
-    What is not accepted is in `refused`, each with its reason. Raises Lost without an association.
+    For the SOP classes *as_scp* we are the SCP. What is not accepted is in `refused`, each with its reason.
+    Raises Lost without an association.
     """
     proposed = {2 * number + 1: pair for number, pair in enumerate(pairs)}
     link = connect(destination)
     try:
-        link.send(request(destination, proposed))
+        link.send(request(destination, proposed, as_scp))
         answer = read_answer(*link.receive(destination.timeouts.associate), destination)
         association = Association(link, destination, answer.maximum_length_received or 0)
         association.accepted, association.refused = judge(proposed, answer)

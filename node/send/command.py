@@ -1,4 +1,4 @@
-"""The few command sets a storage SCU speaks: Implicit VR Little Endian, always (PS3.7 6.3.1, 9.3)."""
+"""The few command sets that we speak when we call: Implicit VR Little Endian, always (PS3.7 6.3.1, 9.3)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Mapping
 
 C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
+N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
+N_ACTION_RQ, N_ACTION_RSP = 0x0130, 0x8130
 _NO_DATASET, _DATASET = 0x0101, 0x0001
 
-AFFECTED_SOP_CLASS_UID, COMMAND_FIELD = 0x0002, 0x0100
+AFFECTED_SOP_CLASS_UID, REQUESTED_SOP_CLASS_UID, COMMAND_FIELD = 0x0002, 0x0003, 0x0100
 MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO = 0x0110, 0x0120
 PRIORITY, COMMAND_DATA_SET_TYPE, STATUS = 0x0700, 0x0800, 0x0900
 OFFENDING_ELEMENT, ERROR_COMMENT = 0x0901, 0x0902
-AFFECTED_SOP_INSTANCE_UID = 0x1000
+AFFECTED_SOP_INSTANCE_UID, REQUESTED_SOP_INSTANCE_UID = 0x1000, 0x1001
+EVENT_TYPE_ID, ACTION_TYPE_ID = 0x1002, 0x1008
 
 
 def store_request(message_id: int, sop_class: str, sop_uid: str) -> bytes:
@@ -36,6 +39,48 @@ def echo_request(message_id: int) -> bytes:
         _us(MESSAGE_ID, message_id),
         _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
     )
+
+
+def action_request(message_id: int, sop_class: str, sop_uid: str, action: int) -> bytes:
+    """N-ACTION-RQ with a dataset (PS3.7 10.3.4.1)."""
+    return _command(
+        _uid(REQUESTED_SOP_CLASS_UID, sop_class),
+        _us(COMMAND_FIELD, N_ACTION_RQ),
+        _us(MESSAGE_ID, message_id),
+        _us(COMMAND_DATA_SET_TYPE, _DATASET),
+        _uid(REQUESTED_SOP_INSTANCE_UID, sop_uid),
+        _us(ACTION_TYPE_ID, action),
+    )
+
+
+def event_report(message_id: int, sop_class: str, sop_uid: str, event: int) -> bytes:
+    """N-EVENT-REPORT-RQ with a dataset (PS3.7 10.3.1.1)."""
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, sop_class),
+        _us(COMMAND_FIELD, N_EVENT_REPORT_RQ),
+        _us(MESSAGE_ID, message_id),
+        _us(COMMAND_DATA_SET_TYPE, _DATASET),
+        _uid(AFFECTED_SOP_INSTANCE_UID, sop_uid),
+        _us(EVENT_TYPE_ID, event),
+    )
+
+
+def event_report_response(request: Mapping[int, bytes], status: int) -> bytes:
+    """N-EVENT-REPORT-RSP without a dataset (PS3.7 10.3.1.2)."""
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, text(request, AFFECTED_SOP_CLASS_UID)),
+        _us(COMMAND_FIELD, N_EVENT_REPORT_RSP),
+        _us(MESSAGE_ID_BEING_RESPONDED_TO, number(request, MESSAGE_ID) or 0),
+        _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
+        _us(STATUS, status),
+        _uid(AFFECTED_SOP_INSTANCE_UID, text(request, AFFECTED_SOP_INSTANCE_UID)),
+        _us(EVENT_TYPE_ID, number(request, EVENT_TYPE_ID) or 0),
+    )
+
+
+def has_dataset(elements: Mapping[int, bytes]) -> bool:
+    """Whether a dataset follows (PS3.7 E.1, Command Data Set Type)."""
+    return number(elements, COMMAND_DATA_SET_TYPE) != _NO_DATASET
 
 
 def parse(data: bytes) -> Mapping[int, bytes]:

@@ -10,18 +10,21 @@ from collections import deque
 from collections.abc import Callable
 
 from node import faults
-from node.send import scu
+from node.commitment import Dialogue
+from node.send import commitment, scu
 from node.send.protocol import (
     MOST_OBJECTS,
-    Batch,
+    Ask,
+    Asked,
     Command,
-    Destination,
     Echo,
     Echoed,
     Finished,
     Kind,
     Outcome,
     Outcomes,
+    Report,
+    Reported,
     Result,
     Trouble,
 )
@@ -63,7 +66,7 @@ class Outbox:
                     self._write(Outcomes(batch, tuple(results[start : start + MOST_OBJECTS])))
             self._results = {}
 
-    def end(self, last: Finished | Echoed) -> None:
+    def end(self, last: Finished | Echoed | Asked | Reported) -> None:
         """Write what waits, then *last*."""
         self.flush()
         with self._lock:
@@ -77,7 +80,10 @@ class Outbox:
 
 
 class Lanes:
-    """Runs commands, each on a thread of its own, at most `max_associations` at a time per destination."""
+    """Runs commands, each on a thread of its own, at most `max_associations` at a time per destination.
+
+    Storage commitment has a lane of its own to each destination: waiting for an answer blocks no object.
+    """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -87,16 +93,14 @@ class Lanes:
         self._stopping = threading.Event()
 
     def take(self, command: Command) -> None:
-        """Start *command*, or queue it behind others for its destination."""
-        destination = command.destination
+        """Start *command*, or queue it behind others on its lane."""
+        lane, most = _lane(command)
         with self._lock:
-            self._queues.setdefault(destination.name, deque()).append(command)
-            if self._running.get(destination.name, 0) >= max(destination.max_associations, 1):
+            self._queues.setdefault(lane, deque()).append(command)
+            if self._running.get(lane, 0) >= most:
                 return
-            self._running[destination.name] = self._running.get(destination.name, 0) + 1
-        threading.Thread(
-            target=self._work, args=(destination,), name=f"to {destination.name}", daemon=True
-        ).start()
+            self._running[lane] = self._running.get(lane, 0) + 1
+        threading.Thread(target=self._work, args=(lane,), name=f"to {lane}", daemon=True).start()
 
     def stop(self, within: float) -> bool:
         """Let every association finish the object in hand; False when some did not *within* seconds."""
@@ -107,9 +111,8 @@ class Lanes:
         self._outbox.flush()
         return done
 
-    def _work(self, destination: Destination) -> None:
-        """Run this destination's commands one after another until there is none."""
-        name = destination.name
+    def _work(self, name: str) -> None:
+        """Run this lane's commands one after another until there is none."""
         while True:
             with self._lock:
                 queue = self._queues[name]
@@ -130,6 +133,9 @@ class Lanes:
                 answer = self._guarded(lambda: scu.echo(command.destination), command)
             self._outbox.end(Echoed(command.id, answer and str(answer), _trouble(answer)))
             return
+        if isinstance(command, Ask | Report):
+            self._outbox.end(self._commitment(command))
+            return
         reported: set[int] = set()
         faults.reach("before-send")
 
@@ -147,8 +153,24 @@ class Lanes:
                 report(Result(item.delivery, item.attempt, Kind.NOT_TRIED, None, "the sender failed"))
         self._outbox.end(Finished(command.id, error and str(error), _trouble(error)))
 
+    def _commitment(self, command: Ask | Report) -> Asked | Reported:
+        """Ask for commitment, or report on it."""
+        heard: list[Dialogue] = []
+
+        def work() -> str | None:
+            if self._stopping.is_set():
+                return "the node is stopping; it is done after the restart"
+            if isinstance(command, Report):
+                return commitment.report(command.destination, command.said)
+            return commitment.ask(command, heard.append, self._stopping.is_set)
+
+        error = self._guarded(work, command)
+        if isinstance(command, Report):
+            return Reported(command.id, error)
+        return Asked(command.id, error, heard[0] if heard else None)
+
     @staticmethod
-    def _guarded(work: Callable[[], str | None], command: Batch | Echo) -> str | None:
+    def _guarded(work: Callable[[], str | None], command: Command) -> str | None:
         """*work*, with a fault of ours turned into words: one bad batch must not end the others."""
         try:
             return work()
@@ -156,6 +178,13 @@ class Lanes:
             print("".join(traceback.format_tb(error.__traceback__)), file=sys.stderr)
             where = command.destination.where
             return f"{where} was not reached: fault in the sender ({type(error).__name__}); report it"
+
+
+def _lane(command: Command) -> tuple[str, int]:
+    """Where a command queues, and how many of that lane may run at a time."""
+    if isinstance(command, Ask | Report):
+        return f"{command.destination.name} (commitment)", 1
+    return command.destination.name, max(command.destination.max_associations, 1)
 
 
 def _trouble(error: str | None) -> Trouble:

@@ -53,6 +53,22 @@ class Link:
                 self._last_words() or f"closed the connection ({_reason(error)}); see its log"
             ) from error
 
+    def ready(self, within: float) -> bool:
+        """Whether something came, or comes *within* seconds. Raises Lost when the peer has hung up."""
+        if self._waiting:
+            return True
+        try:
+            self._sock.settimeout(max(within, 0.001))
+            got = self._sock.recv(65536)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise Lost(f"closed the connection ({_reason(error)}); see its log") from error
+        if not got:
+            raise Lost("closed the connection; see its log")
+        self._waiting += got
+        return True
+
     def receive(self, within: float) -> tuple[int, bytes]:
         """Wait for a PDU: its type and what follows its length. Raises Lost when it is not whole in time."""
         deadline = time.monotonic() + within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydicom.uid import UID
 from pynetdicom import _config, build_context
@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 
 from node import __version__
@@ -53,8 +54,11 @@ def proposable(pair: Pair) -> bool:
     return all(0 < len(uid) <= 64 and uid.isascii() and uid.isprintable() for uid in pair)
 
 
-def request(destination: Destination, proposed: Mapping[int, Pair]) -> bytes:
-    """Encode the A-ASSOCIATE-RQ with one transfer syntax per presentation context."""
+def request(destination: Destination, proposed: Mapping[int, Pair], as_scp: Iterable[str] = ()) -> bytes:
+    """Encode the A-ASSOCIATE-RQ with one transfer syntax per presentation context.
+
+    For the SOP classes *as_scp* we are the SCP and not the SCU (PS3.7 D.3.3.4).
+    """
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
     primitive.calling_ae_title = destination.calling_ae
@@ -70,8 +74,14 @@ def request(destination: Destination, proposed: Mapping[int, Pair]) -> bytes:
     implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = f"PACSNODE_{__version__}"[:16]
-    primitive.user_information = [length, implementation, version]
+    primitive.user_information = [length, implementation, version, *map(_scp_role, as_scp)]
     return A_ASSOCIATE_RQ(primitive).encode()
+
+
+def _scp_role(sop_class: str) -> SCP_SCU_RoleSelectionNegotiation:
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = UID(sop_class), False, True
+    return role
 
 
 def read_answer(kind: int, body: bytes, destination: Destination) -> A_ASSOCIATE:

@@ -1,17 +1,20 @@
 """What the conductor and the sender say to each other: one frozen value per line of JSON.
 
-Conductor → sender: `Batch`, `Echo`. Sender → conductor: `Outcomes`, `Finished`, `Echoed`.
+Conductor → sender: `Batch`, `Echo`, `Ask`, `Report`. Sender → conductor: `Outcomes`, `Finished`, `Echoed`,
+`Asked`, `Reported`.
 A line is an object whose `type` names the class; everything else is its fields.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from node import commitment
+from node.commitment import Dialogue
 from node.errors import Broken
 
 MOST_OBJECTS = 200
@@ -159,13 +162,53 @@ class Echoed:
     trouble: Trouble = Trouble.UNREACHABLE
 
 
-Command = Batch | Echo
-Outcome = Outcomes | Finished | Echoed
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the destination to commit to these objects (N-ACTION, PS3.4 J.3.2)."""
+
+    id: int
+    destination: Destination
+    said: Dialogue
+    patience: float = 5.0
+    """Seconds that the association is kept open for the answer; later it comes over one of the peer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The answer to an `Ask`: taken, or why not; and what the peer reported on the same association, if it did."""
+
+    id: int
+    error: str | None
+    answer: Dialogue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell a peer what was committed to of what it asked (N-EVENT-REPORT, PS3.4 J.3.3)."""
+
+    id: int
+    destination: Destination
+    said: Dialogue
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The answer to a `Report`; *error* None means that the peer took it."""
+
+    id: int
+    error: str | None
+
+
+Command = Batch | Echo | Ask | Report
+Outcome = Outcomes | Finished | Echoed | Asked | Reported
 
 
 def to_json(message: Command | Outcome) -> str:
     """One line, without its newline."""
     whole = {"type": type(message).__name__, **_fields(message)}
+    for name in ("said", "answer"):
+        if isinstance(said := whole.get(name), Dialogue):
+            whole[name] = commitment.to_json(said)
     return json.dumps(whole, default=_fields, separators=(",", ":"))
 
 
@@ -179,7 +222,7 @@ def command_from_json(line: str | bytes) -> Command:
 
     Raises Broken when the line is none of its commands: the two processes are not of one version.
     """
-    return _read(line, {"Batch": _batch, "Echo": _echo})
+    return _read(line, {"Batch": _batch, "Echo": _echo, "Ask": _saying(Ask), "Report": _saying(Report)})
 
 
 def outcome_from_json(line: str | bytes) -> Outcome:
@@ -190,6 +233,8 @@ def outcome_from_json(line: str | bytes) -> Outcome:
             "Outcomes": lambda d: Outcomes(d["batch"], tuple(_result(r) for r in d["results"])),
             "Finished": lambda d: Finished(**{**d, "trouble": Trouble(d["trouble"])}),
             "Echoed": lambda d: Echoed(**{**d, "trouble": Trouble(d["trouble"])}),
+            "Asked": lambda d: Asked(**{**d, "answer": d["answer"] and commitment.from_json(d["answer"])}),
+            "Reported": lambda d: Reported(**d),
         },
     )
 
@@ -219,6 +264,14 @@ def _batch(data: Mapping[str, Any]) -> Batch:
 
 def _echo(data: Mapping[str, Any]) -> Echo:
     return Echo(data["id"], _destination(data["destination"]))
+
+
+def _saying(kind: type[Ask] | type[Report]) -> Callable[[Mapping[str, Any]], Ask | Report]:
+    def read(data: Mapping[str, Any]) -> Ask | Report:
+        own = {"destination": _destination(data["destination"]), "said": commitment.from_json(data["said"])}
+        return kind(**{**data, **own})
+
+    return read
 
 
 def _result(data: Mapping[str, Any]) -> Result:

@@ -91,6 +91,7 @@ def on_deliveries(tx: Connection, act: Act, wanted: Wanted) -> Acted:
     if move.to == DeliveryState.WAITING:
         values |= {"due_at": act.at, "failures": 0, "failing_since": None}
         values |= {"sent_path": "", "sent_syntax": ""}  # it may be taken as it is now
+        values |= {"commit_failures": 0}
     acted = _apply(tx, act, _Moved("deliveries", delivery, move, values, wanted.destination), found)
     if act.verb != "retry" or act.dry_run:
         return acted

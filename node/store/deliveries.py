@@ -176,7 +176,7 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
             "reason": "sent again: the object was received again",
             "due_at": now,
         }
-        fresh = {"failures": 0, "failing_since": None, "commit_due": None}
+        fresh = {"failures": 0, "failing_since": None, "commit_due": None, "commit_failures": 0}
         again += tx.execute(update(delivery).where(where).values(**fresh, **values)).rowcount
     return again
 

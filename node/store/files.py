@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from node import faults
-from node.model import Arrival, AssociationEnd, Kept
+from node.model import Arrival, AssociationEnd, CommitMessage, Kept
 from node.model import Part as AnyPart
 from node.store.arrival import (
     IMPLEMENTATION_UID,
@@ -29,12 +29,14 @@ from node.store.arrival import (
 from node.store.records import (
     ALIVE,
     BUCKET,
+    COMMIT,
     END,
     OBJECT,
     PART,
     Record,
     bucket_folder,
     clean_dead_runs,
+    encode_commit,
     encode_end,
     is_alive,
     objects_folder,
@@ -217,17 +219,25 @@ class ObjectFolder:
 
     def end(self, end: AssociationEnd) -> None:
         """Record the end of an association, behind all that it brought. Raises OSError."""
-        part = self._new_part()
-        try:
-            part.write(encode_end(end))
-        except OSError:
-            part.discard()
-            raise
-        self._keep(part, END)
+        self._record(END, encode_end(end))
+
+    def commit(self, message: CommitMessage, dataset: memoryview) -> None:
+        """Record a message about storage commitment, behind what came before it. Raises OSError."""
+        self._record(COMMIT, encode_commit(message), dataset)
 
     def close(self) -> None:
         """Give up the run: it counts as over from now on."""
         os.close(self._alive)
+
+    def _record(self, suffix: str, *content: bytes | memoryview) -> None:
+        part = self._new_part()
+        try:
+            for piece in content:
+                part.write(piece)
+        except OSError:
+            part.discard()
+            raise
+        self._keep(part, suffix)
 
     def _keep(self, part: Part, suffix: str) -> Kept:
         faults.reach("before-sync")

@@ -74,7 +74,8 @@ _DELIVERY_3 = """finished_at DATETIME,
 	sent_path TEXT NOT NULL,
 	sent_syntax TEXT NOT NULL,
 	commit_due DATETIME,
-	commitment_id INTEGER"""
+	commitment_id INTEGER,
+	commit_failures INTEGER NOT NULL"""
 _DESTINATION_3 = """next_at DATETIME,
 	kind VARCHAR(16) NOT NULL,
 	trial BOOLEAN NOT NULL,
@@ -176,7 +177,7 @@ STEPS: Mapping[int, Step] = {
                 "delivery",
                 (("finished_at DATETIME", _DELIVERY_3),),
                 {"rank": "CAST(strftime('%s', created_at) AS INTEGER)", "lossy": "0", "sent_path": "''",
-                 "sent_syntax": "''"},
+                 "sent_syntax": "''", "commit_failures": "0"},
             ),
             Rebuilt(
                 "destination",
@@ -197,10 +198,11 @@ STEPS: Mapping[int, Step] = {
             "ALTER TABLE delivery ADD failing_since TIMESTAMP WITHOUT TIME ZONE",
             "ALTER TABLE delivery ADD rank BIGINT NOT NULL DEFAULT 0, ADD lossy BOOLEAN NOT NULL DEFAULT false, "
             "ADD sent_path TEXT NOT NULL DEFAULT '', ADD sent_syntax TEXT NOT NULL DEFAULT '', "
-            "ADD commit_due TIMESTAMP WITHOUT TIME ZONE, ADD commitment_id BIGINT",
+            "ADD commit_due TIMESTAMP WITHOUT TIME ZONE, ADD commitment_id BIGINT, "
+            "ADD commit_failures INTEGER NOT NULL DEFAULT 0",
             "UPDATE delivery SET rank = CAST(EXTRACT(EPOCH FROM date_trunc('second', created_at)) AS BIGINT)",
             "ALTER TABLE delivery ALTER rank DROP DEFAULT, ALTER lossy DROP DEFAULT, "
-            "ALTER sent_path DROP DEFAULT, ALTER sent_syntax DROP DEFAULT",
+            "ALTER sent_path DROP DEFAULT, ALTER sent_syntax DROP DEFAULT, ALTER commit_failures DROP DEFAULT",
             "ALTER TABLE destination ADD kind VARCHAR(16) NOT NULL DEFAULT '', "
             "ADD trial BOOLEAN NOT NULL DEFAULT false, ADD waiting_bytes BIGINT NOT NULL DEFAULT 0",
             "ALTER TABLE destination ALTER kind DROP DEFAULT, ALTER trial DROP DEFAULT, "

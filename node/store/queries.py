@@ -10,9 +10,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, true
 
 from node.model import DeliveryState, RunState, SeriesState
-from node.store.database import rows
+from node.store.database import one_of, rows
 from node.store.intake import count_by_state
-from node.store.schema import delivery, destination, event, instance, measurement, product, run, series
+from node.store.pledges import PledgeState
+from node.store.schema import (
+    delivery,
+    destination,
+    event,
+    instance,
+    measurement,
+    pledge,
+    product,
+    run,
+    series,
+)
 from node.words import counted
 
 _SERIES = [c for c in series.c if c.name not in ("facts", "patient_id", "issuer", "accession")]
@@ -66,7 +77,33 @@ def overview(tx: Connection) -> dict[str, Any]:
         "deliveries": count_by_state(tx, delivery),
         "oldest_waiting_delivery": tx.scalar(open_since),
         "destinations": rows(tx, select(destination).order_by(destination.c.name)),
+        "uncommitted": _uncommitted(tx),
+        "pledges": _pledges(tx),
     }
+
+
+def _uncommitted(tx: Connection) -> list[Mapping[str, Any]]:
+    """What each destination stored and has still to commit to (PS3.4 J), and since when the oldest waits."""
+    statement = (
+        select(
+            delivery.c.destination,
+            func.count().label("objects"),
+            func.min(delivery.c.finished_at).label("since"),
+        )
+        .where(delivery.c.commit_due.is_not(None) & (delivery.c.state == DeliveryState.STORED))
+        .group_by(delivery.c.destination)
+        .order_by(delivery.c.destination)
+    )
+    return rows(tx, statement)
+
+
+def _pledges(tx: Connection) -> list[Mapping[str, Any]]:
+    """Requests to commit that each peer waits for an answer to, by state, and since when the oldest waits."""
+    columns = (pledge.c.peer, pledge.c.state, func.count().label("requests"))
+    statement = select(*columns, func.min(pledge.c.received_at).label("since")).where(
+        one_of(pledge.c.state, PledgeState.WAITING, PledgeState.REPORTING)
+    )
+    return rows(tx, statement.group_by(pledge.c.peer, pledge.c.state).order_by(pledge.c.peer, pledge.c.state))
 
 
 def list_series(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:

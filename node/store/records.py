@@ -1,4 +1,4 @@
-"""Reading the directory that is the queue: `data/objects/<receiver run>/<seq // 4096>/<seq>.dcm | .end`.
+"""Reading the directory that is the queue: `data/objects/<receiver run>/<seq // 4096>/<seq>.dcm | .end | .commit`.
 
 A receiver run that is alive holds a lock on its `.alive` file; whatever nobody holds is over.
 """
@@ -9,24 +9,27 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from node.errors import Broken
-from node.model import AssociationEnd
+from node.model import AssociationEnd, CommitMessage
 
 BUCKET = 4096
 """Records per folder."""
 OBJECT = ".dcm"
 END = ".end"
+COMMIT = ".commit"
+NOTES = (END, COMMIT)
+"""Records that are no objects: once they were taken in, nobody reads them again."""
 PART = ".part"
 ALIVE = ".alive"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One durable thing a receiver wrote: an object (`.dcm`) or the end of an association (`.end`)."""
+    """One durable thing a receiver wrote: an object, the end of an association, or a message about commitment."""
 
     run: int
     sequence: int
@@ -34,8 +37,13 @@ class Record:
 
     @property
     def is_object(self) -> bool:
-        """Whether it is a received object; otherwise `read_end` reads it."""
+        """Whether it is a received object."""
         return self.path.suffix == OBJECT
+
+    @property
+    def is_end(self) -> bool:
+        """Whether `read_end` reads it; what is neither that nor an object is read by `read_commit`."""
+        return self.path.suffix == END
 
 
 def objects_folder(data: Path) -> Path:
@@ -74,7 +82,7 @@ def records_after(data: Path, run: int, cursor: int, catch_up: bool = False) -> 
     while True:
         cursor += 1
         stem = bucket_folder(data, run, cursor) / f"{cursor:08d}"
-        found = next((p for p in (stem.with_suffix(OBJECT), stem.with_suffix(END)) if p.exists()), None)
+        found = next((p for p in map(stem.with_suffix, (OBJECT, *NOTES)) if p.exists()), None)
         if found is None:
             return
         yield Record(run, cursor, found)
@@ -86,7 +94,7 @@ def _listed(data: Path, run: int, cursor: int) -> Iterator[Record]:
             continue
         with os.scandir(bucket) as entries:
             paths = [Path(entry.path) for entry in entries]
-        found = sorted((int(p.stem), p) for p in paths if p.suffix in (OBJECT, END) and p.stem.isdigit())
+        found = sorted((int(p.stem), p) for p in paths if p.suffix in (OBJECT, *NOTES) and p.stem.isdigit())
         yield from (Record(run, sequence, path) for sequence, path in found if sequence > cursor)
 
 
@@ -122,6 +130,23 @@ def read_end(path: Path) -> AssociationEnd:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Broken(f"{path}: not an association end as this node writes it") from error
+
+
+def encode_commit(message: CommitMessage) -> bytes:
+    """Return how a `.commit` record begins: one line of JSON; the message's dataset follows as it came."""
+    return json.dumps({**asdict(message), "received_at": message.received_at.isoformat()}).encode() + b"\n"
+
+
+def read_commit(path: Path) -> tuple[CommitMessage, bytes]:
+    """Read a `.commit` record: how it came, and its dataset. Raises Broken or OSError as `read_end` does."""
+    head, _, dataset = path.read_bytes().partition(b"\n")
+    try:
+        found = json.loads(head)
+        return CommitMessage(
+            **{**found, "received_at": datetime.fromisoformat(found["received_at"])}
+        ), dataset
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(f"{path}: not a message about commitment as this node writes it") from error
 
 
 def is_alive(data: Path, run: int) -> bool:

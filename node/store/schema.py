@@ -214,6 +214,7 @@ delivery = Table(  # one object to one destination, once
     Column("sent_syntax", Words(), nullable=False, default=""),  # transfer syntax asked for, or of that copy
     Column("commit_due", Moment),  # stored, and to be committed: when to ask next (PS3.4 J)
     Column("commitment_id", Id),  # the request that asked last
+    Column("commit_failures", Integer, nullable=False, default=0),  # how often it was not committed to, and sent again
     UniqueConstraint("destination", "instance_id"),
     UniqueConstraint("destination", "product_id"),
     Index("delivery_queue", "destination", "due_at", sqlite_where=text("state IN ('waiting', 'sending')"),

@@ -381,6 +381,7 @@ def house(
     rules: Mapping[str, str],
     *,
     pacs_port: int | None = None,
+    port: int | None = None,
     extra: str = "",
     environ: Mapping[str, str] | None = None,
     destinations: str = "",
@@ -391,7 +392,7 @@ def house(
     *extra* is added to the site file, *destinations* to its peers (indented by two).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port, pacs_port = peers.free_port(), pacs_port or peers.free_port()
+    port, pacs_port = port or peers.free_port(), pacs_port or peers.free_port()
     (folder / "rules").mkdir()
     for name, text in rules.items():
         (folder / "rules" / f"{name}.yaml").write_text(text)

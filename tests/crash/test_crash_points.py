@@ -43,8 +43,10 @@ ELSEWHERE = (
     "before-transcode",
     "before-transcoded",
     "after-copied",
+    "after-commit-claim",
+    "before-commit-answer",
 )
-"""Points off the data's way: killed at in the tests of retention, of migrations and of transcoding."""
+"""Points off the data's way: killed at in the tests of retention, of migrations, transcoding and commitment."""
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from node.ops.removing import Removed, remove, survey
 from node.ops.retention import Facts, Kept, Removal, removable
 from node.reindex import reindex
 from node.send.protocol import Kind
-from node.settings import Keep, Peer
+from node.settings import Commit, Keep, Peer
 from node.store import files, schema
 
 DAY = timedelta(days=1)
@@ -189,17 +189,23 @@ def test_undelivered_with_a_duration_cancels_what_waits(tmp_path: Path) -> None:
     house.database.close()
 
 
+def test_what_is_removed_is_not_asked_about(house: House) -> None:
+    """Where a site bounds the wait, what is removed before its destination committed is asked about no more."""
+    complete(house)
+    pacs = Peer("PACS", commit=Commit("PACS", "127.0.0.1", 4242))
+    settings = replace(house.parts.settings, peers={**house.parts.settings.peers, "PACS": pacs})
+    settings = replace(settings, keep=Keep(undelivered=timedelta(days=14)))
+    with house.tx() as tx:
+        tx.execute(update(schema.delivery).values(commit_due=house.clock.at))
+    house.clock.tick(days=15)
+    assert remove(house.database, settings, house.clock.at).series == 1
+    assert {row["commit_due"] for row in house.rows(schema.delivery)} == {None}
+
+
 def test_a_delivery_that_is_not_committed_is_not_delivered(house: House) -> None:
     """Where the destination commits, stored is not enough: the objects stay until it has committed (PS3.4 J)."""
     complete(house)
-
-    @dataclass(frozen=True)
-    class Committing(Peer):
-        """A peer of the site file that commits."""
-
-        commit: bool = True
-
-    pacs = Committing("PACS")
+    pacs = Peer("PACS", commit=Commit("PACS", "127.0.0.1", 4242))
     settings = replace(house.parts.settings, peers={**house.parts.settings.peers, "PACS": pacs})
     house.clock.tick(days=99)
     assert remove(house.database, settings, house.clock.at).series == 0

@@ -148,7 +148,8 @@ def test_every_row_survives(old: str, tmp_path: Path) -> None:
     new = {"replay": 0, "replay_rule": "", "replay_fresh": False, "removed_at": None, "fresh": False,
            "withdraws": 0, "size": 0, "predecessors": "[]", "rank": 1770091506, "failing_since": None, "lossy": False,
            "sent_path": "",
-           "sent_syntax": "", "commit_due": None, "commitment_id": None, "kind": "", "trial": False,
+           "sent_syntax": "", "commit_due": None, "commitment_id": None,
+           "commit_failures": 0, "kind": "", "trial": False,
            "waiting_bytes": 0}  # fmt: skip
     kept = {**ROWS, "meta": (ROWS["meta"][0], {"key": "version", "value": str(schema.VERSION)})}
     for table, before in kept.items():
