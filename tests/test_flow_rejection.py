@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flow_material import ROUTE, SMOOTH, House, done, header, product, rule
 
+from node.desk.explaining import explain_kept
+from node.desk.timeline import timeline_lines, timelines
+from node.errors import Refused
 from node.model import EXPIRED, Header, RunState
 from node.send.protocol import Kind
 from node.store import acts, intake, replays, work
 from node.store.acts import Act
-from node.store.queries import Wanted
+from node.store.queries import Search, Wanted
 from node.store.replays import Replay
 from node.store.schema import delivery, instance, measurement, rejection, run, series
 
@@ -320,3 +324,18 @@ def test_results_that_a_batch_still_carries_do_not_come_back(house: House) -> No
     assert [item.sop_uid for item in house.claim()] == ["1.2.3.90"]
     assert [row["state"] for row in house.rows(delivery) if row["product_id"]] == ["cancelled"]
     assert states(house, run) == [RunState.CANCELLED]
+
+
+def test_find_and_explain_tell_of_it(house: House) -> None:
+    """The timeline of the study shows note, objects, runs and series; `explain` says why no rule is asked."""
+    house.complete(header(1))
+    house.take(note("1.2.3.1", "1.2.3.2"), header(2))
+    (study,) = timelines(house.database, Search(study="1.2.9"))
+    told = {entry["name"]: entry["detail"] for entry in study["timeline"]}
+    names = {"rejection_note", "objects_rejected", "run_cancelled", "series_rejected", "instance_rejected"}
+    assert names <= set(told)
+    assert all(WHY in told[name] for name in names)
+    assert told["delivery_cancelled"].startswith(f"1 received object cancelled: rejected: {WHY}")
+    assert any("rejected" in line for line in timeline_lines([study], UTC, "UTC"))
+    with pytest.raises(Refused, match=r"series 1 is rejected as a whole.*113001"):
+        explain_kept(house.parts.settings, house.parts.rules, "1")

@@ -271,29 +271,26 @@ def _replacement_under_way() -> ColumnElement[bool]:
     withdrawing, valid = run.alias(), run.alias()
     its_series, same_series = series.alias(), series.alias()
     newer, made = delivery.alias(), product.alias()
-    return (
-        select(newer.c.id)
-        .select_from(
-            withdrawing.join(its_series, its_series.c.id == withdrawing.c.series_id)
-            .join(
-                same_series,
-                (same_series.c.study_uid == its_series.c.study_uid)
-                & (same_series.c.series_uid == its_series.c.series_uid),
-            )
-            .join(valid, (valid.c.series_id == same_series.c.id) & (valid.c.rule == withdrawing.c.rule))
-            .join(made, made.c.run_id == valid.c.id)
-            .join(newer, newer.c.product_id == made.c.id)
-        )
-        .where(
-            (withdrawing.c.id == product.c.run_id)
-            & (valid.c.state == RunState.DONE)
-            & (newer.c.destination == delivery.c.destination)
-            & (newer.c.stage < WITHDRAWAL)
-            & or_(newer.c.state.not_in(_OVER), newer.c.commit_due.is_not(None))
-        )
-        .correlate(delivery, product)
-        .exists()
+    same = (same_series.c.study_uid == its_series.c.study_uid) & (
+        same_series.c.series_uid == its_series.c.series_uid
     )
+    made_anew = (
+        select(made.c.id)
+        .join(valid, valid.c.id == made.c.run_id)
+        .join(same_series, same_series.c.id == valid.c.series_id)
+        .join(its_series, same)
+        .join(withdrawing, withdrawing.c.series_id == its_series.c.id)
+        .where((withdrawing.c.id == product.c.run_id) & (valid.c.rule == withdrawing.c.rule))
+        .where(valid.c.state == RunState.DONE)
+        .correlate(product)
+    )
+    where = (
+        (newer.c.destination == delivery.c.destination)
+        & newer.c.product_id.in_(made_anew)
+        & (newer.c.stage < WITHDRAWAL)
+        & or_(newer.c.state.not_in(_OVER), newer.c.commit_due.is_not(None))
+    )
+    return select(newer.c.id).where(where).correlate(delivery, product).exists()
 
 
 def _with_objects() -> Select[Any]:
