@@ -237,7 +237,9 @@ def _fragments(frames: list[bytes]) -> tuple[Bytes, ...]:
 
 def _said(error: Exception) -> str:
     """What a plugin said, without the words that pydicom puts before it."""
-    return " ".join(str(error).split("available plugins:")[-1].split())[:200]
+    said = " ".join(str(error).split("available plugins:")[-1].split())[:200]
+    # MemoryError has no text, and of a plugin's failures pydicom keeps the text alone.
+    return f"{said} out of memory, or another failure without words" if said.endswith(":") else said
 
 
 def _prove(made: Tree, to: str, frames: list[Frame]) -> None:

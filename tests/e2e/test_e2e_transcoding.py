@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import peers
 import pydicom
-import pytest
 from crash.crash_house import ROUTE_ALL, House, Pacs, changed, house
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID
@@ -22,7 +21,6 @@ from node.send.scu import item_of, send_objects
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 RLE, JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
 LOSSY_JPEG_2000 = "1.2.840.10008.1.2.4.91"
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
 COMPRESSED = ("MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_rle_2frame.dcm",
               "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm")  # fmt: skip
 NATIVE = ("CT_small.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "test-SR.dcm", "examples_palette.dcm")
@@ -81,18 +79,13 @@ def left(site: House) -> list[Path]:
     return list((site.data / "transcoded").glob("*"))
 
 
-@pytest.mark.parametrize(
-    ("options", "syntaxes"), [(("+xi",), {IMPLICIT}), (("+xe",), {EXPLICIT, IMPLICIT, BIG_ENDIAN})]
-)
-def test_an_archive_without_compression(options: tuple[str, ...], syntaxes: set[str], tmp_path: Path) -> None:
+def test_an_archive_without_compression(tmp_path: Path) -> None:
     """DCMTK's storescp that takes no compression gets every object uncompressed, with the same pixels."""
     paths = files((*COMPRESSED, *NATIVE), tmp_path / "sent")
-    port = peers.free_port()
     with (
-        peers.storescp(tmp_path / "pacs", *options, ae_title="PACS") as pacs,
+        peers.storescp(tmp_path / "pacs", "+xi", ae_title="PACS") as pacs,
         house(tmp_path / "site", {"all": ROUTE_ALL}, pacs_port=pacs.port) as site,
     ):
-        assert port != pacs.port
         site.start()
         send(site, paths)
         before = received(site)
@@ -102,13 +95,13 @@ def test_an_archive_without_compression(options: tuple[str, ...], syntaxes: set[
         got = {str(ds.SOPInstanceUID): ds for ds in map(pydicom.dcmread, pacs.files())}
         for path in paths:
             copy = got[str(pydicom.dcmread(path).SOPInstanceUID)]
-            assert copy.file_meta.TransferSyntaxUID in syntaxes
+            assert copy.file_meta.TransferSyntaxUID == IMPLICIT
             assert_same(path, copy)
         assert received(site) == before and not left(site)
         rows = site.table("delivery")
         assert {row["state"] for row in rows} == {"stored"}
         assert {row["sent_path"] for row in rows} == {""}
-        assert {row["sent_syntax"] for row in rows if "copy" in row["reason"]} <= syntaxes
+        assert {row["sent_syntax"] for row in rows if "copy" in row["reason"]} == {IMPLICIT}
         (event, *_) = site.table("event", name="transcoding")
         assert "does not accept" in event["detail"] and event["destination"] == "PACS"
         site.stop()
@@ -229,19 +222,19 @@ def assert_pixels_near(one: np.ndarray, two: np.ndarray) -> None:
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("point", ["before-transcode", "before-transcoded", "after-copied"])
-def test_a_transcoder_that_is_killed(point: str, tmp_path: Path) -> None:
-    """A copy whose making was cut off is made again; there is never half a file."""
+def test_a_transcoder_that_is_killed(tmp_path: Path) -> None:
+    """A copy whose making was cut off at any point is made again; there is never half a file."""
     paths = files(COMPRESSED[:3], tmp_path / "sent")
+    points, once = ("before-transcode", "before-transcoded:2", "after-copied"), tmp_path / "once"
     with (
         peers.storescp(tmp_path / "pacs", "+xi", ae_title="PACS") as pacs,
         house(tmp_path / "site", {"all": ROUTE_ALL}, pacs_port=pacs.port) as site,
     ):
-        site.start(PACSNODE_FAULT=point, PACSNODE_FAULT_ONCE=str(tmp_path / "once"))
+        site.start(PACSNODE_FAULT=",".join(points), PACSNODE_FAULT_ONCE=str(once))
         send(site, paths)
         site.wait_for(lambda: len(pacs.files()) >= len(paths), "all objects", 60)
         site.wait_idle(60)
-        assert (tmp_path / "once").exists()
+        assert all(Path(f"{once}.{point.partition(':')[0]}").exists() for point in points)
         for path in pacs.files():
             assert pydicom.dcmread(path).pixel_array.size
         assert len(pacs.files()) == len(paths) and not left(site)
@@ -272,8 +265,3 @@ def test_a_crash_over_one_object_parks_that_one(tmp_path: Path) -> None:
         site.wait_for(lambda: len(pacs.files()) == 3, "the first after all")
         site.wait_idle()
         site.stop()
-
-
-def _by_state(site: House) -> Mapping[str, int]:
-    rows = site.table("delivery")
-    return {state: sum(row["state"] == state for row in rows) for state in {row["state"] for row in rows}}
