@@ -30,9 +30,8 @@ from node.assemble.completeness import Policy, Sealed, verdict
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED
 from node.model import Exit, RunState
 from node.route.rules import parse_rules
-from node.send.protocol import Kind
 from node.store import deliveries, intake, work
-from node.store.schema import delivery, destination, identity, instance, run, series
+from node.store.schema import delivery, identity, instance, run, series
 from node.store.schema import product as products
 
 
@@ -721,159 +720,6 @@ def test_other_bytes_under_the_same_uids_are_made_again_with_new_uids(house: Hou
     assert house.rows(identity)[0]["generation"] == 1
 
 
-# --- deliver
-
-
-def test_a_batch_names_the_peer_and_the_files(house: House) -> None:
-    """Where, as whom, and each object's file, UIDs and attempt."""
-    house.take(header(1), header(2))
-    with house.tx() as tx:
-        found = flow.deliver(tx, house.parts, "PACS", 0)
-    assert found is not None
-    to, items = found.where, found.items
-    assert (to.name, to.host, to.port, to.ae_title, to.calling_ae) == (
-        "PACS",
-        "127.0.0.1",
-        4242,
-        "PACS",
-        "PACSNODE",
-    )
-    assert [(i.sop_uid, i.attempt) for i in items] == [("1.2.3.1", 1), ("1.2.3.2", 1)]
-    assert items[0].path.endswith("objects/00000001/0000/00000001.dcm")
-    assert states(house, delivery) == ["sending", "sending"]
-    assert house.claim() == ()
-
-
-def test_no_more_batches_than_associations(house: House) -> None:
-    """A peer with one association gets the next batch when the first is over."""
-    house.take(header(1))
-    assert house.claim(open_batches=1) == ()
-    assert len(house.claim()) == 1
-
-
-def test_nothing_is_claimed_for_a_peer_without_an_address(house: House) -> None:
-    """A peer that only sends, or one that is gone, claims nothing."""
-    house.take(header(1))
-    with house.tx() as tx:
-        tx.execute(update(delivery).values(destination="CT01"))
-    assert house.claim("CT01") == ()
-    assert house.claim("GONE") == ()
-
-
-def test_what_the_destination_says_decides(house: House) -> None:
-    """Stored is final; a failure waits for its time; what waiting cannot change is parked; untried is free."""
-    house.take(*(header(n) for n in (1, 2, 3, 4)))
-    one, two, three, four = house.claim()
-    house.answer((one,), Kind.WARNING, 0xB000)
-    house.answer((two,), Kind.FAILED, 0xA700)
-    house.answer((three,), Kind.FAILED, 0x0122)
-    house.answer((four,), Kind.NOT_TRIED, None)
-    rows = house.rows(delivery)
-    assert [row["state"] for row in rows] == ["stored", "waiting", "parked", "waiting"]
-    assert [row["failures"] for row in rows] == [0, 1, 1, 0]
-    assert [row["status"] for row in rows] == [0xB000, 0xA700, 0x0122, None]
-    assert "B000" in rows[0]["reason"]
-    assert rows[1]["due_at"] > house.clock.at
-    assert [i.sop_uid for i in house.claim()] == ["1.2.3.4"]
-    assert [e["name"] for e in house.events() if e["destination"]] == ["delivery_failed", "delivery_parked"]
-    assert house.events("delivery_parked")[0]["series_id"] == 1
-
-
-def test_an_object_that_fails_for_a_day_is_parked(house: House) -> None:
-    """Pauses grow, and the last reason is kept with the number of attempts."""
-    house.take(header(1))
-    for _ in range(200):
-        items = house.claim()
-        if items:
-            house.answer(items, Kind.FAILED, 0xA700)
-        (row,) = house.rows(delivery)
-        if row["state"] == "parked":
-            break
-        house.clock.at = max(row["due_at"], house.clock.at)
-    assert row["state"] == "parked"
-    assert timedelta(hours=20) < house.clock.at - NOON < timedelta(hours=28)
-    assert "given up" in row["reason"]
-
-
-def test_a_late_answer_for_an_older_attempt_counts_for_nothing(house: House) -> None:
-    """The sender was replaced meanwhile: only the attempt that is under way may finish."""
-    house.take(header(1))
-    old = house.claim()
-    with house.tx() as tx:
-        work.give_back(tx)
-    house.claim()
-    house.answer(old, Kind.FAILED, 0x0122)
-    assert states(house, delivery) == ["sending"]
-    assert house.events("delivery_parked") == []
-
-
-def test_a_destination_that_is_down_parks_nothing(house: House) -> None:
-    """Days without a PACS: all waits, C-ECHO asks for it, and one object per series opens the way when it is back."""
-    house.take(*(header(n) for n in range(1, 6)))
-    items = house.claim()
-    house.answer(items, Kind.NOT_TRIED, None)
-    house.over("PACS at 127.0.0.1:4242: refused", claimed=items)
-    (row,) = house.rows(destination)
-    assert (row["down"], row["reason"], row["since"]) == (True, "PACS at 127.0.0.1:4242: refused", NOON)
-    assert house.claim() == ()  # not before the probe
-    for _ in range(50):
-        house.clock.at = house.rows(destination)[0]["next_at"]
-        assert house.asks()
-        house.probe("PACS at 127.0.0.1:4242: refused")
-        assert not house.asks()
-    assert set(states(house, delivery)) == {"waiting"}
-    assert house.rows(destination)[0]["since"] == NOON
-    assert len(house.events("destination_down")) == 1  # told once, not at each probe
-    house.clock.tick(minutes=1)
-    house.probe()
-    probe = house.claim()
-    assert len(probe) == 1
-    assert house.claim(open_batches=1) == ()  # nothing beside it
-    house.answer(probe)
-    house.over(claimed=probe)
-    assert house.rows(destination)[0]["down"] is False
-    assert len(house.events("destination_up")) == 1
-    assert len(house.claim()) == 4
-
-
-def test_an_object_that_ends_every_association_is_blamed_itself(house: House) -> None:
-    """One that ends its association again, after others got through, is parked after a day; the destination is up."""
-    house.take(header(1))
-    (poison,) = house.claim()
-    assert not house.answer((poison,), Kind.FAILED, None)  # it may well be the destination
-    house.over("PACS aborted the association", claimed=(poison,))
-    house.clock.tick(seconds=2)
-    house.take(header(2))
-    house.probe()
-    other = house.claim()
-    assert [item.sop_uid for item in other] == ["1.2.3.2"]
-    house.answer(other)
-    house.over(claimed=other)
-    for attempt in range(2, 200):
-        house.clock.tick(minutes=40)
-        (again,) = house.claim()
-        assert house.answer((again,), Kind.FAILED, None), attempt
-        house.over(claimed=(again,))
-        assert house.rows(destination)[0]["down"] is False
-        if states(house, delivery)[0] == "parked":
-            break
-    assert states(house, delivery) == ["parked", "stored"]
-    (event,) = house.events("delivery_parked")
-    assert "while others got through; given up after" in event["detail"]
-    assert len(house.events("destination_down")) == 1
-
-
-def test_objects_a_lost_batch_left_behind_wait_again(house: House) -> None:
-    """A sender that died answers for nothing: what it had claimed is claimed again, with a new attempt."""
-    house.take(header(1), header(2))
-    first = house.claim()
-    house.answer(first[:1])
-    house.over(None, claimed=first)
-    assert states(house, delivery) == ["stored", "waiting"]
-    (again,) = house.claim()
-    assert (again.sop_uid, again.attempt) == ("1.2.3.2", 2)
-
-
 # --- loops
 
 
@@ -932,20 +778,6 @@ def test_time_is_the_clock_of_the_parts(tmp_path: Path) -> None:
     stamps = [e["at"] for e in house.events()] + [r["created_at"] for r in house.rows(delivery)]
     stamps += [r["finished_at"] for r in house.rows(delivery)] + [r["started_at"] for r in house.rows(run)]
     assert set(stamps) == {clock.at}
-
-
-def test_an_older_header_never_arrives_after_the_newer_one(house: House) -> None:
-    """What was on its way when a newer header came, and failed, is cancelled when its turn comes again."""
-    house.complete(header(1))
-    older = house.claim()
-    house.take(header(1, digest="f" * 64))
-    assert house.claim() == (), "the newer one waits for the end of the older"
-    house.answer(older, Kind.FAILED, 0xA700)
-    newer = house.claim()
-    house.answer(newer)
-    house.clock.tick(minutes=5)
-    assert house.claim() == ()
-    assert states(house, delivery) == ["cancelled", "stored"]
 
 
 def test_an_object_that_the_node_fails_over_is_set_aside_once(house: House) -> None:

@@ -71,7 +71,10 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
     where = _destination(parts, to, peer)
     if known and down and not known["trial"]:
         return Claimed(where)
-    due = _without_replaced(tx, parts, deliveries.due_deliveries(tx, to, parts.now(), BATCH))
+    due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
+    if not due and known and down and known["kind"] == Trouble.PAUSED:
+        due = deliveries.soonest_delivery(tx, to)
+    due = _without_replaced(tx, parts, due)
     found = deliveries.claim_deliveries(tx, _one_of_each(due) if down else due)
     return Claimed(where, tuple(_item(parts, row) for row in found)) if found else None
 
@@ -232,7 +235,8 @@ def batch_over(
 ) -> None:  # fmt: skip
     """A batch is over: the destination is down with its reason, or up. Objects wait; nothing is parked.
 
-    One that refused everything stays paused while it refuses what it is tried with (*taken* is False).
+    One that refused everything stays paused while it refuses what it is tried with (*taken* is False). What
+    waits for one that is up again has waited long enough.
     """
     known = deliveries.destinations(tx).get(to)
     deliveries.unclaim_deliveries(tx, claimed)
@@ -243,6 +247,7 @@ def batch_over(
     elif known and known["down"]:
         up = {"down": False, "reason": "", "since": None, "failures": 0, "next_at": None}
         deliveries.set_destination(tx, to, **up, kind="", trial=False)
+        deliveries.hasten(tx, to, parts.now())
         note(tx, parts.now(), "destination_up", destination=to)
 
 

@@ -104,8 +104,7 @@ def decide(
     patience = policy.file_patience if kind == Kind.UNREADABLE_FILE else policy.patience
     why = _reason(kind, status) + (", while others got through" if blamed else "")
     answered = status is not None or kind == Kind.UNREADABLE_FILE or blamed
-    long_enough = since is not None and now - since >= patience and attempts >= policy.least
-    if answered and (long_enough or _waited(attempts, policy) >= patience):
+    if answered and _long_enough(attempts, now, policy, patience, since):
         return Parked(f"{why}; given up after {attempts} attempts over {_span(patience)}")
     jitter = random.Random(f"{seed}/{attempts}").uniform(-policy.spread, policy.spread)  # noqa: S311 - no secret
     at = now + pause(attempts, policy) * (1 + jitter)
@@ -139,6 +138,19 @@ def _reason(kind: Kind, status: int | None) -> str:
     if kind == Kind.UNREADABLE_FILE:
         return "our file cannot be read"
     return "the association ended while it was on its way" if status is None else f"status {_shown(status)}"
+
+
+def _long_enough(
+    attempts: int, now: datetime, policy: Policy, patience: timedelta, since: datetime | None
+) -> bool:
+    """Whether its patience is over.
+
+    Attempts may come sooner than their pauses say, as trials of a destination that was paused: where the first
+    failure is known, the time since then counts.
+    """
+    if since is None:
+        return _waited(attempts, policy) >= patience
+    return now - since >= patience and attempts >= policy.least
 
 
 def _waited(attempts: int, policy: Policy) -> timedelta:

@@ -48,6 +48,8 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 
 _AWAITS_COPY = (delivery.c.sent_syntax != "") & (delivery.c.sent_path == "")
 """It is refused as it is and goes as a copy, which is still to be made."""
+PAUSED = "paused"
+"""The kind of a destination that is down since it answered many objects alike: `send.protocol.Trouble`."""
 _HEAD_START = {
     Priority.URGENT: -timedelta(days=30),
     Priority.NORMAL: timedelta(0),
@@ -202,14 +204,16 @@ def _waiting() -> Select[Any]:
         & (delivery.c.state == DeliveryState.WAITING)
         & (delivery.c.due_at <= bindparam("now"))
     )
-    later = select(destination.c.name).where(
-        (destination.c.name == names.c.name) & destination.c.down & (destination.c.next_at > bindparam("now"))
-    )
-    return select(names.c.name).where(due.exists() & ~later.exists())
+    down = (destination.c.name == names.c.name) & destination.c.down
+    later = select(destination.c.name).where(down & (destination.c.next_at > bindparam("now")))
+    paused = select(destination.c.name).where(down & (destination.c.kind == PAUSED))
+    return select(names.c.name).where(or_(due.exists(), paused.exists()) & ~later.exists())
 
 
 def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
     """Destinations for which something is due, but for those that are down and not to be asked yet.
+
+    One that is paused for refusing everything is tried whether something is due or not.
 
     Costs what there are destinations: reading every row that waits for one that is down for days would cost
     each turn of the conductor what has piled up there.
@@ -236,21 +240,37 @@ def _due() -> Select[Any]:
     due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam(
         "now", type_=delivery.c.due_at.type
     )
-    where = (
+    return (
+        _with_objects()
+        .where(_sendable() & due)
+        .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+def soonest_delivery(tx: Connection, to: str) -> list[Mapping[str, Any]]:
+    """What waits for a destination and comes first of all that are not due yet; none where nothing waits."""
+    statement = _with_objects().where(_sendable()).order_by(delivery.c.due_at, delivery.c.id).limit(1)
+    return rows(tx, statement, {"to": to})
+
+
+def _sendable() -> ColumnElement[bool]:
+    """It waits for a destination, and for nothing else than its time."""
+    return (
         (delivery.c.destination == bindparam("to"))
         & _QUEUED
         & (delivery.c.state == DeliveryState.WAITING)
-        & due
         & ~_AWAITS_COPY
         & or_(delivery.c.stage == 0, ~_blocked())
         & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way())
     )
-    return (
-        _with_objects()
-        .where(where)
-        .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
-        .limit(bindparam("most", type_=Integer))
-    )
+
+
+def hasten(tx: Connection, to: str, now: datetime) -> None:
+    """What failed at a destination that was ill is due now: its pauses were for the destination's sake."""
+    waiting = _QUEUED & (delivery.c.state == DeliveryState.WAITING)
+    late = (delivery.c.destination == to) & waiting & (delivery.c.due_at > now) & (delivery.c.failures > 0)
+    tx.execute(update(delivery).where(late).values(due_at=now))
 
 
 def _blocked() -> ColumnElement[bool]:
