@@ -276,6 +276,21 @@ def test_nothing_is_parked_before_a_day_of_refusal(house: House) -> None:
         assert row["failures"] >= 10 or row["state"] == "waiting"
 
 
+def test_other_words_for_the_same_trouble_are_no_news(house: House) -> None:
+    """One event for days of closing and resetting; another kind of trouble is told, with its own words."""
+    house.take(header(1))
+    items = house.claim()
+    house.over("PACS closed the connection", claimed=items)
+    for words in ("PACS closed the connection (Connection reset by peer)", "PACS closed the connection") * 5:
+        house.clock.at = known(house)["next_at"]
+        house.probe(words)
+        assert known(house)["reason"] == words
+    house.clock.at = known(house)["next_at"]
+    house.probe("PACS does not know us", trouble=Trouble.UNKNOWN_AE)
+    told = [event["detail"] for event in house.events("destination_down")]
+    assert told == ["PACS closed the connection", "PACS does not know us"]
+
+
 # --- windows and priorities
 
 

@@ -254,11 +254,14 @@ def batch_over(
 
 
 def _mark_down(tx: Connection, parts: Parts, to: str, error: str, trouble: Trouble) -> None:
-    """The destination is down: why, since when, and when it is tried next; an event when that is news."""
+    """The destination is down: why, since when, and when it is tried next; an event when that is news.
+
+    Other words for the same kind of trouble are none: a dying peer closes or resets, as chance has it, each minute.
+    """
     known = deliveries.destinations(tx).get(to)
     failures = (known["failures"] if known else 0) + 1
     since = known["since"] if known and known["down"] else parts.now()
-    if not (known and known["down"] and known["reason"] == error):
+    if not (known and known["down"] and known["kind"] == trouble):
         note(tx, parts.now(), "destination_down", error, destination=to)
     due = retry.next_probe(failures, parts.now(), trouble)
     deliveries.set_destination(

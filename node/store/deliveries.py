@@ -240,18 +240,9 @@ def _due() -> Select[Any]:
     due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam(
         "now", type_=delivery.c.due_at.type
     )
-    where = (
-        (delivery.c.destination == bindparam("to"))
-        & _QUEUED
-        & (delivery.c.state == DeliveryState.WAITING)
-        & due
-        & ~_AWAITS_COPY
-        & or_(delivery.c.stage == 0, ~_blocked())
-        & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way())
-    )
     return (
         _with_objects()
-        .where(where)
+        .where(_sendable() & due)
         .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
         .limit(bindparam("most", type_=Integer))
     )
@@ -259,9 +250,20 @@ def _due() -> Select[Any]:
 
 def soonest_delivery(tx: Connection, to: str) -> list[Mapping[str, Any]]:
     """What waits for a destination and comes first of all that are not due yet; none where nothing waits."""
-    waiting = _QUEUED & (delivery.c.state == DeliveryState.WAITING)
-    where = (delivery.c.destination == to) & waiting & or_(delivery.c.stage == 0, ~_blocked())
-    return rows(tx, _with_objects().where(where).order_by(delivery.c.due_at, delivery.c.id).limit(1))
+    statement = _with_objects().where(_sendable()).order_by(delivery.c.due_at, delivery.c.id).limit(1)
+    return rows(tx, statement, {"to": to})
+
+
+def _sendable() -> ColumnElement[bool]:
+    """It waits for a destination, and for nothing else than its time."""
+    return (
+        (delivery.c.destination == bindparam("to"))
+        & _QUEUED
+        & (delivery.c.state == DeliveryState.WAITING)
+        & ~_AWAITS_COPY
+        & or_(delivery.c.stage == 0, ~_blocked())
+        & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way())
+    )
 
 
 def hasten(tx: Connection, to: str, now: datetime) -> None:

@@ -93,6 +93,16 @@ def test_every_operator_entry_point_loads() -> None:
 def test_ci_installs_what_the_tests_need() -> None:
     """Each Debian program that the peers are found by is installed by `.ci/run`."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for package in ("dcmtk", "orthanc", "dicom3tools", "libpixelmed-java", "default-jre-headless", "openssl"):
+    needed = (
+        "dcmtk",
+        "orthanc",
+        "dicom3tools",
+        "libpixelmed-java",
+        "default-jre-headless",
+        "openssl",
+        "faketime",
+    )
+    for package in needed:
         assert f"[{package}]=" in script
+    assert "make test\nexec make long\n" in script
     assert "export PACSNODE_CI=1" in script

@@ -34,7 +34,7 @@ from sqlalchemy import select, update
 from node.operator import Volume
 from node.store import queries
 from node.store.database import Database, open_database, rows
-from node.store.schema import delivery, event, instance, product, run, series
+from node.store.schema import delivery, destination, event, instance, product, run, series
 from node.testing import Grid, Series, sphere_volume, write_ct_series
 
 TABLES = {
@@ -309,14 +309,20 @@ class House:
         finally:
             database.close()
 
-    def hurry(self) -> None:
-        """Let every delivery that waits for its next attempt have it now."""
+    def hurry(self, *only: str) -> None:
+        """Let every delivery that waits for its next attempt have it now, or those only to these destinations."""
+        where = delivery.c.state == "waiting"
+        self._set(delivery, where & delivery.c.destination.in_(only) if only else where, "due_at")
+
+    def ask_now(self) -> None:
+        """Have every destination that is down asked, or tried, now."""
+        self._set(destination, destination.c.down, "next_at")
+
+    def _set(self, table: Any, where: Any, column: str) -> None:
         database = self.database()
         try:
             with database.write() as tx:
-                tx.execute(
-                    update(delivery).where(delivery.c.state == "waiting").values(due_at=datetime.now(UTC))
-                )
+                tx.execute(update(table).where(where).values({column: datetime.now(UTC)}))
         finally:
             database.close()
 

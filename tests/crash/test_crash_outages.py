@@ -19,7 +19,7 @@ from crash.crash_house import House, Scanner, ball, changed, house
 from crash.rogues import Manners, Peer
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
-SLICES, OTHERS = 24, 3
+SLICES, OTHERS = 48, 3
 """CT objects, more than the twenty refusals after which a destination is paused; and objects of another class."""
 POISON, AILING = 4, 5
 """Places in the series of the objects that some peers cannot bear."""
@@ -155,7 +155,7 @@ def _be_ill(site: House, story: Story) -> None:
 
 
 def _get_well(site: House, story: Story) -> None:
-    """Until everyone has all that is not refused for good; the pauses after a failure are cut short."""
+    """Until everyone has all that is not refused for good; destinations are asked sooner than they would be."""
     for name, peer in story.peers.items():
         if name not in (*PARKING, "WARNING", "ALLERGIC"):
             peer.behave()
@@ -165,7 +165,8 @@ def _get_well(site: House, story: Story) -> None:
         len(peer.held) >= number - PARKING.get(name, 1 if name == "ALLERGIC" else 0)
         for name, peer in story.peers.items()
     ):
-        site.hurry()
+        site.ask_now()
+        site.hurry("LYING", "NERVOUS")  # their object alone failed, and half a minute is long
         time.sleep(0.5)
         if time.monotonic() > until:
             lacking = {name: number - len(peer.held) for name, peer in story.peers.items()}
@@ -243,10 +244,10 @@ def test_the_tables_say_what_is_wrong(story: Story, name: str, kind: str, words:
 
 @pytest.mark.parametrize("name", PAUSED)
 def test_a_destination_that_refuses_everything_is_spared(story: Story, name: str) -> None:
-    """Twenty are tried, not the other seven; then one object of each series now and then."""
-    assert 20 <= story.attempts[name] <= 20 + 2 * 2
+    """Twenty equal refusals in a row end it, in one batch or over several; then one of each series now and then."""
+    assert 20 <= story.attempts[name] <= 19 + 20 + 2 * 2  # nineteen before, a whole batch, and two trials
     tried = [row for row in story.ill[name] if row["failures"]]
-    assert 20 <= len(tried) <= 24 and {row["status"] for row in tried} <= {0xA700, 0x0110, 0xC000}
+    assert len(tried) >= 20 and {row["status"] for row in tried} <= {0xA700, 0x0110, 0xC000}
 
 
 @pytest.mark.parametrize(
