@@ -55,7 +55,9 @@ class Storing:
     def end(self) -> int:
         """Keep the object; the status of its C-STORE-RSP, success only when `keep` has returned."""
         if self._status == SUCCESS and self._part is None:
-            log.warning("store_without_dataset", **self._whose())
+            log.warning(
+                "store_without_dataset", association=self._arrival.association, peer=self._arrival.peer
+            )
             self._status = CANNOT_UNDERSTAND
         elif self._status == SUCCESS:
             self._attempt(self._keep)
@@ -79,7 +81,12 @@ class Storing:
 
     def _refuse_if(self, full: bool) -> None:
         if full:
-            log.warning("store_refused", reason="disk full", **self._whose())
+            log.warning(
+                "store_refused",
+                reason="disk full",
+                association=self._arrival.association,
+                peer=self._arrival.peer,
+            )
             self._status = OUT_OF_RESOURCES
 
     def _attempt(self, step: Callable[[], None]) -> None:
@@ -88,7 +95,10 @@ class Storing:
         except OSError as error:
             self._status = OUT_OF_RESOURCES
             log.error(  # noqa: TRY400 - a full disk needs no traceback per object
-                "store_failed", reason=error.strerror or type(error).__name__, **self._whose()
+                "store_failed",
+                reason=error.strerror or type(error).__name__,
+                association=self._arrival.association,
+                peer=self._arrival.peer,
             )
         except Exception as error:  # noqa: BLE001 - one bad object must not end the association
             self._status = UNEXPECTED
@@ -96,6 +106,3 @@ class Storing:
             log.error("store_broke", error=type(error).__name__, association=self._arrival.association)  # noqa: TRY400
         if self._status != SUCCESS:
             self.give_up()
-
-    def _whose(self) -> dict[str, str]:
-        return {"association": self._arrival.association, "peer": self._arrival.peer}
