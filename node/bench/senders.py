@@ -57,7 +57,10 @@ def main(way: str, port: str, folder: str) -> None:
     if not sys.stdin.readline():
         return
     began, cpu = time.perf_counter(), time.process_time()
-    wrong = WAYS[way](int(port), items)
+    try:
+        wrong = WAYS[way](int(port), items)
+    except Exception as error:  # noqa: BLE001 - a peer's fault is a line of the report
+        wrong = f"{type(error).__name__}: {error}"
     took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
     print(json.dumps({**took, "memory": memory_of("self"), "wrong": wrong}), flush=True)
 

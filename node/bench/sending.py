@@ -58,7 +58,7 @@ def measure(asked: Asked, say: tell.Say) -> tell.Report:
             cases = _cases(folder, asked)
             with _ways(folder, port, cases, settings, missing) as ways:
                 for case in cases:
-                    rows += _case(case, ways, asked.rounds, say)
+                    rows += _case(case, ways, asked.rounds, say, settings)
     settings["the peer"] = f"DCMTK storescp --ignore -pdu {peers.MAX_PDU}, TCP_NODELAY=1, on loopback"
     return tell.Report(
         "send", f"median of {asked.rounds} interleaved rounds", _DCMTK, rows, settings, missing
@@ -76,15 +76,28 @@ def _cases(folder: Path, asked: Asked) -> list[Case]:
     ]
 
 
-def _case(case: Case, ways: Mapping[str, Way], rounds: int, say: tell.Say) -> list[Row]:
+def _case(
+    case: Case, ways: Mapping[str, Way], rounds: int, say: tell.Say, settings: dict[str, str]
+) -> list[Row]:
+    """Every way in turn; one that fails is said to have, and keeps the rounds it had. Raises Broken where ours does."""
     rows = {name: Row(case.name, name, case.count, case.size) for name in ways}
+    over: set[str] = set()
     for number in range(1, rounds + 1):
         for name, way in ways.items():
-            if rows[name].spent and rows[name].spent[0].seconds > _SLOW:
+            if name in over:
                 continue
             say(f"{case.count} × {case.name}, round {number} of {rounds}: {name}")
-            rows[name].spent.append(way(case))
-    return list(rows.values())
+            try:
+                rows[name].spent.append(way(case))
+            except Broken as error:
+                if name == _OURS:
+                    raise
+                over.add(name)
+                settings[name] += f"; failed in round {number} of {case.name} ({error})"
+                continue
+            if rows[name].spent[0].seconds > _SLOW:
+                over.add(name)
+    return [row for row in rows.values() if row.spent]
 
 
 @contextmanager
