@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from node import app, faults, flow
 from node.arrivals import GROUP_SECONDS, Arrivals
@@ -29,7 +30,7 @@ from node.errors import Misconfigured
 from node.model import SeriesState
 from node.ops import log as logging
 from node.ops.health import beat, beat_path
-from node.ops.reserve import tend
+from node.ops.reserve import is_out_of_room, tend
 from node.readings import Readings
 from node.sendings import Sendings
 from node.store import intake, watch, work
@@ -324,6 +325,12 @@ def main(arguments: list[str] | None = None) -> int:
     except Misconfigured as error:
         log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours
         return 2
+    except (SQLAlchemyError, OSError) as error:
+        if not is_out_of_room(error):
+            raise
+        why = "the disk of node.data is full; free space, and all goes on by itself"
+        log.error("out_of_room", reason=why)  # noqa: TRY400 - a sentence for people, no frames of use
+        return 1
     return 0
 
 

@@ -44,6 +44,7 @@ LOGGED: Mapping[str, str] = {
     "series_routed": "A sealed series was judged by every rule.",
     "run_started": "A worker was given a run.",
     "run_ended": "A run ended; `state` says how.",
+    "out_of_room": "The disk takes nothing more, so the conductor ended; the next one goes on once it does.",
     "clock_set_back": "The machine's clock was set back; `count` waits were shortened to what they should be.",
     "sender_died": "The sender ended; what it had in hand waits again.",
     "destination_down": "A destination cannot be reached; its objects wait.",

@@ -7,6 +7,7 @@ The room is the tables' to use: receivers refuse, and runs wait, as long as the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,19 @@ def tend(data: Path) -> None:
             path.unlink(missing_ok=True)
         elif usage.free > 4 * size and not path.exists():
             _take(path, size)
+
+
+def is_out_of_room(error: BaseException) -> bool:
+    """Whether *error*, of a file or of the database, says that the disk takes nothing more."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = getattr(error, "orig", None)
+    name = str(getattr(told, "sqlite_errorname", ""))
+    return (
+        name == "SQLITE_FULL"
+        or name.startswith("SQLITE_IOERR_SHM")
+        or getattr(told, "sqlstate", "") == "53100"
+    )
 
 
 def _take(path: Path, size: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from node.ops.reserve import MOST, reserve_path, tend
+from node.ops.reserve import MOST, is_out_of_room, reserve_path, tend
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,20 @@ def test_a_folder_that_is_not_there_stops_nobody(tmp_path: Path) -> None:
     """Whoever tends it has better to do than to fail over it."""
     tend(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_database_without_room_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+    """Out of room is a database that may not grow, and a file on a full disk; a missing table is not."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.connect() as tx:
+        tx.execute(text("CREATE TABLE t (x BLOB)"))
+        tx.execute(text("PRAGMA max_page_count = 4"))
+        with pytest.raises(SQLAlchemyError) as full:
+            tx.execute(text("INSERT INTO t VALUES (zeroblob(1000000))"))
+        with pytest.raises(SQLAlchemyError) as broken:
+            tx.execute(text("SELECT 1 FROM nothing"))
+    assert isinstance(full.value.orig, sqlite3.OperationalError)
+    assert is_out_of_room(full.value)
+    assert not is_out_of_room(broken.value)
+    assert is_out_of_room(OSError(errno.ENOSPC, "no room"))
+    assert not is_out_of_room(OSError(errno.EIO, "broken"))
