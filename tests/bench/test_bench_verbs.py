@@ -72,6 +72,7 @@ def test_send_measures_every_way(place: Path) -> None:
     assert left(place) == []
 
 
+@pytest.mark.long
 def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
     """Both durabilities and both Orthancs forward all slices; the result of a rule comes after the last image."""
     need("storescu", "Orthanc")

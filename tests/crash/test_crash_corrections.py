@@ -53,6 +53,7 @@ def sent_late(site: House, pacs: Pacs, scanner: Scanner, image: Path, fault: str
     ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_node_that_dies_while_results_replace_others(tmp_path: Path) -> None:
     """Late image after late image, each with a death in between: one set of results and one note for each."""

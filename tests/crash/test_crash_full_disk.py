@@ -218,6 +218,7 @@ def test_full_while_indexing(tmp_path: Path, kind: str) -> None:
         site.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_full_while_processing(tmp_path: Path, kind: str) -> None:
     """A worker that cannot write its results fails for that reason alone, and is started again when there is room."""

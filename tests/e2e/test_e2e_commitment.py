@@ -238,6 +238,7 @@ def test_a_modality_that_has_gone_is_told_when_it_is_back(soon: Place) -> None:
     assert len(soon.archive.stored) == 8 and len(soon.deliveries()) == 8, "nothing is deleted or sent again"
 
 
+@pytest.mark.long
 def test_killed_between_asking_and_answer(tmp_path: Path) -> None:
     """A conductor that dies with a request on its way, or with its answer in hand, asks again under a new UID."""
     once = tmp_path / "once"
