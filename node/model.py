@@ -98,6 +98,15 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Trouble(StrEnum):
+    """What keeps a destination as a whole from taking objects; they wait, and none of them is parked for it."""
+
+    UNREACHABLE = "unreachable"  # no connection, or it ended
+    REJECTED = "rejected"  # it answers and takes no association now, or nothing of what was proposed
+    UNKNOWN_AE = "unknown_ae"  # it does not know our AE title or not its own: a person must correct that
+    PAUSED = "paused"  # it answered many objects in a row with the same failure
+
+
 class Priority(StrEnum):
     """How a rule's deliveries rank among those that wait for the same destination."""
 

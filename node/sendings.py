@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from node.child import LineChild
 from node.commitment import Dialogue
+from node.model import Trouble
 from node.send.protocol import (
     Ask,
     Asked,
@@ -21,7 +22,6 @@ from node.send.protocol import (
     Report,
     Reported,
     Result,
-    Trouble,
     outcome_from_json,
     to_json,
 )

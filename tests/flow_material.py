@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Table, select
 
 from node import app, flow
 from node import settings as site
-from node.model import Exit, Header, OperatorSpec, Parameter, Product, RunState
+from node.model import Exit, Header, OperatorSpec, Parameter, Product, RunState, Trouble
 from node.read.header import arrival_of_file, read_header
 from node.route.rules import parse_rules
-from node.send.protocol import Item, Kind, Result, Trouble
+from node.send.protocol import Item, Kind, Result
 from node.store import intake, work
 from node.store.arrival import read_arrival
 from node.store.database import Database, open_database, rows

@@ -12,7 +12,8 @@ from flow_material import NOON, ROUTE, SITE, SMOOTH, House, header, rule
 from sqlalchemy import update
 
 from node import flow
-from node.send.protocol import Item, Kind, Trouble
+from node.model import Trouble
+from node.send.protocol import Item, Kind
 from node.store import work
 from node.store.schema import delivery, destination
 

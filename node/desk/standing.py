@@ -8,8 +8,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from node import app, show
+from node.model import Trouble
 from node.ops.conditions import crowded_words
-from node.send.protocol import Trouble
 from node.settings import Settings, is_open
 from node.store import queries
 from node.store.database import open_database

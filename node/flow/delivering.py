@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from node.flow import transcoding
 from node.flow.committing import commit_due
 from node.flow.parts import Parts
-from node.model import DeliveryState, InstanceState, RunState
+from node.model import DeliveryState, InstanceState, RunState, Trouble
 from node.send import retry
-from node.send.protocol import Destination, Item, Kind, Result, Trouble
+from node.send.protocol import Destination, Item, Kind, Result
 from node.settings import Peer, is_open
 from node.store import deliveries
 from node.store.database import note
@@ -59,7 +59,7 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
     """
     peer = parts.settings.peers.get(to)
     known = deliveries.destinations(tx).get(to)
-    down = bool(known and known["down"])
+    down = known if known and known["down"] else None
     if peer is None or peer.host is None or peer.port is None or peer.ae_title is None:
         if not down:
             gone = f"{to} is no peer with an address any more; see `peers` in the site file"
@@ -67,13 +67,13 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
         return None
     if under_way >= (1 if down else peer.associations) or not _in_window(parts, peer):
         return None
-    if known and down and known["next_at"] and known["next_at"] > parts.now():
+    if down and down["next_at"] and down["next_at"] > parts.now():
         return None
     where = _destination(parts, to, peer)
-    if known and down and not known["trial"]:
+    if down and not down["trial"]:
         return Claimed(where)
     due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
-    if not due and known and down and known["kind"] == Trouble.PAUSED:
+    if not due and down and down["kind"] == Trouble.PAUSED:
         due = deliveries.soonest_delivery(tx, to)
     due = _without_replaced(tx, parts, due)
     found = deliveries.claim_deliveries(tx, _one_of_each(due) if down else due)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from node import faults
 from node.commitment import Dialogue
+from node.model import Trouble
 from node.send import commitment, scu
 from node.send.protocol import (
     MOST_OBJECTS,
@@ -26,7 +27,6 @@ from node.send.protocol import (
     Report,
     Reported,
     Result,
-    Trouble,
 )
 
 _GROUP_FOR = 0.1

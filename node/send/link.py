@@ -13,7 +13,8 @@ import time
 from contextlib import suppress
 
 from node.errors import Retryable
-from node.send.protocol import Destination, Trouble
+from node.model import Trouble
+from node.send.protocol import Destination
 
 _MOST_PDU = 1 << 20
 """Longest answer we take, bytes; what an SCP says to an SCU is short."""

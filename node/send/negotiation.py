@@ -18,8 +18,9 @@ from pynetdicom.pdu_primitives import (
 )
 
 from node import __version__
+from node.model import Trouble
 from node.send.link import Lost, abort_words
-from node.send.protocol import Destination, Trouble
+from node.send.protocol import Destination
 
 MOST_CONTEXTS = 128
 """Presentation contexts in one association: odd identifiers from 1 to 255 (PS3.8 9.3.2.2)."""

@@ -16,6 +16,7 @@ from typing import Any
 from node import commitment
 from node.commitment import Dialogue
 from node.errors import Broken
+from node.model import Trouble
 
 MOST_OBJECTS = 200
 """Objects in one batch, and results in one group."""
@@ -30,15 +31,6 @@ class Kind(StrEnum):
     REFUSED_CONTEXT = "refused_context"  # this SOP class in this transfer syntax is not accepted
     UNREADABLE_FILE = "unreadable_file"  # our own file: a matter of our disk, not of the destination
     NOT_TRIED = "not_tried"  # nothing of it was sent
-
-
-class Trouble(StrEnum):
-    """What keeps a destination as a whole from taking objects; they wait, and none of them is parked for it."""
-
-    UNREACHABLE = "unreachable"  # no connection, or it ended
-    REJECTED = "rejected"  # it answers and takes no association now, or nothing of what was proposed
-    UNKNOWN_AE = "unknown_ae"  # it does not know our AE title or not its own: a person must correct that
-    PAUSED = "paused"  # it answered many objects in a row with the same failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from node.send.protocol import Kind, Trouble
+from node.model import Trouble
+from node.send.protocol import Kind
 
 _PROBES = (1, 2, 5, 10, 30, 60)
 """Seconds between attempts at a destination that is down; the last one repeats."""

@@ -11,11 +11,12 @@ from pydicom import dcmread
 from pydicom.uid import UID
 
 from node.errors import Broken
+from node.model import Trouble
 from node.send.association import VERIFICATION, Answer, Association, open_association
 from node.send.link import Lost
 from node.send.negotiation import MOST_CONTEXTS, Pair, proposable
 from node.send.part10 import dataset_extent
-from node.send.protocol import Destination, Item, Kind, Result, Trouble
+from node.send.protocol import Destination, Item, Kind, Result
 from node.send.status import kind_of, meaning_of
 from node.send.streak import MOST_EQUAL, Streak
 

@@ -27,7 +27,17 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.model import PLAIN, REJECTION, DeliveryState, InstanceState, Manner, Priority, Product, RunState
+from node.model import (
+    PLAIN,
+    REJECTION,
+    DeliveryState,
+    InstanceState,
+    Manner,
+    Priority,
+    Product,
+    RunState,
+    Trouble,
+)
 from node.store.database import add, move, one_of, rows
 from node.store.schema import delivery, destination, instance, product, run, series
 
@@ -48,8 +58,6 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 
 _AWAITS_COPY = (delivery.c.sent_syntax != "") & (delivery.c.sent_path == "")
 """It is refused as it is and goes as a copy, which is still to be made."""
-PAUSED = "paused"
-"""The kind of a destination that is down since it answered many objects alike: `send.protocol.Trouble`."""
 _HEAD_START = {
     Priority.URGENT: -timedelta(days=30),
     Priority.NORMAL: timedelta(0),
@@ -206,7 +214,7 @@ def _waiting() -> Select[Any]:
     )
     down = (destination.c.name == names.c.name) & destination.c.down
     later = select(destination.c.name).where(down & (destination.c.next_at > bindparam("now")))
-    paused = select(destination.c.name).where(down & (destination.c.kind == PAUSED))
+    paused = select(destination.c.name).where(down & (destination.c.kind == Trouble.PAUSED))
     return select(names.c.name).where(or_(due.exists(), paused.exists()) & ~later.exists())
 
 

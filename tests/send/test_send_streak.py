@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from node.send.protocol import Batch, Destination, Finished, Item, Kind, Result, Trouble
+from node.model import Trouble
+from node.send.protocol import (
+    Batch,
+    Destination,
+    Finished,
+    Item,
+    Kind,
+    Result,
+)
 from node.send.streak import MOST_EQUAL, Streak
 from node.sendings import Sendings, UnderWay
 
