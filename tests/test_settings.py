@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node import settings
 from node.errors import Misconfigured
-from node.settings import Alarm, Alerts, Disk, Keep, Limits, SealPolicy, Settings, Web, reading
+from node.settings import Alarm, Alerts, Disk, Keep, Limits, PeerTls, SealPolicy, Settings, Tls, Web, reading
 
 NODE = """\
 node:
@@ -69,14 +69,19 @@ def test_everything_can_be_said() -> None:
     found = read("""\
 unknown_senders: accept
 peers:
-  CT01: {sends_as: [CT01, C2], from_address: [10.1.2.3, 10.9.0.0/16], seal: {on_release: yes, settle: 500 ms}}
+  CT01: {sends_as: [CT01, C2], from_address: [10.1.2.3, 10.9.0.0/16], seal: {on_release: yes, settle: 500 ms},
+    durability: process, tls: {client_names: [ct01.example]}}
   PACS: {ae_title: ORTHANC, address: pacs.example:4242, call_as: NODE2, associations: 3, redeliver_after: 1 h}
-  RESEARCH: {ae_title: XNAT, address: "[2001:db8::1]:104", sends_as: [], only: deidentified}
+  RESEARCH: {ae_title: XNAT, address: "[2001:db8::1]:104", sends_as: [], only: deidentified, tls: {incoming: optional,
+    server_name: xnat.example, check_name: no, trusted: xnat.pem, certificate: us.pem, key: us.key}}
 seal:
   - {when: {Modality: US}, quiet_for: 10 min}
   - {quiet_for: 90 s, attention_after: 1 h}
 disk: {warn: 50 %, stop_processing: 60 %, refuse: 70.5 %}
-limits: {associations: 7, run_time: 90 s, run_memory: 2 GiB, workers: 3}
+limits: {associations: 7, connections: 40, connections_per_address: 9, artim: 5 s, idle: 1 min, pdu: 3 s,
+  object_size: 5 GB, run_time: 90 s, run_memory: 2 GiB, workers: 3}
+tls: {listen: 0.0.0.0:2762, certificate: tls/node.pem, key: tls/node.key, trusted: /etc/ssl/ca.pem,
+  clients: optional, minimum: "1.3"}
 state: postgresql://node@db/pacsnode
 engine: local
 """)
@@ -93,7 +98,37 @@ engine: local
     assert found.seal[0].when.plain() == {"Modality": "US"}
     assert [line.policy.quiet_for.total_seconds() for line in found.seal] == [600, 90]
     assert found.disk == Disk(0.5, 0.6, 0.705)
-    assert found.limits == Limits(7, timedelta(seconds=90), 2 * 2**30, 3)
+    assert found.limits == Limits(
+        associations=7,
+        connections=40,
+        connections_per_address=9,
+        artim=timedelta(seconds=5),
+        idle=timedelta(minutes=1),
+        pdu=timedelta(seconds=3),
+        object_size=5 * 10**9,
+        run_time=timedelta(seconds=90),
+        run_memory=2 * 2**30,
+        workers=3,
+    )
+    here = Path("/etc/site")
+    assert found.tls == Tls(
+        here / "tls/node.pem",
+        here / "tls/node.key",
+        Path("/etc/ssl/ca.pem"),
+        ("0.0.0.0", 2762),
+        "optional",
+        "1.3",
+    )
+    assert scanner.tls == PeerTls(client_names=("ct01.example",))
+    assert (pacs.tls, pacs.durability) == (None, None)
+    assert research.tls == PeerTls(
+        "optional", (), "xnat.example", False, here / "xnat.pem", here / "us.pem", here / "us.key"
+    )
+    assert [found.durability_of(name) for name in ("CT01", "PACS", "STRANGER")] == [
+        "process",
+        "power",
+        "power",
+    ]
     assert found.state == "postgresql://node@db/pacsnode"
 
 
@@ -180,6 +215,20 @@ engine: local
             "alerts: {email: {to: a@h, from: a@h, host: m, starttls: yes, user: u, password: p, password_file: f}}",
             "not both",
         ),
+        ("tls: {certificate: a, key: b}", "trusted is missing"),
+        ("tls: {certificate: a, key: b, trusted: c, listen: 2762}", "expected host:port"),
+        ("tls: {certificate: a, key: b, trusted: c, minimum: 1.1}", "1.1 is not one of 1.2, 1.3"),
+        ("peers: {A: {sends_as: A, tls: {incoming: optional, sever_name: x}}}", "did you mean server_name?"),
+        ("peers: {A: {sends_as: A, tls: yes}}", "give the site tls.listen"),
+        ("peers: {A: {sends_as: A, ae_title: A, address: h:1, tls: yes}}", "give `tls:` of the site"),
+        (
+            "peers: {A: {sends_as: A, tls: {incoming: optional, key: k}}}",
+            "certificate and key belong together",
+        ),
+        ("peers: {A: {sends_as: A, tls: {incoming: optional, client_names: []}}}", "client_names is empty"),
+        ("peers: {A: {sends_as: A, durability: disk}}", "disk is not one of power, process"),
+        ("limits: {idle: 0 s}", "idle must be more than nothing"),
+        ("limits: {connections: 10}", "connections are fewer than the 64 associations"),
     ],
 )
 def test_a_mistake_is_named(text: str, expected: str) -> None:
@@ -189,17 +238,10 @@ def test_a_mistake_is_named(text: str, expected: str) -> None:
     assert expected in sentence
 
 
-@pytest.mark.parametrize("key", ["tls", "deidentify", "never_process"])
+@pytest.mark.parametrize("key", ["deidentify", "never_process"])
 def test_a_later_key_is_refused(key: str) -> None:
     """A key of the design that this version does not act on is refused, not ignored."""
     assert mistakes(f"{key}: {{}}") == [f"f:7: {key} is not available in this version; remove it"]
-
-
-@pytest.mark.parametrize("key", ["tls", "durability"])
-def test_a_later_key_of_a_peer_is_refused(key: str) -> None:
-    """The same holds inside a peer."""
-    expected = [f"f:7: {key} is not available in this version; remove it"]
-    assert mistakes(f"peers: {{A: {{ae_title: A, address: h:1, {key}: yes}}}}") == expected
 
 
 def test_how_a_peer_is_sent_to_is_read() -> None:
@@ -248,7 +290,7 @@ def test_a_window_past_midnight_belongs_to_the_day_it_begins_on(at: str, expecte
 def test_all_mistakes_come_at_once() -> None:
     """One reading names everything that is wrong, so that a file is not mended line by line."""
     node = "node: {ae_titles: [], listen: 104, timezone: Europe/Berln, data: d, durability: disk}\n"
-    found = mistakes("tls: {}\nunknown: x\n", node=node)
+    found = mistakes("deidentify: {}\nunknown: x\n", node=node)
     assert len(found) == 7
     assert any("did you mean Europe/Berlin?" in sentence for sentence in found)
     assert any("rules is missing" in sentence for sentence in found)
@@ -389,7 +431,7 @@ def test_a_whole_part_is_overridden_before_its_keys() -> None:
         ("PACSNODE__NODE____LISTEN", "h:1", "expected a name such as"),
         ("PACSNODE__NODE__AE_TITLES__0", "X", "below a list or a single value"),
         ("PACSNODE__NODE", "{a: [", "not valid YAML"),
-        ("PACSNODE__TLS", "{}", "tls is not available in this version"),
+        ("PACSNODE__DEIDENTIFY", "{}", "deidentify is not available in this version"),
         ("PACSNODE__WEB", "{}", "listen is missing"),
         ("PACSNODE__KEEP__DELIVERD", "1 d", "unknown key deliverd; did you mean delivered?"),
     ],

@@ -12,9 +12,11 @@ from node.settings.values import (
     Network,
     NodeSettings,
     Peer,
+    PeerTls,
     SealLine,
     SealPolicy,
     Settings,
+    Tls,
     Web,
 )
 from node.settings.windows import Window, is_open
@@ -31,9 +33,11 @@ __all__ = [
     "Network",
     "NodeSettings",
     "Peer",
+    "PeerTls",
     "SealLine",
     "SealPolicy",
     "Settings",
+    "Tls",
     "Web",
     "Window",
     "find",

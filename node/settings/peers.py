@@ -6,10 +6,12 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
 
 from node.settings.seal import POLICY_KEYS, policy
+from node.settings.security import read_peer_tls
 from node.settings.syntaxes import read_syntaxes
-from node.settings.terms import address, ae_title, count, fields, get
+from node.settings.terms import address, ae_title, count, fields, get, pick
 from node.settings.values import Commit, Peer
 from node.settings.windows import read_windows
 from node.shape import Node, Shaper, nearest
@@ -20,14 +22,13 @@ _OUTWARD = (
     "call_as", "associations", "only", "redeliver_after", "shows", "window", "transfer_syntaxes", "commit",
     "commit_after", "iocm",
 )  # fmt: skip
-PEER_KEYS = ("ae_title", "address", "sends_as", "from_address", "seal", *_OUTWARD)
+PEER_KEYS = ("ae_title", "address", "sends_as", "from_address", "seal", "durability", "tls", *_OUTWARD)
 COMMIT_KEYS = ("ae_title", "address", "within")
-_PEER_LATER = ("tls", "durability")
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def read_peers(shaper: Shaper, node: Node) -> dict[str, Peer]:
-    """Every peer by its name; two that could be the same sender are a mistake."""
+def read_peers(shaper: Shaper, node: Node, folder: Path) -> dict[str, Peer]:
+    """Every peer by its name; two that could be the same sender are a mistake. Paths start at *folder*."""
     if not node.is_mapping:
         shaper.wrong(node, "expected a mapping from peer name to peer")
     peers: dict[str, Peer] = {}
@@ -40,7 +41,7 @@ def read_peers(shaper: Shaper, node: Node) -> dict[str, Peer]:
         if name.upper() in taken:
             shaper.wrong(entry, f"peer {name} differs from {taken[name.upper()]} only in case; rename one")
         taken[name.upper()] = name
-        peers[name] = _peer(shaper, name, entry)
+        peers[name] = _peer(shaper, name, entry, folder)
     _promises(shaper, node, peers)
     for one, two in combinations(peers.values(), 2):
         for title in sorted(set(one.sends_as) & set(two.sends_as)):
@@ -68,8 +69,8 @@ def _promises(shaper: Shaper, node: Node, peers: Mapping[str, Peer]) -> None:
             )
 
 
-def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
-    given = fields(shaper, node, PEER_KEYS, _PEER_LATER)
+def _peer(shaper: Shaper, name: str, node: Node, folder: Path) -> Peer:
+    given = fields(shaper, node, PEER_KEYS)
     title = get(given, "ae_title", lambda item, _: ae_title(shaper, item), "") or None
     host, port = address(shaper, given["address"]) if "address" in given else (None, None)
     senders = given["sends_as"].items if "sends_as" in given else ()
@@ -110,6 +111,10 @@ def _peer(shaper: Shaper, name: str, node: Node) -> Peer:
         else None,
         commit_after=get(given, "commit_after", shaper.text, ""),
         iocm=get(given, "iocm", shaper.yes_no, False),
+        durability=pick(shaper, given, "durability", ("power", "process"))  # type: ignore[arg-type]
+        if "durability" in given
+        else None,
+        tls=read_peer_tls(shaper, given["tls"], folder) if "tls" in given else None,
     )
 
 

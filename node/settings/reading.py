@@ -19,6 +19,7 @@ from node.errors import Misconfigured
 from node.settings.alerting import ALERTS_KEYS, EMAIL_KEYS, missing_files, read_alerts
 from node.settings.peers import COMMIT_KEYS, PEER_KEYS, read_peers
 from node.settings.seal import POLICY_KEYS, read_seal
+from node.settings.security import PEER_TLS_KEYS, TLS_KEYS, agree, read_tls
 from node.settings.terms import NO_ADDRESS, address, ae_title, count, fields, get, pick
 from node.settings.values import Alerts, Disk, Keep, Limits, NodeSettings, Settings, Web
 from node.shape import Node, Shaper, nearest
@@ -33,14 +34,20 @@ _TOP = (
     "limits",
     "alerts",
     "web",
+    "tls",
     "state",
     "engine",
 )
-_TOP_LATER = ("tls", "deidentify", "never_process")
+_TOP_LATER = ("deidentify", "never_process")
 _NODE_NEEDED = ("ae_titles", "listen", "timezone", "data", "rules")
 _NODE = (*_NODE_NEEDED, "durability", "receivers")
 _DISK = ("warn", "stop_processing", "refuse", "per_destination")
-_LIMITS = ("associations", "run_time", "run_memory", "workers")
+_LIMITS = (
+    "associations", "connections", "connections_per_address", "artim", "idle", "pdu", "object_size", "run_time",
+    "run_memory", "workers",
+)  # fmt: skip
+_LIMIT_TIMES, _LIMIT_SIZES = ("artim", "idle", "pdu", "run_time"), ("object_size", "run_memory")
+_FEWEST_IDLE = 64  # connections beside those that associate: monitors, port scanners
 _KEEP = tuple(field.name for field in fields_of(Keep))
 _WEB = ("listen",)
 _PLACES = (Path("config/node.yaml"), Path("/etc/pacsnode/node.yaml"))
@@ -60,6 +67,8 @@ KEYS = tuple(
             *_WEB,
             *ALERTS_KEYS,
             *EMAIL_KEYS,
+            *TLS_KEYS,
+            *PEER_TLS_KEYS,
         )
     )
 )
@@ -106,18 +115,20 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         node=_node(shaper, given["node"], folder, cores) if "node" in given else _NOWHERE,
         unknown_senders=pick(shaper, given, "unknown_senders", ("refuse", "accept")),  # type: ignore[arg-type]
-        peers=read_peers(shaper, given["peers"]) if "peers" in given else {},
+        peers=read_peers(shaper, given["peers"], folder) if "peers" in given else {},
         seal=read_seal(shaper, given["seal"]) if "seal" in given else Settings.seal,
         disk=_disk(shaper, given["disk"]) if "disk" in given else Disk(),
         limits=_limits(shaper, given.get("limits"), cores),
         keep=_keep(shaper, given["keep"]) if "keep" in given else Keep(),
         alerts=read_alerts(shaper, given["alerts"], folder) if "alerts" in given else Alerts(),
         web=_web(shaper, given["web"]) if "web" in given else None,
+        tls=read_tls(shaper, given["tls"], folder) if "tls" in given else None,
         state=_state(shaper, given.get("state")),
         engine=_engine(shaper, given.get("engine")),
         source=text,
         file=file,
     )
+    agree(shaper, given.get("peers"), settings.tls, settings.peers)
     shaper.finish()
     return settings
 
@@ -165,15 +176,21 @@ def _limits(shaper: Shaper, node: Node | None, cores: int) -> Limits:
     if node is None:
         return Limits(workers=workers)
     given = fields(shaper, node, _LIMITS)
+    associations = count(shaper, given.get("associations"), Limits.associations)
+    connections = count(shaper, given.get("connections"), _FEWEST_IDLE + 4 * associations)
     limits = Limits(
-        associations=count(shaper, given.get("associations"), Limits.associations),
-        run_time=get(given, "run_time", shaper.duration, Limits.run_time),
-        run_memory=get(given, "run_memory", shaper.size, Limits.run_memory),
+        associations=associations,
+        connections=connections,
+        connections_per_address=count(shaper, given.get("connections_per_address"), max(1, connections // 2)),
+        **{key: get(given, key, shaper.duration, getattr(Limits, key)) for key in _LIMIT_TIMES},
+        **{key: get(given, key, shaper.size, getattr(Limits, key)) for key in _LIMIT_SIZES},
         workers=count(shaper, given.get("workers"), workers),
     )
-    for key in ("run_time", "run_memory"):
+    for key in (*_LIMIT_TIMES, *_LIMIT_SIZES):
         if key in given and not getattr(limits, key):
             shaper.wrong(given[key], f"{key} must be more than nothing")
+    if connections < associations and "connections" in given:
+        shaper.wrong(given["connections"], f"connections are fewer than the {associations} associations")
     return limits
 
 

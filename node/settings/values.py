@@ -47,6 +47,39 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """Our files (PEM) for TLS, and the port where others come by it (PS3.15 B.12)."""
+
+    certificate: Path
+    """Ours, with the chain up to an authority; read again when it changes."""
+    key: Path
+    trusted: Path
+    """Certificates of the authorities whose word we take."""
+    listen: tuple[str, int] | None = None
+    """None = nobody comes by TLS, we only call by it."""
+    clients: Literal["required", "optional"] = "required"
+    """Whether whoever comes must show a certificate."""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
+@dataclass(frozen=True)
+class PeerTls:
+    """How one peer is spoken to over TLS; a file that is None is that of `tls` of the site."""
+
+    incoming: Literal["required", "optional"] = "required"
+    """Whether what it sends to us must come by TLS."""
+    client_names: tuple[str, ...] = ()
+    """One of these names must stand in the certificate it shows to us; empty = any that is trusted."""
+    server_name: str = ""
+    """The name that its certificate must carry when we call; empty = the host of its address."""
+    check_name: bool = True
+    """False: any certificate that *trusted* vouches for, whatever its name."""
+    trusted: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
 class Peer:
     """One system we receive from or send to."""
 
@@ -81,6 +114,10 @@ class Peer:
     """It may ask us to commit: answered when this peer has committed; empty = it may not."""
     iocm: bool = False
     """It takes rejection notes (IHE IOCM): results that were superseded are withdrawn there."""
+    durability: Literal["power", "process"] | None = None
+    """What success means for what it sends; None = as `node.durability` says."""
+    tls: PeerTls | None = None
+    """None = without TLS when we call it; it may come either way."""
 
     @property
     def receives(self) -> bool:
@@ -189,6 +226,18 @@ class Limits:
 
     associations: int = 64
     """Open at a time, over all receivers."""
+    connections: int = 320
+    """TCP connections open at a time, over all receivers: those that never ask to associate count as well."""
+    connections_per_address: int = 160
+    """Of these, from one IP address."""
+    artim: timedelta = timedelta(seconds=30)
+    """From a connection to its association request (PS3.8 9.1.5); a TLS handshake has as long."""
+    idle: timedelta = timedelta(minutes=10)
+    """Between two messages of an association; scanners keep one open between images."""
+    pdu: timedelta = timedelta(seconds=30)
+    """From the first byte of a PDU to its last, between two PDUs of a message, and for one write to the peer."""
+    object_size: int = 32 * 10**9
+    """Bytes of one object; a longer one is answered with 0xA700."""
     run_time: timedelta = timedelta(minutes=30)
     run_memory: int = 4 * 10**9
     """Bytes of one run."""
@@ -209,11 +258,17 @@ class Settings:
     keep: Keep = Keep()
     alerts: Alerts = Alerts()
     web: Web | None = None
+    tls: Tls | None = None
     state: str = field(default="sqlite", repr=False)  # a database URL may hold a password
     engine: Literal["local"] = "local"
     source: str = field(default="", repr=False)
     """The text of the site file."""
     file: str = ""
+
+    def durability_of(self, peer: str) -> Literal["power", "process"]:
+        """What success means for what *peer* sends; a sender that is none of the peers gets the site's."""
+        known = self.peers.get(peer)
+        return (known and known.durability) or self.node.durability
 
     def peer_of(self, calling_ae: str, address: str) -> str | None:
         """Return the name of the peer that calls as *calling_ae* from IP *address*, or None."""
