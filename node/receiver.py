@@ -82,6 +82,13 @@ def _commits(peer: Peer, settings: Settings) -> bool:
     return peer.commit is not None or bool(titles & {peer.ae_title, *peer.sends_as})
 
 
+def durable_for(settings: Settings) -> Callable[[str], bool]:
+    """Return what says of a peer whether a power cut may lose nothing that it was told is stored."""
+    site = settings.node.durability == "power"
+    own = {name: settings.durability_of(name) == "power" for name in settings.peers}
+    return lambda peer: own.get(peer, site)
+
+
 def waker(fd: int) -> Callable[[], None]:
     """Return what tells the conductor that there is a record: one byte into the pipe, never waiting."""
 
@@ -119,7 +126,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         settings = parse(sys.stdin.read(), options.file, environ)
         clean_dead_runs(settings.node.data)
         census = Census.join(options.census_fd, options.slot, tuple(settings.peers))
-        keeper = ObjectFolder(settings.node.data, Disk(settings.node.durability), waker(options.wake_fd))
+        keeper = ObjectFolder(settings.node.data, Disk(), waker(options.wake_fd), durable_for(settings))
         listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
     except (NodeError, OSError) as error:
         log.exception("receiver_cannot_start", exc_info=error)

@@ -16,6 +16,9 @@ from node.store.database import open_database
 from node.store.pledges import PledgeState
 from node.words import counted
 
+_LASTS = {"power": "power loss", "process": "kill -9, not power loss"}
+"""What an acknowledged object survives, by durability."""
+
 
 def status(settings: Settings) -> dict[str, Any]:
     """Everything `pacsnode status` tells."""
@@ -29,6 +32,11 @@ def status(settings: Settings) -> dict[str, Any]:
         "timezone": settings.node.timezone,
         "data": str(settings.node.data),
         "durability": settings.node.durability,
+        "durability_differs": {
+            name: peer.durability
+            for name, peer in settings.peers.items()
+            if peer.durability not in (None, settings.node.durability)
+        },
         "disk_used": app.disk_used(settings.node.data),
         "disk_problem": app.disk_problem(settings),
         "rules_changed": app.rules_changed(settings),
@@ -59,8 +67,9 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     zone = ZoneInfo(found["timezone"])
     running = "[green]running[/]" if found["running"] else "[red]not running[/]"
     yield f"{found['ae_titles'][0]} on {found['listen']}, {running}; data in {show.safe(found['data'])}"
-    lasts = "power loss" if found["durability"] == "power" else "kill -9, not power loss"
-    yield f"disk {found['disk_used']:.0%} used; what is acknowledged survives {lasts}"
+    differs = found["durability_differs"]
+    but = f"; {', '.join(differs)}: {_LASTS[next(iter(differs.values()))]}" if differs else ""
+    yield f"disk {found['disk_used']:.0%} used; what is acknowledged survives {_LASTS[found['durability']]}{but}"
     if found["disk_problem"]:
         yield f"[red]{found['disk_problem']}[/]"
     for name in ("instances", "series", "runs", "deliveries"):

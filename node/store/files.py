@@ -80,9 +80,18 @@ class Disk:
         """Create a file that must not exist; return its descriptor, open for writing."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
-    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of *data*."""
-        view = memoryview(data)
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
+        """Write all of *data*, in one go where the kernel takes it."""
+        if len(data) == 1:
+            self._write(fd, memoryview(data[0]))
+            return
+        written = os.writev(fd, data)
+        for piece in data:
+            if written < len(piece):
+                self._write(fd, memoryview(piece)[written:])
+            written = max(0, written - len(piece))
+
+    def _write(self, fd: int, view: memoryview) -> None:
         while view:
             view = view[os.write(fd, view) :]
 
@@ -145,21 +154,31 @@ class Disk:
 class Part:
     """An object on its way to the disk: an open `.part` file beside its target."""
 
-    def __init__(self, disk: Disk, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path, *, durable: bool, head: bytes = b"") -> None:
+        """Create it. *head* is written together with what comes first; *durable*: a power cut shall not lose it."""
         self.path = path
+        self.durable = durable
         self._disk = disk
+        self._head = head
         self._fd: int | None = disk.create(path)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append *data*. Raises OSError; then `discard` it."""
-        self._disk.write(self._open(), data)
+        if self._head:
+            head, self._head = self._head, b""
+            self._disk.write(self._open(), head, data)
+        else:
+            self._disk.write(self._open(), data)
 
     def finish(self) -> None:
-        """Make the content durable and close it. Raises OSError; then `discard` it."""
+        """Make the content durable, where that is promised, and close it. Raises OSError; then `discard` it."""
         fd = self._open()
         self._fd = None  # never synced twice: after EIO the kernel has dropped the dirty pages
         try:
-            self._disk.sync(fd)
+            if self._head:  # nothing came behind it
+                self._disk.write(fd, self._head)
+            if self.durable:
+                self._disk.sync(fd)
         finally:
             self._disk.close(fd)
 
@@ -181,11 +200,21 @@ class Part:
 class ObjectFolder:
     """The `Keeper` of one receiver process: claims a receiver run and fills its buckets."""
 
-    def __init__(self, data: Path, disk: Disk, wake: Callable[[], None]) -> None:
-        """Claim the next receiver run in *data*; *wake* is called after each record. Raises OSError."""
+    def __init__(
+        self,
+        data: Path,
+        disk: Disk,
+        wake: Callable[[], None],
+        durable: Callable[[str], bool] = lambda _peer: True,
+    ) -> None:
+        """Claim the next receiver run in *data*; *wake* is called after each record. Raises OSError.
+
+        *durable* says of a peer whether a power cut may lose nothing of what it was told is stored.
+        """
         self._data = data
         self._disk = disk
         self._wake = wake
+        self._durable = durable
         self._lock = threading.Lock()
         self._sequence = 0
         self._parts = count(1)
@@ -199,13 +228,7 @@ class ObjectFolder:
 
     def begin(self, arrival: Arrival) -> Part:
         """Start an object. Raises OSError; then nothing is left."""
-        part = self._new_part()
-        try:
-            part.write(encode_head(arrival))
-        except OSError:
-            part.discard()
-            raise
-        return part
+        return self._new_part(self._durable(arrival.peer), encode_head(arrival))
 
     def keep(self, part: AnyPart) -> Kept:
         """Make *part* durable and visible under its own name, before success is answered.
@@ -218,19 +241,23 @@ class ObjectFolder:
         return self._keep(part, OBJECT)
 
     def end(self, end: AssociationEnd) -> None:
-        """Record the end of an association, behind all that it brought. Raises OSError."""
-        self._record(END, encode_end(end))
+        """Record the end of an association, behind all that it brought. Raises OSError.
+
+        Nobody is told that it is kept, so nothing waits for the disk: whoever starts after a power cut sees a
+        receiver run that is over, and with it its associations.
+        """
+        self._record(END, False, encode_end(end))
 
     def commit(self, message: CommitMessage, dataset: memoryview) -> None:
         """Record a message about storage commitment, behind what came before it. Raises OSError."""
-        self._record(COMMIT, encode_commit(message), dataset)
+        self._record(COMMIT, True, encode_commit(message), dataset)
 
     def close(self) -> None:
         """Give up the run: it counts as over from now on."""
         os.close(self._alive)
 
-    def _record(self, suffix: str, *content: bytes | memoryview) -> None:
-        part = self._new_part()
+    def _record(self, suffix: str, durable: bool, *content: bytes | memoryview) -> None:
+        part = self._new_part(durable)
         try:
             for piece in content:
                 part.write(piece)
@@ -250,7 +277,8 @@ class ObjectFolder:
             raise
         faults.reach("after-rename")
         try:
-            self._disk.sync_folder(bucket)
+            if part.durable:
+                self._disk.sync_folder(bucket)
         except OSError as error:
             # The name stays: sequences are dense, and the reader may have met it. But the kernel reports a
             # lost directory write once only, so no later sync of this run can be believed.
@@ -273,9 +301,10 @@ class ObjectFolder:
             self._sequence = sequence
             return Kept(self.run, sequence, target), self._bucket
 
-    def _new_part(self) -> Part:
+    def _new_part(self, durable: bool, head: bytes = b"") -> Part:
         self._check()
-        return Part(self._disk, self._bucket.path / f"{next(self._parts):08d}{PART}")
+        path = self._bucket.path / f"{next(self._parts):08d}{PART}"
+        return Part(self._disk, path, durable=durable, head=head)
 
     def _check(self) -> None:
         if self.failed is not None:

@@ -238,6 +238,19 @@ def test_status_tells_for_whom_too_much_waits(tmp_path: Path) -> None:
     assert list(made.json("status")["crowded"]) == ["PACS"]
 
 
+def test_status_tells_for_whom_success_means_less(tmp_path: Path) -> None:
+    """A peer whose objects need not survive a power cut stands beside what holds for the others."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    open_database("sqlite", made.folder / "data").close()
+    changed = {"PACSNODE__PEERS__CT01__DURABILITY": "process"}
+    text = " ".join(made.run("status", **changed).stdout.split())
+    assert "survives power loss; CT01: kill -9, not power loss" in text
+    assert json.loads(made.run("status", "--json", **changed).stdout)["durability_differs"] == {
+        "CT01": "process"
+    }
+
+
 def test_a_node_that_never_ran_says_so(tmp_path: Path) -> None:
     """Exit code 2 and what to do, for every verb that asks the database."""
     made = place(tmp_path / "site")

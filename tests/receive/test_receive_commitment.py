@@ -42,11 +42,11 @@ class FailingDisk(Disk):
 
     full = False
 
-    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
         """Write, or do not."""
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(fd, data)
+        super().write(fd, *data)
 
 
 class Receiver:

@@ -150,12 +150,13 @@ class SmallDisk(Disk):
 
     room = 1_000_000
 
-    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
         """Write what there is room for."""
-        fits = min(self.room, len(data))
+        whole = b"".join(data)
+        fits = min(self.room, len(whole))
         self.room -= fits
-        super().write(fd, memoryview(data)[:fits])
-        if fits < len(data):
+        super().write(fd, whole[:fits])
+        if fits < len(whole):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -336,11 +336,11 @@ class FullDisk(Disk):
 
     full = True
 
-    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
         """Write, or not."""
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(fd, data)
+        super().write(fd, *data)
 
 
 def test_a_full_disk_is_answered_a700_and_recovers_by_itself(node: Callable[..., Node]) -> None:
