@@ -38,6 +38,8 @@ from node.store.database import note
 from node.supervisor import follow
 from node.transcodings import Transcodings
 
+_READER = "reader "  # its number follows
+
 log = structlog.get_logger()
 
 _PAUSE = 0.002
@@ -82,11 +84,12 @@ class Conductor:
         log.info("conductor_started")
         while not self.stopping:
             wait = self._turn()
-            self._watch(self.readings.child, "reader")
-            self._watch(self.sendings.child, "sender")
-            self._watch(self.transcodings.child, "transcoder")
+            self._watch()
             for key, _ in self.selector.select(wait):
                 self._heard(key.data, key.fd)
+            for name, child in self._children().items():
+                if child.fileno is None:  # it died and closed its pipe: the number may soon be another's
+                    self._forget(name)
         self._stop()
 
     def _stop_pipe(self) -> int:
@@ -99,29 +102,37 @@ class Conductor:
     def _on_sigterm(self, _signal: int, _frame: object) -> None:
         self.stopping = True
 
-    def _watch(self, child: LineChild, name: str) -> None:
-        """Have the selector listen to the child that runs now; a new one may have its predecessor's number."""
-        runs = (child.generation, child.fileno)
-        if self.watched.get(name) == runs:
-            return
-        self.watched[name] = runs
-        known = {key.data: key.fd for key in self.selector.get_map().values()}
-        if name in known:
-            self.selector.unregister(known[name])
-        if child.fileno is not None:
-            self.selector.register(child.fileno, selectors.EVENT_READ, name)
+    def _children(self) -> dict[str, LineChild]:
+        """Those we listen to, by name."""
+        readers = {f"{_READER}{number}": child for number, child in enumerate(self.readings.children)}
+        return {**readers, "sender": self.sendings.child, "transcoder": self.transcodings.child}
+
+    def _watch(self) -> None:
+        """Have the selector listen to the children that run now; a new one may have another's number."""
+        runs = {name: (child.generation, child.fileno) for name, child in self._children().items()}
+        changed = [name for name, run in runs.items() if self.watched.get(name) != run]
+        for name in changed:
+            self._forget(name)
+        for name in changed:
+            self.watched[name] = runs[name]
+            fd = runs[name][1]
+            if fd is not None:
+                self.selector.register(fd, selectors.EVENT_READ, name)
+
+    def _forget(self, name: str) -> None:
+        """Stop listening to what a child wrote to, where we do."""
+        for key in list(self.selector.get_map().values()):
+            if key.data == name:
+                self.selector.unregister(key.fd)
 
     def _heard(self, name: str, fd: int) -> None:
-        if name == "reader":
+        if name.startswith(_READER):
             self.readings.listen(time.monotonic())
-            self._forget(self.readings.child, fd)
         elif name == "sender":
             self.dispatch.hear()
             self.poll_at = 0.0
-            self._forget(self.sendings.child, fd)
         elif name == "transcoder":
             self.transcodings.listen(time.monotonic())
-            self._forget(self.transcodings.child, fd)
             self.poll_at = 0.0
         else:
             heard = _drain(fd)
@@ -131,11 +142,6 @@ class Conductor:
                 self.stopping = True
             if name != "wake":  # a record that came is found by every turn's look into the folders
                 self.poll_at = 0.0
-
-    def _forget(self, child: LineChild, fd: int) -> None:
-        """A child that died closed its pipe: its descriptor may soon be another's."""
-        if child.fileno != fd:
-            self.selector.unregister(fd)
 
     def _turn(self) -> float:
         """Everything that can be done now; returns how long nothing needs us."""
@@ -291,7 +297,7 @@ class Conductor:
         while self.sendings.open and time.monotonic() < until:
             self.dispatch.hear()
             time.sleep(0.02)
-        for child in (self.sendings.child, self.readings.child, self.transcodings.child):
+        for child in (self.sendings.child, *self.readings.children, self.transcodings.child):
             child.kill()
         self.engine.stop()
         with self.parts.database.write() as tx:

@@ -1,9 +1,10 @@
-"""Records on their way through the reader process, in order, and who is to blame when it dies."""
+"""Records on their way through the readers, in order, and who is to blame when one dies."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from node.model import Cell, Header
 from node.reader import header_from_json
 from node.store.records import Record
 
-_OUTSTANDING = 64
+_OUTSTANDING = 64  # of each reader
 _ENOUGH, _GATHER = 32, 0.01
 """Objects that are taken in at once, and the seconds for which fewer wait for others to go with."""
 _READ_TIMEOUT = 10.0
@@ -58,64 +59,39 @@ class Reading:
         return _READ_TIMEOUT + size / _READ_RATE
 
 
-class Readings:
-    """The records in order, the reader that works on them, and who is to blame when it dies."""
+class _Reader:
+    """One reader process and what it was asked, in order."""
 
     def __init__(self) -> None:
         self.child = LineChild("node.reader")
-        self.queue: deque[Reading] = deque()
-        self._asked: deque[Reading] = deque()
+        self.asked: deque[Reading] = deque()
         self._before: Mapping[str, Cell] = {}
-        """What the reader last told of: it tells of the next object only what differs."""
+        """What it last told of: it tells of the next object only what differs."""
 
-    def add(self, reading: Reading) -> None:
-        """One more record, last in order."""
-        self.queue.append(reading)
+    def look(self, now: float) -> None:
+        """Give up on one that has taken too long over one object."""
+        if self.asked and now - self.asked[0].asked_at > self.asked[0].patience:
+            self.died(f"the reader took more than {self.asked[0].patience:.0f} s")
 
-    @property
-    def room(self) -> int:
-        """How many more records may be queued."""
-        return 4 * _OUTSTANDING - len(self.queue)
-
-    @property
-    def gathering(self) -> bool:
-        """Whether something is ready and more is on its way."""
-        return bool(self._asked) and bool(self.queue) and self.queue[0].ready
-
-    def worth_taking(self, now: float) -> bool:
-        """Whether a transaction is worth while now: all that was asked is there, or enough, or it has waited enough.
-
-        A commit costs the disk the same for one object as for many, and the receivers want the disk as well.
-        """
-        if not self.gathering:
-            return True
-        enough = len(self.queue) >= _ENOUGH and self.queue[_ENOUGH - 1].ready
-        return enough or now - self.queue[0].ready_at >= _GATHER
-
-    def ask(self, now: float) -> None:
-        """Keep the reader busy; give up on one that has taken too long over one object."""
-        if self._asked and now - self._asked[0].asked_at > self._asked[0].patience:
-            self.died(f"the reader took more than {self._asked[0].patience:.0f} s")
-        if not self.child.ensure():
-            return
-        for reading in self.queue:
-            if len(self._asked) >= _OUTSTANDING:
-                break
-            if not reading.ready and not reading.asked_at:
-                if not self.child.say(json.dumps({"paths": [str(path) for path in reading.paths]})):
-                    self.died("the reader crashed")
-                    return
-                reading.asked_at = now
-                self._asked.append(reading)
+    def ask(self, reading: Reading, now: float) -> bool:
+        """Ask for one record more; False where it is dead."""
+        if not self.child.say(json.dumps({"paths": [str(path) for path in reading.paths]})):
+            self.died("the reader crashed")
+            return False
+        reading.asked_at = now
+        self.asked.append(reading)
+        return True
 
     def listen(self, now: float) -> None:
         """Take the answers that came; they come in the order that was asked."""
+        if self.child.fileno is None:
+            return
         lines, alive = self.child.lines()
         for line in lines:
             answer = json.loads(line)
-            reading = self._asked.popleft()
-            if self._asked:
-                self._asked[0].asked_at = now
+            reading = self.asked.popleft()
+            if self.asked:
+                self.asked[0].asked_at = now
             reading.ready, reading.ready_at = True, now
             reading.failed = answer.get("failed", "")
             if "header" in answer:
@@ -131,14 +107,69 @@ class Readings:
         """The object it was at is to blame when it happens again and again; all others are asked again."""
         self.child.kill()
         self._before = {}
-        if self._asked:
-            head = self._asked[0]
+        if self.asked:
+            head = self.asked[0]
             head.tries += 1
             if head.tries >= _READ_TRIES:
                 head.ready, head.failed = True, why
-        for reading in self._asked:
+        for reading in self.asked:
             reading.asked_at = 0.0
-        self._asked.clear()
+        self.asked.clear()
+
+
+class Readings:
+    """The records in order, and the readers that work on them."""
+
+    def __init__(self, readers: int = min(2, os.cpu_count() or 1)) -> None:
+        self.readers = [_Reader() for _ in range(readers)]
+        self.queue: deque[Reading] = deque()
+
+    @property
+    def children(self) -> list[LineChild]:
+        """The processes."""
+        return [reader.child for reader in self.readers]
+
+    def add(self, reading: Reading) -> None:
+        """One more record, last in order."""
+        self.queue.append(reading)
+
+    @property
+    def room(self) -> int:
+        """How many more records may be queued."""
+        return 4 * _OUTSTANDING - len(self.queue)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether something is ready and more is on its way."""
+        under_way = any(reader.asked for reader in self.readers)
+        return under_way and bool(self.queue) and self.queue[0].ready
+
+    def worth_taking(self, now: float) -> bool:
+        """Whether a transaction is worth while now: all that was asked is there, or enough, or it has waited enough.
+
+        A commit costs the disk the same for one object as for many, and the receivers want the disk as well.
+        """
+        if not self.gathering:
+            return True
+        enough = len(self.queue) >= _ENOUGH and self.queue[_ENOUGH - 1].ready
+        return enough or now - self.queue[0].ready_at >= _GATHER
+
+    def ask(self, now: float) -> None:
+        """Keep the readers busy, the one with the least to do first."""
+        for reader in self.readers:
+            reader.look(now)
+        able = [reader for reader in self.readers if reader.child.ensure()]
+        for reading in self.queue if able else ():
+            if reading.ready or reading.asked_at:
+                continue
+            reader = min(able, key=lambda one: len(one.asked))
+            if len(reader.asked) >= _OUTSTANDING or not reader.ask(reading, now):
+                return
+
+    def listen(self, now: float) -> None:
+        """Take the answers that came."""
+        for reader in self.readers:
+            reader.listen(now)
 
     def done(self, most: int) -> Iterator[Reading]:
         """Finished readings from the front, in order."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from peers import wait_for
 from pydicom import dcmread
 
 from node import settings as site
 from node.conductor import Conductor
 from node.reader import Reader, header_from_json
 from node.readings import Reading, Readings
-from node.testing import Grid, Series, head_volume, write_mr_series
+from node.testing import Grid, Series, body_volume, head_volume, write_ct_series, write_mr_series
 
 SITE = """
 node: {ae_titles: [PACSNODE], listen: "127.0.0.1:11112", timezone: UTC, data: data, rules: rules}
@@ -126,4 +129,29 @@ def test_objects_wait_a_moment_for_others_to_go_with() -> None:
             reading.ready, reading.ready_at = True, 1.0
         assert readings.worth_taking(1.001)
     finally:
-        readings.child.kill()
+        for child in readings.children:
+            child.kill()
+
+
+def test_two_readers_keep_the_order_and_one_that_dies_loses_nothing(tmp_path: Path) -> None:
+    """Each answer reaches the record it was asked for, whoever read it; what a dead reader was asked is asked again."""
+    paths = write_ct_series(tmp_path, body_volume(Grid(shape=(12, 16, 16), spacing=(5, 12, 12))))
+    readings = Readings(2)
+    try:
+        for path in paths:
+            readings.add(Reading(None, [path]))
+        readings.ask(0.0)
+        assert [len(reader.asked) for reader in readings.readers] == [6, 6]
+        os.kill(readings.children[1].process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+
+        def turn() -> bool:
+            readings.ask(time.monotonic())
+            readings.listen(time.monotonic())
+            return all(reading.ready for reading in readings.queue)
+
+        wait_for(turn, "reading")
+        found = [reading.header.sop_uid for reading in readings.done(99) if reading.header]
+        assert found == [dcmread(path).SOPInstanceUID for path in paths]
+    finally:
+        for child in readings.children:
+            child.kill()
