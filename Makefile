@@ -26,7 +26,7 @@ soak: .venv/installed            ## long runs, before a release
 	$(BIN)/pytest -m soak --timeout 7200
 
 bench: .venv/installed           ## measure receiving, sending and turnaround beside peers, same data, same machine
-	$(BIN)/python tests/bench/receive.py
+	$(BIN)/pacsnode bench receive
 	$(BIN)/pacsnode bench send
 	$(BIN)/pacsnode bench turnaround
 

@@ -1,8 +1,9 @@
-"""Measure this installation beside its peers: `bench send`, `bench turnaround`."""
+"""Measure this installation beside its peers: `bench receive`, `bench send`, `bench turnaround`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +24,44 @@ _rounds = click.option(
 
 def _count(option: str, default: int, what: str) -> Callable[[Any], Any]:
     return click.option(option, default=default, show_default=True, type=click.IntRange(1, 5000), help=what)
+
+
+_CASES = ("ct1", "mr1", "ct4", "mr4", "nagle", "each1", "each4")
+
+
+@bench.command("receive")
+@_rounds
+@_count("--ct", 200, "CT slices of 512 kB in a burst.")
+@_count("--mr", 2000, "MR slices of 33 kB in a burst.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(_CASES), help="Measure this only; may be given several times."
+)
+@click.option(
+    "--durability", multiple=True, type=click.Choice(("power", "process")), help="Only so; both by default."
+)
+@click.option(
+    "--dir", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder on the disk that is measured; else that of temporary files.",
+)  # fmt: skip
+@click.option(
+    "--big", default=0.0, type=click.FloatRange(0, 4.29), metavar="GB", help="Also one object of that size."
+)
+@as_json
+@verb
+def bench_receive(
+    rounds: int, ct: int, mr: int, only: tuple[str, ...], durability: tuple[str, ...], folder: Path | None,
+    big: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Send the same objects to a node of its own and to DCMTK, Orthanc and pynetdicom."""
+    from node.bench import receiving, tell  # noqa: PLC0415 - imports phantoms and peers that no other verb needs
+
+    kinds = durability or ("power", "process")
+    frames = -int(-big * 1e9 // (512 * 1024)) if big else 0
+    asked = receiving.Asked(rounds, ct, mr, only or (() if frames else _CASES), kinds, folder, frames)
+    with stoppable(), tell.progress() as say:
+        found = receiving.measure(asked, say)
+    tell.report(found, as_json)
+    return DONE
 
 
 @bench.command("send")
