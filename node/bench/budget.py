@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from node.bench.stations import FORK, ORTHANC, POWER, PROCESS, SINK, STORESCP
@@ -15,7 +15,8 @@ NAGLE = "MR 33 kB, Nagle's algorithm on"
 EACH, EACH4 = "MR 33 kB, an association each", "MR 33 kB, an association each, 4 at once"
 BIG = "multi-frame"
 """Cases."""
-INDEXED = "indexed after the last acknowledgement"
+BURSTS = (CT, MR, CT4, MR4)
+"""Those in which everything comes as fast as it is taken."""
 
 _FORKED = (CT4, MR4, EACH, EACH4)
 """Cases in which DCMTK is at its best with a process per association."""
@@ -70,9 +71,8 @@ def columns(rates: Rates) -> Sequence[Column]:
     )
 
 
-def verdicts(rates: Rates, answered: Sequence[Answered]) -> list[Verdict]:
-    """Every line of the budget."""
-    slowest = max((statistics.median(one.seconds) for one in answered), default=None)
+def verdicts(rates: Rates, lags: Mapping[tuple[str, str], Sequence[float]]) -> list[Verdict]:
+    """Every line of the budget; *lags* by case and way: seconds until the node knew what it had acknowledged."""
     big = [
         _lane_memory(row) for row in rates.rows if row.case.startswith(BIG) and row.way in (POWER, PROCESS)
     ]
@@ -86,9 +86,17 @@ def verdicts(rates: Rates, answered: Sequence[Answered]) -> list[Verdict]:
         Verdict(f"power, {NAGLE}, × {STORESCP}", rates.ratio(NAGLE, POWER, STORESCP), 40.0),
         *(Verdict(f"power, {case}, × Orthanc", rates.ratio(case, POWER, ORTHANC), 1.0) for case in (EACH, EACH4)),
         *(Verdict(f"power, {case}, × {FORK} (an aim)", rates.ratio(case, POWER, FORK), 1.0) for case in (EACH, EACH4)),
-        Verdict("s until the last of a burst is indexed", slowest, most=1.0),
+        *(Verdict(f"{way[10:]}, s until the last of a burst is indexed", _slowest(lags, way), most=1.0)
+          for way in (POWER, PROCESS)),
         Verdict("MB at most in a receiver, one big object", max(big, default=None), most=200.0),
     ]  # fmt: skip
+
+
+def _slowest(lags: Mapping[tuple[str, str], Sequence[float]], way: str) -> float | None:
+    medians = [
+        statistics.median(found) for (case, one), found in lags.items() if one == way and case in BURSTS
+    ]
+    return max(medians, default=None)
 
 
 def _limit(rates: Rates, case: str) -> float | None:
@@ -103,4 +111,4 @@ def _lane_memory(row: Row) -> float:
 
 def indexed(case: str, way: str, count: int, seconds: Iterable[float]) -> Answered:
     """How long until the node knew of all that it had acknowledged."""
-    return Answered(f"{way}, {count} × {case}: all {INDEXED}", list(seconds))
+    return Answered(f"{way}, {count} × {case}: last acknowledgement → all indexed", list(seconds))

@@ -52,6 +52,9 @@ class Spent:
     lane_cpu: float = 0.0
     """Of *cpu*, the processes that hold the connections, where others work beside them."""
     lane_memory: int = 0
+    """Of the largest of these."""
+    lanes: int = 0
+    """How many these are."""
     sender_cpu: float = 0.0
     """What the load generator spent, all its processes together."""
 

@@ -68,11 +68,11 @@ class Station:
 Start = Callable[[Path], AbstractContextManager[Station]]
 
 
-def installed(associations: int) -> tuple[dict[str, Start], list[str]]:
+def installed(associations: int, receivers: int = 0) -> tuple[dict[str, Start], list[str]]:
     """Every way to receive that is installed here, and the peers that are not."""
     ways: dict[str, Start] = {
-        POWER: lambda folder: node(folder, "power"),
-        PROCESS: lambda folder: node(folder, "process"),
+        POWER: lambda folder: node(folder, "power", receivers),
+        PROCESS: lambda folder: node(folder, "process", receivers),
     }
     missing = []
     if peers.program("storescp"):
@@ -113,10 +113,12 @@ def settings() -> dict[str, str]:
 
 
 @contextmanager
-def node(folder: Path, durability: str) -> Iterator[Station]:
-    """A real `pacsnode run` without rules."""
+def node(folder: Path, durability: str, receivers: int = 0) -> Iterator[Station]:
+    """A real `pacsnode run` without rules; *receivers* 0 = as many as it starts by itself."""
     work, port = site.Work(folder), site.free_port()
     text = _SITE.format(called=CALLED, port=port, durability=durability, sender=SENDER)
+    if receivers:
+        text = text.replace("peers:", f"  receivers: {receivers}\npeers:")
     work.site_file.write_text(text, encoding="utf-8")
     (folder / "rules").mkdir()
     with site.running(work, port) as running:

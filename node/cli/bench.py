@@ -46,18 +46,22 @@ _CASES = ("ct1", "mr1", "ct4", "mr4", "nagle", "each1", "each4")
 @click.option(
     "--big", default=0.0, type=click.FloatRange(0, 4.29), metavar="GB", help="Also one object of that size."
 )
+@click.option(
+    "--receivers", default=0, type=click.IntRange(0, 64), help="Of the node; else as many as it has."
+)
 @as_json
 @verb
 def bench_receive(
     rounds: int, ct: int, mr: int, only: tuple[str, ...], durability: tuple[str, ...], folder: Path | None,
-    big: float, as_json: bool,
+    big: float, receivers: int, as_json: bool,
 ) -> int:  # fmt: skip
     """Send the same objects to a node of its own and to DCMTK, Orthanc and pynetdicom."""
-    from node.bench import receiving, tell  # noqa: PLC0415 - imports phantoms and peers that no other verb needs
+    from node.bench import cases, receiving, tell  # noqa: PLC0415 - imports phantoms and peers that no other verb needs
 
     kinds = durability or ("power", "process")
     frames = -int(-big * 1e9 // (512 * 1024)) if big else 0
-    asked = receiving.Asked(rounds, ct, mr, only or (() if frames else _CASES), kinds, folder, frames)
+    chosen = only or (() if frames else _CASES)
+    asked = cases.Asked(rounds, ct, mr, chosen, kinds, folder, frames, receivers)
     with stoppable(), tell.progress() as say:
         found = receiving.measure(asked, say)
     tell.report(found, as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +15,22 @@ from typing import Any
 import pytest
 from peers import need, wait_for
 
+from node.bench import budget, cases, sending, stations, tell
 from node.bench import peers as programs
-from node.bench import sending, tell
 from node.bench.peers import Spent
 from node.bench.tell import Answered, Report, Row
+from node.errors import Broken
 
 COMMAND = [sys.executable, "-m", "node.cli", "bench"]
 PYTHON = ("PACSNode", "pynetdicom")
+OURS = ("PACSNode, power", "PACSNode, process")
+SINK, DISK = "(sink that keeps nothing)", "(disk: write, sync, rename, sync)"
 
 
-def bench(*words: str) -> dict[str, Any]:
+def bench(*words: str, within: float = 150) -> dict[str, Any]:
     """Run a bench in a process of its own and read its JSON."""
     done = subprocess.run(
-        [*COMMAND, *words, "--json"], capture_output=True, text=True, check=False, timeout=150
+        [*COMMAND, *words, "--json"], capture_output=True, text=True, check=False, timeout=within
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
@@ -70,6 +74,104 @@ def test_send_measures_every_way(place: Path) -> None:
     assert found["not_installed"] == []
     assert list(place.iterdir()) == []
     assert left(place) == []
+
+
+def test_receive_measures_every_way(place: Path) -> None:
+    """A row for each way, with what disk and loopback allow; counts are exact; the budget says what it found."""
+    need("storescp", "Orthanc")
+    found = bench("receive", "--rounds", "1", "--mr", "12", "--only", "mr1", "--big", "0.002")
+    assert {(row["case"], row["way"]) for row in found["rows"]} == {
+        *(("MR 33 kB", way) for way in {*OURS, "storescp", "Orthanc", "pynetdicom", SINK, DISK}),
+        *(("multi-frame of 0.0021 GB", way) for way in {*OURS, "storescp", SINK}),
+    }
+    for row in found["rows"]:
+        assert row["objects_per_second"] > 0, row
+        assert row["rounds"][0]["objects"] >= 1, row
+        assert (row["lane_memory_megabytes"] is not None) == (row["way"] in OURS), row
+        assert (row["ratio_to_disk_limit"] is not None) == (
+            (row["case"], row["way"]) == ("MR 33 kB", "PACSNode, power")
+        ), row
+    held = {line["what"] for line in found["budget"] if line["found"] is not None}
+    assert held == {
+        "process, MR 33 kB, × storescp", "power, MR 33 kB, × the limit of the disk", "power, MR 33 kB, × Orthanc",
+        "power, s until the last of a burst is indexed", "process, s until the last of a burst is indexed",
+        "MB at most in a receiver, one big object",
+    }  # fmt: skip
+    assert all("failed" not in words for words in found["settings"].values())
+    assert "GB free" in found["settings"]["the disk"]
+    assert list(place.iterdir()) == []
+    assert left(place) == []
+
+
+@pytest.mark.long
+def test_receive_measures_every_case(place: Path) -> None:
+    """Several associations, Nagle's algorithm, an association each: all have their ways, and none failed."""
+    need("storescp", "Orthanc")
+    found = bench("receive", "--rounds", "1", "--ct", "4", "--mr", "16", within=400)
+    ways: dict[str, set[str]] = {}
+    for row in found["rows"]:
+        ways.setdefault(row["case"], set()).add(row["way"])
+        assert row["objects_per_second"] > 0, row
+    usual = {*OURS, "Orthanc", "pynetdicom", SINK}
+    assert ways == {
+        "CT 512 kB": {*usual, "storescp", DISK},
+        "MR 33 kB": {*usual, "storescp", DISK},
+        "CT 512 kB, 4 associations": {*usual, "storescp --fork", DISK},
+        "MR 33 kB, 4 associations": {*usual, "storescp --fork", DISK},
+        "MR 33 kB, Nagle's algorithm on": {*usual, "storescp"},
+        "MR 33 kB, an association each": {*usual, "storescp", "storescp --fork"},
+        "MR 33 kB, an association each, 4 at once": {*usual, "storescp --fork"},
+    }
+    assert [line["what"] for line in found["budget"] if line["found"] is None] == [
+        "MB at most in a receiver, one big object"
+    ]
+    assert all("failed" not in words for words in found["settings"].values())
+    assert list(place.iterdir()) == []
+    assert left(place) == []
+
+
+def test_receivers_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DCMTK and Orthanc the others are measured, and these two are said to be missing."""
+    monkeypatch.setattr(programs, "program", lambda _: None)
+    ways, missing = stations.installed(associations=1)
+    assert set(ways) == {*OURS, "pynetdicom", SINK}
+    assert missing == ["DCMTK", "Orthanc"]
+    assert set(stations.settings()) == {"PACSNode", "pynetdicom", "sink"}
+
+
+def test_a_disk_that_is_too_small_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the rounds may need is known before the first, and more than that must be free."""
+    asked = cases.Asked(1, 2, 4, ("mr1",))
+    found = cases.cases_of(tmp_path / "material", asked)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 0, 1 << 30))
+    cases.check_room(tmp_path, found, 100)
+    with pytest.raises(Broken, match=r"GB are free .* may need .* --rounds"):
+        cases.check_room(tmp_path, found, 100_000)
+
+
+def test_the_budget_is_told_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What holds, what does not, and what was not measured; the limit is that of process and disk one by one."""
+    spent = {
+        "PACSNode, power": 40.0, "PACSNode, process": 100.0, "storescp": 125.0, "Orthanc": 10.0,
+        "(disk: write, sync, rename, sync)": 100.0,
+    }  # fmt: skip
+    rows = [
+        Row("MR 33 kB", way, 100, 3_300_000, [Spent(100 / rate, 0.1, objects=100)])
+        for way, rate in spent.items()
+    ]
+    rates = budget.Rates(rows)
+    assert rates.limit("MR 33 kB") == pytest.approx(50.0)
+    verdicts = budget.verdicts(rates, {("MR 33 kB", "PACSNode, power"): [0.5, 2.0, 1.5]})
+    report = Report("receive", "how", "storescp", rows, {}, [], (), budget.columns(rates), verdicts)
+    tell.report(report, False)
+    text = capsys.readouterr().out
+    assert "✓ process, MR 33 kB, × storescp: 0.80 (at least 0.8)" in text
+    assert "✗ power, MR 33 kB, × the limit of the disk: 0.80 (at least 0.85)" in text
+    assert "✓ power, MR 33 kB, × Orthanc: 4.00 (at least 2)" in text
+    assert "✗ power, s until the last of a burst is indexed: 1.50 (at most 1)" in text
+    assert "– process, CT 512 kB, × storescp: not measured (at least 1)" in text
+    (power,) = [line.split() for line in text.splitlines() if line.strip().startswith("PACSNode, power")]
+    assert power[2:7] == ["40", "1", "0.32", "4.00", "0.80"]
 
 
 @pytest.mark.long
