@@ -10,7 +10,7 @@ from node.bench.cases import BURSTS, Case
 from node.bench.load import Job
 from node.bench.loading import Burst, Load, keeping, loading
 from node.bench.peers import SENDER, Spent
-from node.bench.stations import Start, Station
+from node.bench.stations import Station
 from node.errors import Broken
 
 _LONG = 1.0
@@ -20,21 +20,26 @@ _FEW, _WARM = 10, 20
 _INDEXED_WITHIN = 120.0
 
 
-def one_round(case: Case, place: Path, start: Start | None) -> tuple[Spent, list[float]]:
-    """One round of one way; the bare disk where there is nothing to start."""
+def one_round(case: Case, station: Station) -> tuple[Spent, list[float]]:
+    """One round of one receiver, and how long it took to index each burst. Raises Broken where anything is amiss."""
     os.sync()  # what others have written is not to be waited for in this round
-    if start is None:
-        first = min(case.folders[0].iterdir())
-        with keeping(str(place / "kept"), str(first), len(case.folders)) as load:
-            return _Round(case, load, None).run(), []
-    with start(place) as station, loading(_jobs(case, station.port)) as load:
+    held = station.kept()
+    peers.forget_peaks(station.pid)
+    with loading(_jobs(case, station.port)) as load:
         one = _Round(case, load, station)
         spent = one.run()
         load.end()
-        kept = station.kept()
-        if kept not in (-1, one.acknowledged):
-            raise Broken(f"{one.acknowledged} objects were acknowledged, and {kept} are kept")
-        return spent, one.lags
+    kept = station.kept() - held
+    if held >= 0 and kept != one.acknowledged:
+        raise Broken(f"{one.acknowledged} objects were acknowledged, and {kept} are kept")
+    return spent, one.lags
+
+
+def disk_round(case: Case, place: Path) -> Spent:
+    """One round of the bare disk in *place*, which must not exist."""
+    os.sync()
+    with keeping(str(place), str(min(case.folders[0].iterdir())), len(case.folders)) as load:
+        return _Round(case, load, None).run()
 
 
 def _jobs(case: Case, port: int) -> list[Job]:
@@ -53,6 +58,7 @@ class _Round:
         self._load = load
         self._station = station
         self._memory = self._lane_memory = self._lanes = 0
+        self._indexed = station.indexed() if station is not None and station.indexed is not None else 0
         self.acknowledged = 0
         """Of the warm-up, too."""
         self.lags: list[float] = []
@@ -93,7 +99,7 @@ class _Round:
         self.acknowledged += burst.acknowledged
         if station is not None:
             self._look(station)
-            known = station.wait_indexed(self.acknowledged, _INDEXED_WITHIN)
+            known = station.wait_indexed(self._indexed + self.acknowledged, _INDEXED_WITHIN)
             if station.indexed is not None and count == self._case.count and not self._case.few:
                 self.lags.append(known - burst.ended)
         return burst

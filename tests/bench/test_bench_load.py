@@ -177,13 +177,17 @@ def test_what_is_not_kept_is_found_out(images: Path, tmp_path: Path) -> None:
     case = Case("some", (images,), 7, 7 * 34_000, ())
     for name in ("kept", "lost"):
         (tmp_path / name).mkdir()
-    spent, _ = rounds.one_round(case, tmp_path / "kept", lambda folder: stations.storescp(folder, fork=False))
-    assert spent.objects >= 7
-    assert stations.files(tmp_path / "kept" / "in") == spent.objects + 1 + 7  # with the warm-up
-    with pytest.raises(Broken, match=r"objects were acknowledged, and 0 are kept"):
-        rounds.one_round(
-            case, tmp_path / "lost", lambda folder: stations.storescp(folder, fork=False, ignore=True)
-        )
+    with stations.storescp(tmp_path / "kept", fork=False) as station:
+        spent, lags = rounds.one_round(case, station)
+        assert station.kept() == spent.objects + 1 + 7  # with the warm-up
+        assert spent.objects >= 7
+        assert lags == []
+        rounds.one_round(case, station)  # what it holds already is not counted again
+    with (
+        stations.storescp(tmp_path / "lost", fork=False, ignore=True) as station,
+        pytest.raises(Broken, match=r"objects were acknowledged, and 0 are kept"),
+    ):
+        rounds.one_round(case, station)
 
 
 def test_a_big_object_is_whole(tmp_path: Path) -> None:
