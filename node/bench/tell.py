@@ -201,7 +201,7 @@ def _table(found: Report) -> Table:
             table.add_row(f"[bold]{told}[/]")
         figures = (_figure(column.of(row), column.digits) for column in columns)
         table.add_row(
-            *(() if found.columns else (told,)), row.way, f"{row.rate:.0f}",
+            *(() if found.columns else (told,)), row.way, _rate(row.rate),
             f"{row.rate * row.size / row.count / 1e6:.0f}", *figures, str(len(row.spent)),
         )  # fmt: skip
         last = row.case
@@ -213,6 +213,10 @@ def _usual(found: Report) -> Sequence[Column]:
     if any(row.memory for row in found.rows):
         columns.append(Column("MB used", "memory", lambda row: row.memory / 1e6 or None, 0))
     return columns
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _figure(value: float | None, digits: int) -> str:

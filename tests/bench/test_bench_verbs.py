@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,20 @@ def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
     assert left(place) == []
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_bench_that_is_stopped_leaves_nothing(place: Path, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (("turnaround", "--rounds", "5", "--slices", "20"), signal.SIGINT),
+        (("turnaround", "--rounds", "5", "--slices", "20"), signal.SIGTERM),
+        (("receive", "--rounds", "9", "--mr", "20", "--only", "mr1"), signal.SIGTERM),
+    ],
+)
+def test_a_bench_that_is_stopped_leaves_nothing(
+    place: Path, words: Sequence[str], sent: signal.Signals
+) -> None:
     """Ctrl-C and SIGTERM end the node, the peers and the folder with the bench."""
     need("storescu")
-    command = [*COMMAND, "turnaround", "--rounds", "5", "--slices", "20"]
+    command = [*COMMAND, *words]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
     try:
         wait_for(lambda: any("node.conductor" in words for words in left(place)), "starting a node", 60)
