@@ -26,7 +26,7 @@ from node.receive.association import Desk
 from node.receive.commitment import Speakers
 from node.receive.limits import Census, Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
-from node.settings import Peer, Settings, parse
+from node.settings import Limits, Peer, Settings, parse
 from node.store.files import (
     IMPLEMENTATION_UID,
     IMPLEMENTATION_VERSION,
@@ -89,6 +89,15 @@ def durable_for(settings: Settings) -> Callable[[str], bool]:
     return lambda peer: own.get(peer, site)
 
 
+def pace_of(limits: Limits) -> Pace:
+    """Return how long a peer may take, from the site file."""
+    return Pace(
+        negotiate=limits.artim.total_seconds(),
+        idle=limits.idle.total_seconds(),
+        pdu=limits.pdu.total_seconds(),
+    )
+
+
 def waker(fd: int) -> Callable[[], None]:
     """Return what tells the conductor that there is a record: one byte into the pipe, never waiting."""
 
@@ -113,7 +122,7 @@ def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, ce
         speakers=speakers_of(settings),
     )
     ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
-    return Listener(ae, listening, desk, Pace())
+    return Listener(ae, listening, desk, pace_of(settings.limits))
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
