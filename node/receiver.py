@@ -23,8 +23,9 @@ from node.errors import NodeError
 from node.ops import log as logging
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
+from node.receive.census import Census
 from node.receive.commitment import Speakers
-from node.receive.limits import Census, Pace, Watermark
+from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
 from node.settings import Limits, Peer, Settings, parse
 from node.store.files import (
@@ -57,6 +58,8 @@ def policy_of(settings: Settings) -> Policy:
         senders=senders,
         unknown_may_send=settings.unknown_senders == "accept",
         associations=settings.limits.associations,
+        connections=settings.limits.connections,
+        connections_per_address=settings.limits.connections_per_address,
     )
 
 
@@ -134,7 +137,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
         clean_dead_runs(settings.node.data)
-        census = Census.join(options.census_fd, options.slot, tuple(settings.peers))
+        census = Census(options.census_fd, options.slot, tuple(settings.peers))
         keeper = ObjectFolder(settings.node.data, Disk(), waker(options.wake_fd), durable_for(settings))
         listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
     except (NodeError, OSError) as error:

@@ -25,7 +25,7 @@ import structlog
 from node.errors import Broken
 from node.ops.health import BEAT_EVERY, Board, Pulse, Role, beat_path, board_path, write_board
 from node.ops.notify import Manager, State
-from node.receive.limits import Census, Tally
+from node.receive.census import Census, Tally
 from node.roles import Child, Commands, Roles
 from node.settings import Settings
 
