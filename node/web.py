@@ -34,6 +34,7 @@ from node.ops import health
 from node.ops import log as logging
 from node.ops.metrics import Received, Sample, text
 from node.receive.census import Census
+from node.receive.reasons import by_label
 from node.settings import Settings
 from node.store import watch
 from node.store.database import Database, open_database
@@ -217,9 +218,7 @@ class Pages:
             return None
         tally = Census.tally(self.census_fd, tuple(self.settings.peers))
         peers = {name: (one.objects, one.bytes, one.refused) for name, one in tally.peers.items()}
-        reasons: dict[str, dict[str, int]] = {}
-        for reason, number in tally.reasons.items():
-            reasons.setdefault(reason.kind.event, {})[reason.label] = number
+        reasons = by_label(tally.reasons)
         return Received(tally.open, tally.ready, tally.connections, tally.accepted, reasons, peers)
 
 

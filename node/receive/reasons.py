@@ -5,6 +5,7 @@ The order is that of the counters in the census page; a label is what metrics ca
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from node.receive.wire import FaultError, QuietError
@@ -68,6 +69,14 @@ class Reason(Enum):
         self.kind = kind
         self.label = label
         self.words = words
+
+
+def by_label(counts: Mapping[Reason, int]) -> dict[str, dict[str, int]]:
+    """Event → label → how often."""
+    found: dict[str, dict[str, int]] = {}
+    for reason, number in counts.items():
+        found.setdefault(reason.kind.event, {})[reason.label] = number
+    return found
 
 
 def cause(error: Exception, in_hand: bool) -> Reason:

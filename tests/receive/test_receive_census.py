@@ -50,6 +50,17 @@ def answers(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     return [process.communicate(timeout=60)[0].strip() for process in processes]
 
 
+def hosts_apart(page: int, count: int) -> list[str]:
+    """Addresses that share no counter in this page."""
+    census, found = Census(page, 0), dict[int, str]()
+    for number in range(65536):
+        host = f"10.1.{number // 256}.{number % 256}"
+        found.setdefault(census._bucket(host), host)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
 # --- limits
 
 
@@ -80,19 +91,35 @@ def test_at_the_limit_a_place_that_is_freed_is_taken_once(page: int) -> None:
 
 def test_connections_are_limited_in_all_and_by_address_over_processes(page: int) -> None:
     """50 from one address and 80 in all are let in, however many receivers they come by."""
+    hosts = hosts_apart(page, 4)
     work = (
-        "got = [census.connect(host, 80, 50) for _ in range(60) for host in ('10.0.0.1', '10.0.0.2')]\n"
+        f"got = [census.connect(host, 80, 50) for _ in range(60) for host in {hosts[:2]}]\n"
         "print(sum(one is None for one in got))"
     )
     assert sum(int(text) for text in answers([receiver(page, slot, work) for slot in range(3)])) == 80
     assert Census.tally(page).connections == 80
     one = Census(page, 0)
-    assert one.connect("10.0.0.3", 80, 50) is Reason.CONNECTIONS
+    assert one.connect(hosts[2], 80, 50) is Reason.CONNECTIONS
     for _ in range(50):
-        one.connect("10.0.0.4", 1000, 50)
-    assert one.connect("10.0.0.4", 1000, 50) is Reason.CONNECTIONS_PER_ADDRESS
-    one.disconnect("10.0.0.4")
-    assert one.connect("10.0.0.4", 1000, 50) is None
+        one.connect(hosts[3], 1000, 50)
+    assert one.connect(hosts[3], 1000, 50) is Reason.CONNECTIONS_PER_ADDRESS
+    one.disconnect(hosts[3])
+    assert one.connect(hosts[3], 1000, 50) is None
+
+
+def test_an_address_that_shares_a_counter_is_held_up_only_by_one_that_uses_it_up(page: int) -> None:
+    """Two addresses of one counter are both served until they hold together what one may hold."""
+    census, seen, pair = Census(page, 0), dict[int, str](), ("", "")
+    for number in range(65536):
+        host = f"10.1.{number // 256}.{number % 256}"
+        other = seen.setdefault(census._bucket(host), host)
+        if other != host:
+            pair = (other, host)
+            break
+    assert [census.connect(host, 100, 3) for host in (*pair, pair[0])] == [None, None, None]
+    assert census.connect(pair[1], 100, 3) is Reason.CONNECTIONS_PER_ADDRESS
+    census.disconnect(pair[0])
+    assert census.connect(pair[1], 100, 3) is None
 
 
 def test_a_receiver_that_dies_inside_the_lock_holds_up_nobody(page: int) -> None:
@@ -131,19 +158,20 @@ def test_a_receiver_that_waits_for_the_lock_goes_on_when_its_holder_dies(page: i
 
 def test_a_dead_receivers_places_and_connections_come_back(page: int) -> None:
     """The reset of a row frees what it had open, of every address, and nothing of the others' rows."""
-    one, two = Census(page, 0), Census(page, 1)
+    one, two, hosts = Census(page, 0), Census(page, 1), hosts_apart(page, 20)
     for census in (one, two):
         census.accepting()
         assert census.enter(9) is None
-        for number in range(20):
-            assert census.connect(f"10.0.0.{number}", 100, 2) is None
+        for host in hosts:
+            assert census.connect(host, 100, 2) is None
+    assert two.connect(hosts[0], 100, 2) is Reason.CONNECTIONS_PER_ADDRESS
     Census.reset(page, 0)
     tally = Census.tally(page)
     assert (tally.open, tally.ready, tally.connections, tally.accepted) == (1, 1, 20, 2)
     assert two.total() == 1
-    for number in range(20):
-        assert two.connect(f"10.0.0.{number}", 100, 2) in (None, Reason.CONNECTIONS_PER_ADDRESS)
-    assert two.connect("10.0.0.0", 100, 4) is None
+    for host in hosts:
+        assert two.connect(host, 100, 2) is None
+        assert two.connect(host, 100, 2) is Reason.CONNECTIONS_PER_ADDRESS
 
 
 def test_nobody_can_know_which_addresses_share_a_counter() -> None:
