@@ -92,3 +92,10 @@ def cause(error: Exception, in_hand: bool) -> Reason:
             return Reason.CONNECTION_LOST
         case _:
             return Reason.ENDED_BY_FAULT
+
+
+def markdown() -> str:
+    """The table of all reasons for the documentation."""
+    lines = ["| event | reason | because |", "|---|---|---|"]
+    lines += [f"| `{reason.kind.event}` | `{reason.label}` | {reason.words} |" for reason in Reason]
+    return "\n".join(lines)
