@@ -39,11 +39,11 @@ class Failing(Disk):
 
     error: Exception | None = None
 
-    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
         """Write, or not."""
         if self.error is not None:
             raise self.error
-        super().write(fd, data)
+        super().write(fd, *data)
 
 
 @pytest.mark.parametrize(
