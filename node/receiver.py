@@ -10,11 +10,13 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -39,6 +41,8 @@ from node.supervisor import follow
 
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
+
+_OWN_DESCRIPTORS = 64
 
 log = structlog.get_logger()
 
@@ -101,6 +105,27 @@ def pace_of(limits: Limits) -> Pace:
     )
 
 
+def allow_descriptors(connections: int) -> int:
+    """Have descriptors for so many connections, and an object on each; how many the machine gives them for."""
+    soft, hard = (_many(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    wanted = min(2 * connections + _OWN_DESCRIPTORS, hard)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return max(1, min(connections, (max(soft, wanted) - _OWN_DESCRIPTORS) // 2))
+
+
+def within_descriptors(settings: Settings) -> Settings:
+    """Return the settings with no more connections than there are descriptors for."""
+    given = allow_descriptors(settings.limits.connections)
+    if given < settings.limits.connections:
+        log.warning("descriptors_few", count=given)
+    return replace(settings, limits=replace(settings.limits, connections=given))
+
+
+def _many(limit: int) -> int:
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
 def waker(fd: int) -> Callable[[], None]:
     """Return what tells the conductor that there is a record: one byte into the pipe, never waiting."""
 
@@ -136,6 +161,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     follow(options.parent)
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
+        settings = within_descriptors(settings)
         clean_dead_runs(settings.node.data)
         census = Census(options.census_fd, options.slot, tuple(settings.peers))
         keeper = ObjectFolder(settings.node.data, Disk(), waker(options.wake_fd), durable_for(settings))

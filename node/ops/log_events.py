@@ -19,6 +19,7 @@ LOGGED: Mapping[str, str] = {
     "crashed": "An error nobody expected ended a process or a thread; `frames` says where.",
     "library_warned": "A library warned; what it said is not logged, since it may quote what a peer sent.",
     "receiver_ready": "A receiver accepts associations.",
+    "descriptors_few": "The machine's limit on open files allows a receiver `count` connections, fewer than `limits`.",
     "receiver_cannot_start": "A receiver cannot start: the disk or the site file forbids it.",
     "receiver_run_failed": "The disk failed while something was made durable; the next receiver begins afresh.",
     "receiver_stopped": "A receiver has ended; what was in hand is finished or was aborted.",

@@ -6,6 +6,7 @@ leads through one place.
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
@@ -34,6 +35,10 @@ from node.receive.wire import Wire
 
 MAXIMUM_PDU = 131072
 """Bytes of a P-DATA-TF we announce and enforce: the most DCMTK sends; larger ones are slower."""
+
+_NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_PAUSE = 0.1
+"""Seconds until it is tried again, where the machine gives no descriptor for a connection."""
 
 log = structlog.get_logger()
 
@@ -114,7 +119,12 @@ class Listener(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept one connection; writes to it, and pauses within a PDU, have a deadline."""
-        connection, address = self._listening.accept()
+        try:
+            connection, address = self._listening.accept()
+        except OSError as error:
+            if error.errno in _NO_ROOM:  # it waits in the kernel, for us or for another receiver
+                time.sleep(_PAUSE)
+            raise
         connection.settimeout(self.pace.pdu)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

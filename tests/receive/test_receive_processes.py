@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -306,6 +307,45 @@ def test_a_killed_receivers_connections_come_back(site: Making) -> None:
     assert node.metric('pacsnode_connections_refused_total{reason="connections_per_address"}') == 0
     held += silent(node.house.port, 1, "127.0.0.1")
     node.waits_for('pacsnode_connections_refused_total{reason="connections_per_address"}', 1)
+
+
+def test_receivers_that_get_no_descriptor_wait_and_go_on(site: Making) -> None:
+    """Where the machine gives no descriptor, connections wait in the kernel; nobody is cut off, all are served."""
+    node = site("{associations: 64, connections: 300, connections_per_address: 300, artim: 2 min}")
+    inside, _ = crowd(node.house.port, 6)
+    for pid in node.house.pids("receiver"):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (sizes(pid)[1] + 10, 1024))
+    held = silent(node.house.port, 60, "127.0.0.1")
+    late = Caller(node.house.port)
+    late.connection.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        late.connection.recv(1)
+    for connection in held:
+        connection.close()
+    assert all(caller.store() for caller in inside)
+    late.ask()
+    assert late.store()
+    assert node.verb("status")["refusals"] == {}
+    assert node.is_whole()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "connections"), [(100, 4096, 300), (100, 200, 68), (4096, 4096, 300)]
+)
+def test_a_receiver_takes_as_many_connections_as_it_has_descriptors_for(
+    soft: int, hard: int, connections: int
+) -> None:
+    """The soft limit is raised as far as it may be; each connection leaves one for the object it brings."""
+    text = "from node.receiver import allow_descriptors\nprint(allow_descriptors(300))"
+    command = [
+        "bash",
+        "-c",
+        f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$0" -c "$1"',
+        sys.executable,
+        text,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{connections}\n"
 
 
 # --- reasons
