@@ -97,7 +97,7 @@ def site(tmp_path: Path) -> Iterator[Making]:
                 house(
                     tmp_path / "site", {}, port=port, destinations=destinations,
                     extra=f"limits: {limits}\nweb: {{listen: 127.0.0.1:{web}}}\n",
-                    environ={**_THREE, "PACSNODE__NODE__LISTEN": f"'{listen}:{port}'"},
+                    environ={**_THREE, "PACSNODE__NODE__LISTEN": f"{listen}:{port}"},
                 )
             )  # fmt: skip
             made.start()
