@@ -16,6 +16,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,37 @@ def test_each_end_is_counted_by_its_reason(site: Making) -> None:
     assert any('last "O\'NEILL" from 127.0.0.1' in one for one in words)
     assert len(node.events("association_ended")) == 3
     assert len(node.events("association_lost")) == 2
+
+
+def test_a_flood_of_strangers_fills_no_table_and_holds_up_no_scanner(site: Making) -> None:
+    """600 rejections under 600 titles, four at a time, are all counted and one or two events; a scanner stores on."""
+    node = site("{associations: 8}")
+    port = node.house.port
+    known = Caller(port)
+    known.ask()
+
+    def flood(number: int) -> None:
+        for count in range(150):
+            caller = Caller(port, f"S{number}_{count}")
+            caller.ask()
+            assert caller.answer == (REJECTED, b"\0\1\1\3")
+            caller.connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        floods = [pool.submit(flood, number) for number in range(4)]
+        stored = 0
+        while not all(one.done() for one in floods):
+            assert known.store()
+            stored += 1
+        for one in floods:
+            one.result()
+    assert stored > 10
+    known.leave()
+    node.waits_for('pacsnode_associations_rejected_total{reason="calling_title"}', 600)
+    wait_for(lambda: bool(node.events("association_rejected")), "an event")
+    told = node.events("association_rejected")
+    assert len(told) <= 2
+    assert all(detail.count(" from 127.0.0.1") <= 5 for detail in told)
 
 
 # --- both families
