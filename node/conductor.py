@@ -32,6 +32,7 @@ from node.ops import log as logging
 from node.ops.health import beat, beat_path
 from node.ops.reserve import is_out_of_room, tend
 from node.readings import Readings
+from node.refusals import Refusals
 from node.sendings import Sendings
 from node.store import intake, watch, work
 from node.store.database import note
@@ -53,6 +54,7 @@ class Conductor:
 
     parts: flow.Parts
     wake_fd: int | None
+    census_fd: int | None = None
     readings: Readings = field(default_factory=Readings)
     sendings: Sendings = field(default_factory=Sendings)
     stopping: bool = False
@@ -63,6 +65,7 @@ class Conductor:
         self.commitments = Commitments(self.parts, self.sendings)
         self.arrivals = Arrivals(self.parts, self.readings, self.commitments)
         self.dispatch = Dispatch(self.parts, self.sendings, self.transcodings, self.commitments)
+        self.refusals = Refusals(self.parts, self.census_fd)
         self.selector = selectors.DefaultSelector()
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
@@ -156,6 +159,7 @@ class Conductor:
             self.poll_at = min(self.poll_at, self.polled + GROUP_SECONDS)
         if now >= self.poll_at:
             tend(self.parts.data)
+            self.refusals.turn(now)
             self._obey()
             self._route()
             self._finish()
@@ -318,6 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Conduct until SIGTERM; exit code 2 when the configuration does not allow it."""
     parser = argparse.ArgumentParser(prog="python -m node.conductor")
     parser.add_argument("--wake-fd", type=int)
+    parser.add_argument("--census-fd", type=int)
     parser.add_argument("--file", default="node.yaml")
     parser.add_argument("--parent", type=int, default=os.getppid())
     given = parser.parse_args(arguments)
@@ -327,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = app.settings_from_stdin(given.file)
         app.hold(settings.node.data)
         tend(settings.node.data)
-        Conductor(app.build(settings), given.wake_fd).run()
+        Conductor(app.build(settings), given.wake_fd, given.census_fd).run()
     except Misconfigured as error:
         log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours
         return 2

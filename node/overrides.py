@@ -14,6 +14,9 @@ from node.errors import Misconfigured
 from node.shape import Node, Shaper, nearest
 
 PREFIX = "PACSNODE__"
+_IPV6 = re.compile(
+    r"\[[0-9A-Fa-f:.]+(%\w+)?\]:\d+"
+)  # in YAML a list, and then a mistake; nobody quotes a variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ def applied(shaper: Shaper, root: Node, environ: Mapping[str, str]) -> Node:
     for name in sorted(name for name in environ if name.upper().startswith(PREFIX)):
         place = _Variable(name, 1)
         keys = name[len(PREFIX) :].split("__")
+        text = environ[name]
         try:
-            documents = shape.parse(environ[name], name)
+            documents = shape.parse(f"'{text.strip()}'" if _IPV6.fullmatch(text.strip()) else text, name)
         except Misconfigured as error:
             shaper.mistakes.extend(error.mistakes)
             continue

@@ -10,11 +10,13 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -23,10 +25,11 @@ from node.errors import NodeError
 from node.ops import log as logging
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
+from node.receive.census import Census
 from node.receive.commitment import Speakers
-from node.receive.limits import Census, Pace, Watermark
+from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
-from node.settings import Peer, Settings, parse
+from node.settings import Limits, Peer, Settings, parse
 from node.store.files import (
     IMPLEMENTATION_UID,
     IMPLEMENTATION_VERSION,
@@ -38,6 +41,8 @@ from node.supervisor import follow
 
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
+
+_OWN_DESCRIPTORS = 64
 
 log = structlog.get_logger()
 
@@ -57,6 +62,8 @@ def policy_of(settings: Settings) -> Policy:
         senders=senders,
         unknown_may_send=settings.unknown_senders == "accept",
         associations=settings.limits.associations,
+        connections=settings.limits.connections,
+        connections_per_address=settings.limits.connections_per_address,
     )
 
 
@@ -89,6 +96,36 @@ def durable_for(settings: Settings) -> Callable[[str], bool]:
     return lambda peer: own.get(peer, site)
 
 
+def pace_of(limits: Limits) -> Pace:
+    """Return how long a peer may take, from the site file."""
+    return Pace(
+        negotiate=limits.artim.total_seconds(),
+        idle=limits.idle.total_seconds(),
+        pdu=limits.pdu.total_seconds(),
+    )
+
+
+def allow_descriptors(connections: int) -> int:
+    """Have descriptors for so many connections, and an object on each; how many the machine gives them for."""
+    soft, hard = (_many(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    wanted = min(2 * connections + _OWN_DESCRIPTORS, hard)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return max(1, min(connections, (max(soft, wanted) - _OWN_DESCRIPTORS) // 2))
+
+
+def within_descriptors(settings: Settings) -> Settings:
+    """Return the settings with no more connections than there are descriptors for."""
+    given = allow_descriptors(settings.limits.connections)
+    if given < settings.limits.connections:
+        log.warning("descriptors_few", count=given)
+    return replace(settings, limits=replace(settings.limits, connections=given))
+
+
+def _many(limit: int) -> int:
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
 def waker(fd: int) -> Callable[[], None]:
     """Return what tells the conductor that there is a record: one byte into the pipe, never waiting."""
 
@@ -113,7 +150,7 @@ def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, ce
         speakers=speakers_of(settings),
     )
     ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
-    return Listener(ae, listening, desk, Pace())
+    return Listener(ae, listening, desk, pace_of(settings.limits))
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -124,8 +161,9 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     follow(options.parent)
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
+        settings = within_descriptors(settings)
         clean_dead_runs(settings.node.data)
-        census = Census.join(options.census_fd, options.slot, tuple(settings.peers))
+        census = Census(options.census_fd, options.slot, tuple(settings.peers))
         keeper = ObjectFolder(settings.node.data, Disk(), waker(options.wake_fd), durable_for(settings))
         listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
     except (NodeError, OSError) as error:

@@ -110,9 +110,10 @@ class Roles:
         named = {"--listen-fd": listen_fd, "--wake-fd": wake_fd, "--census-fd": census_fd, "--slot": slot}
         return self._child(f"receiver_{slot}", self.commands.receiver, named, (listen_fd, wake_fd, census_fd))
 
-    def conductor(self, wake_fd: int) -> Child:
-        """The conductor."""
-        return self._child("conductor", self.commands.conductor, {"--wake-fd": wake_fd}, (wake_fd,))
+    def conductor(self, wake_fd: int, census_fd: int) -> Child:
+        """The conductor; in the census it finds what receivers refused."""
+        named = {"--wake-fd": wake_fd, "--census-fd": census_fd}
+        return self._child("conductor", self.commands.conductor, named, (wake_fd, census_fd))
 
     def upkeep(self) -> Child:
         """The clock of retention and alerts."""

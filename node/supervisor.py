@@ -25,7 +25,8 @@ import structlog
 from node.errors import Broken
 from node.ops.health import BEAT_EVERY, Board, Pulse, Role, beat_path, board_path, write_board
 from node.ops.notify import Manager, State
-from node.receive.limits import Census, Tally
+from node.receive.census import Census, Tally
+from node.receive.reasons import by_label
 from node.roles import Child, Commands, Roles
 from node.settings import Settings
 
@@ -165,14 +166,16 @@ class Supervisor:
 
     def _look(self, now: float) -> None:
         """Free a conductor that hangs, show who runs, and tell systemd."""
-        age, receiving = self.pulse.age(now), self.census().ready
+        age, tally = self.pulse.age(now), self.census()
+        receiving = tally.ready
         if age is not None and age > HUNG and self.conductor.process is not None:
             log.error("conductor_hung", seconds=round(age))
             self.conductor.kill()
         if now - self._said_at >= BEAT_EVERY:
             self._said_at = now
             roles = tuple(Role(c.name, c.process.pid if c.process else None, c.deaths) for c in self.children)
-            write_board(board_path(self.data), Board(time.time(), os.getpid(), receiving, roles))
+            board = Board(time.time(), os.getpid(), receiving, roles, by_label(tally.reasons))
+            write_board(board_path(self.data), board)
         ready = receiving == len(self.receivers) and age is not None
         self.manager.tell(State(ready, self._well(now, age), self._words(receiving, age)), now)
 
@@ -258,7 +261,7 @@ def supervise_node(
             receivers=[
                 roles.receiver(slot, listening.fileno(), wake_write, census) for slot in range(node.receivers)
             ],
-            conductor=roles.conductor(wake_read),
+            conductor=roles.conductor(wake_read, census),
             helpers=[roles.upkeep(), *([roles.web(census)] if settings.web else [])],
             wake_fd=wake_write,
             census=lambda: Census.tally(census, peers),

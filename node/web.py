@@ -33,7 +33,8 @@ from node.errors import NodeError
 from node.ops import health
 from node.ops import log as logging
 from node.ops.metrics import Received, Sample, text
-from node.receive.limits import Census
+from node.receive.census import Census
+from node.receive.reasons import by_label
 from node.settings import Settings
 from node.store import watch
 from node.store.database import Database, open_database
@@ -198,6 +199,7 @@ class Pages:
             peers=tuple(settings.peers),
             destinations=tuple(name for name, peer in settings.peers.items() if peer.receives),
             limit=settings.limits.associations,
+            connections=settings.limits.connections,
             disk=_used(settings),
             shares=asdict(settings.disk),
             board=health.read_board(health.board_path(data)),
@@ -216,7 +218,8 @@ class Pages:
             return None
         tally = Census.tally(self.census_fd, tuple(self.settings.peers))
         peers = {name: (one.objects, one.bytes, one.refused) for name, one in tally.peers.items()}
-        return Received(tally.open, tally.ready, tally.accepted, tally.rejected, tally.refused, peers)
+        reasons = by_label(tally.reasons)
+        return Received(tally.open, tally.ready, tally.connections, tally.accepted, reasons, peers)
 
 
 def _used(settings: Settings) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from node import app, desk
 from node import settings as site
 from node.errors import Misconfigured
+from node.ops.health import Board, board_path, write_board
 from node.settings import Settings
 from node.store.files import Disk
 
@@ -113,8 +115,6 @@ def test_a_missing_rules_folder_is_told(settings: Settings) -> None:
 
 def test_one_data_folder_has_one_conductor(settings: Settings) -> None:
     """The second one is refused and told what to do."""
-    import os
-
     held = app.hold(settings.node.data)
     try:
         assert app.is_running(settings.node.data)
@@ -134,6 +134,28 @@ def test_status_says_what_a_full_disk_stops(settings: Settings, tmp_path: Path) 
     told = "\n".join(desk.status_lines(desk.status(full)))
     assert "disk.refuse" in told
     assert "A700" in told
+
+
+def test_status_adds_up_what_was_refused_while_the_node_runs(settings: Settings) -> None:
+    """Each kind of refusal is one line, with every reason that occurred; a node that is down tells none."""
+    app.build(settings).database.close()
+    refusals = {
+        "association_rejected": {"limit": 2, "called_title": 3, "address": 0},
+        "object_refused": {"disk_full": 0},
+    }
+    write_board(board_path(settings.node.data), Board(0.0, 1, 1, (), refusals))
+    assert desk.status(settings)["refusals"] == {}
+    held = app.hold(settings.node.data)
+    try:
+        found = desk.status(settings)
+    finally:
+        os.close(held)
+    assert found["refusals"] == {"association_rejected": {"limit": 2, "called_title": 3}}
+    lines = [line for line in desk.status_lines(found) if "since the node started" in line]
+    assert lines == [
+        "5 associations rejected since the node started: 3 × the called AE title is none of `node.ae_titles`; "
+        "2 × `limits.associations` are open"
+    ]
 
 
 def test_status_says_that_the_rules_in_the_folder_are_not_in_use(settings: Settings) -> None:

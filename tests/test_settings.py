@@ -396,6 +396,7 @@ def test_the_environment_overrides_the_file() -> None:
     found = read(
         PEERS,
         PACSNODE__NODE__LISTEN="127.0.0.1:104",
+        PACSNODE__WEB__LISTEN="[::]:8080",
         PACSNODE__NODE__AE_TITLES="[ONE, TWO]",
         PACSNODE__PEERS__PACS__ADDRESS="'[::1]:4242'",
         PACSNODE__PEERS__CT_01__SEAL__ON_RELEASE="yes",
@@ -404,6 +405,7 @@ def test_the_environment_overrides_the_file() -> None:
         PACSNODE_CONFIG="not a key",
     )
     assert found.node.listen == ("127.0.0.1", 104)
+    assert found.web == Web(("::", 8080))
     assert found.node.ae_titles == ("ONE", "TWO")
     assert (found.peers["PACS"].host, found.peers["PACS"].port) == ("::1", 4242)
     assert found.peers["CT-01"].seal == SealPolicy(on_release=True)

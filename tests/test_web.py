@@ -26,7 +26,8 @@ from sqlalchemy.exc import OperationalError
 
 from node import app, web
 from node.ops.health import Board, Role, beat, beat_path, board_path, write_board
-from node.receive.limits import Census
+from node.receive.census import Census, LastWords
+from node.receive.reasons import Reason
 from node.settings import parse
 from node.store.database import open_database
 from node.store.schema import delivery, destination, meta
@@ -103,9 +104,10 @@ def answers(port: int) -> bool:
 def census() -> Iterator[int]:
     """A counter page of one receiver with something on it."""
     fd = Census.create(1, PEERS)
-    page = Census.join(fd, 0, PEERS)
+    page = Census(fd, 0, PEERS)
     page.accepting()
-    page.add(1)
+    page.enter(64)
+    page.count(Reason.LIMIT, LastWords(0.0, "127.0.0.1"))
     page.stored("CT01", 1000, True)
     page.stored("CT01", 10, False)
     page.stored("whoever", 5, True)
@@ -157,6 +159,8 @@ def test_the_pages_tell_how_the_node_is(tmp_path: Path, census: int) -> None:
             'pacsnode_refused_objects_total{peer="CT01"} 1.0',
             'pacsnode_received_objects_total{peer="other"} 1.0',
             "pacsnode_associations_open 1.0",
+            'pacsnode_associations_rejected_total{reason="limit"} 1.0',
+            'pacsnode_object_refusals_total{reason="watermark"} 0.0',
             "pacsnode_rules_refused 1.0",
             'pacsnode_destination_up{destination="PACS"} 0.0',
             'pacsnode_deliveries_queued{destination="PACS",state="waiting"} 1.0',

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 from node import app, show
 from node.model import Trouble
 from node.ops.conditions import crowded_words
+from node.ops.health import board_path, read_board
+from node.receive.reasons import Kind, Reason
 from node.settings import Settings, is_open
 from node.store import queries
 from node.store.database import open_database
@@ -43,8 +45,17 @@ def status(settings: Settings) -> dict[str, Any]:
         "rules_problem": app.rules_problem(database),
         "windows_closed": _windows_closed(settings),
         "crowded": _crowded(settings, found["destinations"]),
+        "refusals": _refusals(settings),
         **found,
     }
+
+
+def _refusals(settings: Settings) -> dict[str, dict[str, int]]:
+    """What receivers refused since the node started: event → why → how often; empty where it does not run."""
+    board = read_board(board_path(settings.node.data)) if app.is_running(settings.node.data) else None
+    told = board.refusals if board else {}
+    some = {event: {why: n for why, n in whys.items() if n} for event, whys in told.items()}
+    return {event: whys for event, whys in some.items() if whys}
 
 
 def _crowded(settings: Settings, destinations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -83,6 +94,7 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
     for words in found["crowded"].values():
         yield f"[red]{show.safe(words)}[/]"
+    yield from _refusal_lines(found["refusals"])
     yield from _commitment_lines(found, zone)
     for name in found["windows_closed"]:
         yield f"[yellow]{show.safe(name)} is not sent to now: its `window` is closed[/]"
@@ -91,6 +103,15 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
     if found["rules_changed"]:
         yield "[yellow]the rules in the folder are not the ones in use: `pacsnode check` them and restart the node[/]"
+
+
+def _refusal_lines(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """What was refused and why; `events` names who it was."""
+    for kind in Kind:
+        whys = refusals.get(kind.event, {})
+        if whys:
+            said = [f"{whys[r.label]} × {r.words}" for r in Reason if r.kind is kind and r.label in whys]
+            yield f"{kind.counted(sum(whys.values()))} since the node started: {'; '.join(said)}"
 
 
 def _commitment_lines(found: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -96,6 +96,8 @@ class Board:
     receiving: int
     """Receivers that accept connections."""
     roles: tuple[Role, ...]
+    refusals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What receivers refused since the node started: event → why → how often."""
 
 
 def write_board(path: Path, board: Board) -> None:

@@ -44,8 +44,16 @@ METRICS = tuple(
         ("pacsnode_associations_open", "gauge", (), PAGE, "associations that peers have open to us now"),
         ("pacsnode_associations_limit", "gauge", (), PAGE, "how many may be open: `limits.associations`"),
         ("pacsnode_associations_accepted_total", "counter", (), PAGE, "associations admitted"),
-        ("pacsnode_associations_rejected_total", "counter", (), PAGE, "associations rejected; the log says why"),
-        ("pacsnode_connections_refused_total", "counter", (), PAGE, "connections closed: too many were open"),
+        ("pacsnode_associations_rejected_total", "counter", ("reason",), PAGE, "associations rejected"),
+        ("pacsnode_associations_ended_total", "counter", ("reason",), PAGE,
+         "associations aborted by us, and connections of some that never came to be"),
+        ("pacsnode_associations_lost_total", "counter", ("reason",), PAGE,
+         "associations that the peer ended without release"),
+        ("pacsnode_connections_open", "gauge", (), PAGE, "connections that peers have open to us now"),
+        ("pacsnode_connections_limit", "gauge", (), PAGE, "how many may be open: `limits.connections`"),
+        ("pacsnode_connections_refused_total", "counter", ("reason",), PAGE, "connections closed unserved"),
+        ("pacsnode_object_refusals_total", "counter", ("reason",), PAGE,
+         "objects answered with another status than success, by why"),
         ("pacsnode_receivers_accepting", "gauge", (), PAGE, "receivers that accept connections"),
         ("pacsnode_process_up", "gauge", ("process",), BOARD, "1 while the process runs"),
         ("pacsnode_process_deaths", "gauge", ("process",), BOARD, "how often in a row it ended by itself"),
@@ -74,15 +82,25 @@ METRICS = tuple(
 """Every metric there is, in the order it is shown."""
 
 
+_BY_REASON = {
+    "association_rejected": "associations_rejected_total",
+    "association_ended": "associations_ended_total",
+    "association_lost": "associations_lost_total",
+    "connection_refused": "connections_refused_total",
+    "object_refused": "object_refusals_total",
+}
+
+
 @dataclass(frozen=True)
 class Received:
     """The receivers' counter page."""
 
     open: int
     ready: int
+    connections: int
     accepted: int
-    rejected: int
-    refused: int
+    reasons: Mapping[str, Mapping[str, int]]
+    """Event (`association_rejected` …) → why → how often."""
     peers: Mapping[str, tuple[int, int, int]]
     """Peer → objects, bytes, refused objects; `""` is everyone else."""
 
@@ -99,6 +117,8 @@ class Sample:
     """Those among them that things can be sent to."""
     limit: int
     """`limits.associations`."""
+    connections: int
+    """`limits.connections`."""
     disk: float
     shares: Mapping[str, float]
     """`disk:` of the site file."""
@@ -159,6 +179,7 @@ def _values(sample: Sample) -> dict[str, list[Value]]:
     found: dict[str, list[Value]] = {
         "build_info": [((sample.version,), 1)],
         "associations_limit": [((), sample.limit)],
+        "connections_limit": [((), sample.connections)],
         "disk_used_ratio": [((), sample.disk)],
         "disk_limit_ratio": [((name,), share) for name, share in sample.shares.items()],
         "database_up": [((), float(sample.queues is not None))],
@@ -179,9 +200,12 @@ def _received(sample: Sample) -> dict[str, list[Value]]:
         "refused_objects_total": [(labels, numbers[2]) for labels, numbers in named],
         "associations_open": [((), page.open)],
         "associations_accepted_total": [((), page.accepted)],
-        "associations_rejected_total": [((), page.rejected)],
-        "connections_refused_total": [((), page.refused)],
+        "connections_open": [((), page.connections)],
         "receivers_accepting": [((), page.ready)],
+        **{
+            metric: [((why,), number) for why, number in page.reasons.get(event, {}).items()]
+            for event, metric in _BY_REASON.items()
+        },
     }
 
 

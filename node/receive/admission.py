@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from node.receive.reasons import Reason
+
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """The DICOM Application Context Name (PS3.7 A.2.1)."""
 
@@ -22,12 +24,15 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who we are, whom we know, and how many associations may be open at a time."""
+    """Who we are, whom we know, and how much may be open at a time, over all receivers."""
 
     ae_titles: tuple[str, ...]
     senders: tuple[Sender, ...]
     unknown_may_send: bool
     associations: int
+    connections: int = 320
+    """TCP connections, those that never ask to associate too."""
+    connections_per_address: int = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Reject:
     source: int
     reason: int
     why: str
+    because: Reason
+    """The same as one of few words, by which it is counted."""
 
 
 def admit(request: Request, policy: Policy, open_now: int) -> Accept | Reject:
@@ -65,12 +72,14 @@ def admit(request: Request, policy: Policy, open_now: int) -> Accept | Reject:
     """
     calling, called = request.calling.strip(" "), request.called.strip(" ")
     if request.application_context != APPLICATION_CONTEXT:
-        return Reject(1, 1, 2, "its application context is not DICOM's")
+        return Reject(1, 1, 2, "its application context is not DICOM's", Reason.APPLICATION_CONTEXT)
     if called not in policy.ae_titles:
-        return Reject(1, 1, 7, f"it called {called!r}; this node is {' or '.join(policy.ae_titles)}")
+        why = f"it called {called!r}; this node is {' or '.join(policy.ae_titles)}"
+        return Reject(1, 1, 7, why, Reason.CALLED_TITLE)
     accepted = _sender(calling, request.host, policy)
     if isinstance(accepted, Accept) and open_now >= policy.associations:
-        return Reject(2, 3, 2, f"{open_now} associations are open, the limit is {policy.associations}")
+        why = f"{open_now} associations are open, the limit is {policy.associations}"
+        return Reject(2, 3, 2, why, Reason.LIMIT)
     return accepted
 
 
@@ -81,23 +90,32 @@ def _sender(calling: str, host: str, policy: Policy) -> Accept | Reject:
             return Accept(sender.name)
     if namesakes:  # never let in as unknown: it may be somebody else under a known name
         names = " or ".join(sender.name for sender in namesakes)
-        return Reject(
-            1, 1, 3, f"{calling!r} is {names}, which does not call from {host}; see its from_address"
-        )
+        why = f"{calling!r} is {names}, which does not call from {host}; see its from_address"
+        return Reject(1, 1, 3, why, Reason.ADDRESS)
     if any(calling == sender.name for sender in policy.senders):  # rules know a stranger by its title
-        return Reject(1, 1, 3, f"{calling!r} is the name of a peer that does not send as that")
+        why = f"{calling!r} is the name of a peer that does not send as that"
+        return Reject(1, 1, 3, why, Reason.CALLING_TITLE)
     if policy.unknown_may_send and calling:
         return Accept(calling)
-    return Reject(1, 1, 3, f"no peer sends as {calling!r}; add it to a peer's sends_as to let it in")
+    why = f"no peer sends as {calling!r}; add it to a peer's sends_as to let it in"
+    return Reject(1, 1, 3, why, Reason.CALLING_TITLE)
+
+
+def plain(host: str) -> str:
+    """Return an IP address as people write it: a dual-stack socket shows 10.1.2.3 as ::ffff:10.1.2.3."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _comes_from(host: str, networks: tuple[Network, ...]) -> bool:
     if not networks:
         return True
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(plain(host.partition("%")[0]))
     except ValueError:
         return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped  # a dual-stack socket shows 10.1.2.3 as ::ffff:10.1.2.3
     return any(address in network for network in networks)

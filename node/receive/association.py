@@ -17,11 +17,12 @@ import structlog
 from node.model import Arrival, AssociationEnd, CommitMessage, Keeper
 from node.receive import commitment
 from node.receive.admission import Accept, Policy, Reject, Request, admit
+from node.receive.census import Census, LastWords
 from node.receive.command import FIELD, Elements, integer
-from node.receive.limits import Census
+from node.receive.reasons import Reason, cause
 from node.receive.services import Answer, Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
-from node.receive.wire import Wire
+from node.receive.wire import QuietError, Wire
 
 log = structlog.get_logger()
 
@@ -81,24 +82,22 @@ class Desk:
             return list(self._sessions)
 
     def admit(self, request: Request | Reject) -> Accept | Reject:
-        """Decide over a request, unless reading it has decided, and count it in one step."""
-        with self._lock:
-            if isinstance(request, Request):
-                answer = admit(request, self.policy, self.census.total())
-            else:
-                answer = request
-            if isinstance(answer, Accept):
-                self.census.add(1)
-            else:
-                self.census.reject()
+        """Decide over a request, unless reading it has decided; who is accepted has a place of its own.
+
+        Only who may enter waits for the receivers' common lock: a flood of strangers holds up nobody.
+        """
+        if isinstance(request, Reject):
+            return request
+        answer = admit(request, self.policy, 0)
+        if isinstance(answer, Accept) and (found := self.census.enter(self.policy.associations)) is not None:
+            return admit(request, self.policy, found)
         return answer
 
     def forget(self, session: Session) -> None:
         """Stop following a connection that is over."""
         with self._lock:
             self._sessions.discard(session)
-        if session.peer:
-            self.census.add(-1)
+        session.leave()
 
     def record(self, end: AssociationEnd) -> None:
         """Record an end; where the disk refuses it is owed, and `settle` tries again."""
@@ -131,6 +130,7 @@ class Session:
         self.desk = desk
         self.route = route
         self._wire = wire
+        self._inside = False
         self._calling = self._called = ""
         self._begun = self._objects = self._bytes = 0
 
@@ -140,8 +140,9 @@ class Session:
             self._calling, self._called = request.calling, request.called
         answer = self.desk.admit(request)
         if isinstance(answer, Accept):
-            self.peer = answer.peer
+            self.peer, self._inside = answer.peer, True
         else:
+            self.count(answer.because)
             log.warning(
                 "association_rejected",
                 reason=answer.why,
@@ -171,6 +172,8 @@ class Session:
         """End a C-STORE whose dataset is complete, and count it; the status to answer."""
         status = storing.end()
         self.desk.census.stored(self.peer, storing.size, status == SUCCESS)
+        if storing.refused is not None:
+            self.count(storing.refused)
         if status == SUCCESS:
             self._objects += 1
             self._bytes += storing.size
@@ -197,6 +200,25 @@ class Session:
         )
         status = commitment.keep(message, memoryview(dataset), self.desk.keeper, self.desk.speakers)
         return Answer(commitment.response(command, status))
+
+    def count(self, reason: Reason) -> None:
+        """Count what was refused or ended, and who it was."""
+        words = LastWords(self.desk.clock().timestamp(), self.route.host, self._calling, self._called)
+        self.desk.census.count(reason, words)
+
+    def broke(self, error: Exception, *, in_hand: bool) -> None:
+        """Count an end by *error*, while a message was *in_hand* or between two.
+
+        Whoever watches a port connects and says nothing, or goes again: that is no association.
+        """
+        if self.peer or not isinstance(error, QuietError | ConnectionError):
+            self.count(cause(error, in_hand))
+
+    def leave(self) -> None:
+        """Free its place: before the peer hears of the end, so that it may come again at once."""
+        if self._inside:
+            self._inside = False
+            self.desk.census.leave()
 
     def stop(self, *, at_once: bool) -> None:
         """Make its thread find that the receiver is stopping: *at_once*, or if it waits for the next message."""

@@ -31,6 +31,7 @@ from node.receive.command import (
 from node.receive.limits import Pace
 from node.receive.messages import Messages, encode_message
 from node.receive.negotiation import Negotiation
+from node.receive.reasons import Reason
 from node.receive.services import Answer, Context
 from node.receive.storing import SUCCESS, Storing
 from node.receive.wire import (
@@ -76,26 +77,35 @@ class Lane:
         try:
             return self._negotiate() and self._serve()
         except CommandError as fault:
+            self._broke(fault)
             log.warning("command_invalid", reason=str(fault))
             self._wire.abort(BY_USER)
         except FaultError as fault:
+            self._broke(fault)
             log.warning("pdu_invalid", reason=str(fault))
             self._wire.abort(BY_PROVIDER)
-        except (_StoppingError, EndOfStreamError):
-            if self._session.peer and self._session.desk.stopping.is_set():
+        except (_StoppingError, EndOfStreamError) as error:
+            if not self._session.desk.stopping.is_set():
+                self._broke(error)
+            elif self._session.peer:
                 self._wire.abort(BY_USER)
         except OSError as error:
+            self._broke(error)
             # A connection that never says anything is no event: whoever watches a port makes them.
             if self._session.peer or not isinstance(error, QuietError):
                 log.warning("peer_silent", error=type(error).__name__)
                 self._wire.abort(BY_PROVIDER)
-        except Exception:
+        except Exception as error:
+            self._broke(error)
             self._wire.abort(BY_PROVIDER)
             raise
         finally:
             if self._storing is not None:
                 self._storing.give_up()
         return False
+
+    def _broke(self, error: Exception) -> None:
+        self._session.broke(error, in_hand=self._messages.in_hand)
 
     def _negotiate(self) -> bool:
         kind, body = self._wire.pdu(self._pace.negotiate, idle=True)
@@ -117,8 +127,10 @@ class Lane:
             if kind == P_DATA:
                 self._messages.take(body)
             elif kind == ABORT:
+                self._session.count(Reason.ABORTED)
                 return False
             elif kind == RELEASE_RQ and not in_hand:
+                self._session.leave()
                 with contextlib.suppress(OSError):  # many close without waiting for the answer
                     self._wire.send(RELEASE_RP)
                 return True

@@ -6,11 +6,11 @@ leads through one place.
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
 import time
-from collections import Counter
 from typing import Any
 
 import structlog
@@ -24,14 +24,21 @@ from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node.receive.admission import plain
 from node.receive.association import Desk, Route, authority
+from node.receive.census import LastWords
 from node.receive.lane import Lane
 from node.receive.limits import Pace
 from node.receive.negotiation import Negotiation
+from node.receive.reasons import Reason
 from node.receive.wire import Wire
 
 MAXIMUM_PDU = 131072
 """Bytes of a P-DATA-TF we announce and enforce: the most DCMTK sends; larger ones are slower."""
+
+_NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_PAUSE = 0.1
+"""Seconds until it is tried again, where the machine gives no descriptor for a connection."""
 
 log = structlog.get_logger()
 
@@ -69,7 +76,7 @@ class Connection(RequestHandler):
         """Follow the association on this connection until it is over."""
         wire = Wire(self.request, MAXIMUM_PDU, self.server.pace)
         local, remote = self.request.getsockname(), self.client_address
-        route = Route(remote[0], remote[1], authority(local[0], local[1]))
+        route = Route(remote[0], remote[1], authority(plain(local[0]), local[1]))
         session = self.server.desk.open(wire, route)
         released = False
         try:
@@ -91,9 +98,6 @@ class Listener(ThreadedAssociationServer):
         self.desk = desk
         self.pace = pace
         self._listening = listening
-        self._most = min(512, 64 + 4 * desk.policy.associations)  # a thread and a descriptor each
-        self._open: Counter[str] = Counter()
-        self._open_lock = threading.Lock()
         super().__init__(
             ae, listening.getsockname(), ae.ae_title, ae.supported_contexts, request_handler=Connection
         )
@@ -115,32 +119,45 @@ class Listener(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept one connection; writes to it, and pauses within a PDU, have a deadline."""
-        connection, address = self._listening.accept()
+        try:
+            connection, address = self._listening.accept()
+        except OSError as error:
+            if error.errno in _NO_ROOM:  # it waits in the kernel, for us or for another receiver
+                time.sleep(_PAUSE)
+            raise
         connection.settimeout(self.pace.pdu)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connection, address
+        return connection, (plain(address[0]), *address[1:])
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
         """Bound the connections, in all and per host: those that never ask to associate count here only."""
-        with self._open_lock:
-            allowed = self._open.total() < self._most and self._open[client_address[0]] < self._most // 2
-        if not allowed:
-            self.desk.census.refuse()
-            log.warning("connection_refused", reason="too many connections", address=client_address[0])
-        return allowed
+        host, policy = client_address[0], self.desk.policy
+        reason = self.desk.census.connect(host, policy.connections, policy.connections_per_address)
+        if reason is not None:
+            self.refuse(reason, host)
+        return reason is None
+
+    def refuse(self, reason: Reason, host: str) -> None:
+        """Count and say that a connection from *host* is not served."""
+        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
+        log.warning("connection_refused", reason=reason.words, address=host)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection in a thread of its own; one that cannot have a thread is over."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.desk.census.disconnect(client_address[0])
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one connection and count it while it is open."""
-        with self._open_lock:
-            self._open[client_address[0]] += 1
+        """Serve one connection, which counts until it is closed."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.shutdown_request(request)
-            with self._open_lock:
-                self._open[client_address[0]] -= 1
-                self._open += Counter()  # forget hosts without a connection
+            self.desk.census.disconnect(client_address[0])
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log what broke a connection; the listener goes on."""

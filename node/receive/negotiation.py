@@ -15,10 +15,11 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DAT
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA, SCP_SCU_RoleSelectionNegotiation
 
 from node.receive.admission import Reject, Request
+from node.receive.reasons import Reason
 from node.receive.services import Context
 from node.receive.wire import BY_USER, CommandError, FaultError, Wire
 
-_NO_SUCH_VERSION = Reject(1, 2, 2, "its protocol version is not 1")
+_NO_SUCH_VERSION = Reject(1, 2, 2, "its protocol version is not 1", Reason.PROTOCOL_VERSION)
 
 
 class Negotiation:

@@ -8,6 +8,7 @@ from typing import Protocol
 import structlog
 
 from node.model import Arrival, Keeper, Part
+from node.receive.reasons import Reason
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -40,6 +41,8 @@ class Storing:
     def __init__(self, arrival: Arrival, keeper: Keeper, disk: FullDisk) -> None:
         self.size = 0
         """Bytes of the dataset that came so far, kept or not."""
+        self.refused: Reason | None = None
+        """Why it will not be kept."""
         self._arrival = arrival
         self._keeper = keeper
         self._part: Part | None = None
@@ -58,7 +61,7 @@ class Storing:
             log.warning(
                 "store_without_dataset", association=self._arrival.association, peer=self._arrival.peer
             )
-            self._status = CANNOT_UNDERSTAND
+            self._status, self.refused = CANNOT_UNDERSTAND, Reason.NO_DATASET
         elif self._status == SUCCESS:
             self._attempt(self._keep)
         return self._status
@@ -87,13 +90,13 @@ class Storing:
                 association=self._arrival.association,
                 peer=self._arrival.peer,
             )
-            self._status = OUT_OF_RESOURCES
+            self._status, self.refused = OUT_OF_RESOURCES, Reason.WATERMARK
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
             step()
         except OSError as error:
-            self._status = OUT_OF_RESOURCES
+            self._status, self.refused = OUT_OF_RESOURCES, Reason.DISK_FULL
             log.error(  # noqa: TRY400 - a full disk needs no traceback per object
                 "store_failed",
                 reason=error.strerror or type(error).__name__,
@@ -101,7 +104,7 @@ class Storing:
                 peer=self._arrival.peer,
             )
         except Exception as error:  # noqa: BLE001 - one bad object must not end the association
-            self._status = UNEXPECTED
+            self._status, self.refused = UNEXPECTED, Reason.OBJECT_BY_FAULT
             # The text of an unknown error may quote the object, so only its kind is logged.
             log.error("store_broke", error=type(error).__name__, association=self._arrival.association)  # noqa: TRY400
         if self._status != SUCCESS:

@@ -8,19 +8,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from node.ops.health import Board, Role
 from node.ops.metrics import METRICS, MOST, Received, Sample, text
+from node.receive.reasons import Kind, Reason
 from node.store.watch import Queues, Totals
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 BARE = Sample(
-    now=NOW, version="1.2.3", peers=("CT01", "PACS"), destinations=("PACS",), limit=64, disk=0.25,
+    now=NOW, version="1.2.3", peers=("CT01", "PACS"), destinations=("PACS",), limit=64, connections=320, disk=0.25,
     shares={"warn": 0.8},
 )  # fmt: skip
 FULL = Sample(
-    now=NOW, version="1.2.3", peers=("CT01", "PACS"), destinations=("PACS",), limit=64, disk=0.25,
+    now=NOW, version="1.2.3", peers=("CT01", "PACS"), destinations=("PACS",), limit=64, connections=320, disk=0.25,
     shares={"warn": 0.8},
     board=Board(0.0, 1, 2, (Role("conductor", 7), Role("web", None, 3))),
     beaten=NOW.timestamp() - 2.5,
-    received=Received(3, 2, 10, 4, 1, {"CT01": (5, 500, 1), "": (2, 20, 0)}),
+    received=Received(
+        3, 2, 5, 10, {kind.event: {r.label: 4 for r in Reason if r.kind is kind} for kind in Kind},
+        {"CT01": (5, 500, 1), "": (2, 20, 0)},
+    ),
     queues=Queues(
         {"receiving": 2}, {("lung", "waiting"): 4},
         {("PACS", "waiting"): (6, NOW - timedelta(seconds=90)), ("GONE", "sending"): (1, NOW)},
@@ -51,7 +55,10 @@ def test_every_number_arrives() -> None:
     assert found["pacsnode_received_objects_total peer=CT01"] == 5
     assert found["pacsnode_received_bytes_total peer=other"] == 20
     assert found["pacsnode_refused_objects_total peer=CT01"] == 1
-    assert (found["pacsnode_associations_open"], found["pacsnode_associations_rejected_total"]) == (3, 4)
+    assert (found["pacsnode_associations_open"], found["pacsnode_connections_open"]) == (3, 5)
+    assert found["pacsnode_associations_rejected_total reason=called_title"] == 4
+    assert found["pacsnode_associations_lost_total reason=aborted"] == 4
+    assert sum(1 for name in found if " reason=" in name) == len(Reason)
     assert found["pacsnode_process_up process=conductor"] == 1
     assert found["pacsnode_process_up process=web"] == 0
     assert found["pacsnode_process_deaths process=web"] == 3

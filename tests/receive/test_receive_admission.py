@@ -6,7 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from node.receive.admission import Accept, Policy, Reject, Request, Sender, admit
+from node.receive.admission import Accept, Policy, Reject, Request, Sender, admit, plain
+from node.receive.reasons import Kind, Reason
 
 CT = Sender("CT01", ("CT01", "CT01_QA"), (ip_network("10.1.2.3"),))
 WARD = Sender("WARD", ("US",), (ip_network("10.2.0.0/16"), ip_network("fd00::/8")))
@@ -36,6 +37,7 @@ def test_a_known_sender_is_let_in_under_its_peer_name(request_: Request, peer: s
     ("request_", "numbers", "why"),
     [
         (Request("CT01", "OTHER", "10.1.2.3"), (1, 1, 7), "OTHER"),
+        (Request("CT01", "PACSNODE", "::ffff:10.1.2.4"), (1, 1, 3), "does not call from ::ffff:10.1.2.4"),
         (Request("CT01", "pacsnode", "10.1.2.3"), (1, 1, 7), "PACSNODE or STAT"),
         (Request("CT01", "", "10.1.2.3"), (1, 1, 7), "it called ''"),
         (Request("CT02", "PACSNODE", "10.1.2.3"), (1, 1, 3), "sends_as"),
@@ -78,3 +80,41 @@ def test_a_stranger_cannot_take_a_peers_name() -> None:
     answer = admit(Request("WARD", "PACSNODE", "192.0.2.9"), OPEN, 0)
     assert isinstance(answer, Reject)
     assert "is the name of a peer" in answer.why
+
+
+@pytest.mark.parametrize(
+    ("request_", "policy", "open_now", "reason"),
+    [
+        (Request("CT01", "OTHER", "10.1.2.3"), POLICY, 0, Reason.CALLED_TITLE),
+        (Request("CT02", "PACSNODE", "10.1.2.3"), POLICY, 0, Reason.CALLING_TITLE),
+        (Request("WARD", "PACSNODE", "192.0.2.9"), OPEN, 0, Reason.CALLING_TITLE),
+        (Request("CT01", "PACSNODE", "10.1.2.4"), POLICY, 0, Reason.ADDRESS),
+        (Request("CT01", "PACSNODE", "10.1.2.3", "1.2.3"), POLICY, 0, Reason.APPLICATION_CONTEXT),
+        (Request("CT01", "PACSNODE", "10.1.2.3"), POLICY, 2, Reason.LIMIT),
+    ],
+)
+def test_each_rejection_has_the_reason_it_is_counted_by(
+    request_: Request, policy: Policy, open_now: int, reason: Reason
+) -> None:
+    """The word is of the kind that rejections are counted under."""
+    answer = admit(request_, policy, open_now)
+    assert isinstance(answer, Reject)
+    assert answer.because is reason
+    assert reason.kind is Kind.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("::FFFF:a01:203", "10.1.2.3"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("no address", "no address"),
+    ],
+)
+def test_an_ipv4_address_is_the_same_on_a_socket_for_both_families(shown: str, address: str) -> None:
+    """Mapped addresses are IPv4's (RFC 4291 2.5.5.2); link-local ones keep their interface."""
+    assert plain(shown) == address

@@ -23,8 +23,9 @@ from node.reader import Reader
 from node.receive import commitment as receiving
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
+from node.receive.census import Census
 from node.receive.commitment import Speakers, keep
-from node.receive.limits import Census, Pace, Watermark
+from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
 from node.receiver import policy_of, speakers_of
 from node.settings import parse
@@ -61,7 +62,7 @@ class Receiver:
         policy = Policy(("PACSNODE",), senders, unknown_may_send=False, associations=8)
         page = Census.create(1)
         self.desk = Desk(
-            self.keeper.run, self.keeper, policy, Census.join(page, 0), Watermark(data, 1.01, time.monotonic),
+            self.keeper.run, self.keeper, policy, Census(page, 0), Watermark(data, 1.01, time.monotonic),
             lambda: datetime.now(UTC), speakers=SPEAKERS,
         )  # fmt: skip
         os.close(page)

@@ -34,8 +34,9 @@ from test_receive_wire import (
     store_pdu,
 )
 
+from node.receive.census import Census
 from node.receive.command import Elements, encode, response
-from node.receive.limits import Census, Pace
+from node.receive.limits import Pace
 from node.receive.services import Answer, Context
 from node.store.files import Disk, records_after
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.receive.command import Elements, decode, encode, integer
-from node.receive.limits import Census, PeerTally, Watermark
+from node.receive.limits import Watermark
 from node.receive.messages import Messages, encode_message
 from node.receive.wire import FaultError
 
@@ -48,48 +47,6 @@ class Notes:
 
 
 COMMAND, LAST = 1, 2
-
-
-def test_two_receivers_see_each_others_associations_and_a_dead_one_is_forgotten() -> None:
-    """The census counts over processes; the supervisor's reset frees the places of one that died."""
-    fd = Census.create(2)
-    one, two = Census.join(fd, 0), Census.join(fd, 1)
-    one.add(1)
-    one.add(1)
-    two.add(1)
-    assert (one.total(), two.total()) == (3, 3)
-    Census.reset(fd, 0)
-    assert two.total() == 1
-    two.add(-1)
-    two.add(-1)
-    assert one.total() == 0
-    os.close(fd)
-
-
-def test_receivers_count_what_they_do_by_peer_and_a_death_loses_no_count() -> None:
-    """Rows add up over receivers; strangers are one; a reset forgets what is open and keeps what was counted."""
-    peers = ("CT01", "PACS")
-    fd = Census.create(2, peers)
-    one, two = Census.join(fd, 0, peers), Census.join(fd, 1, peers)
-    for receiver in (one, two):
-        receiver.accepting()
-        receiver.add(1)
-        receiver.stored("PACS", 1000, True)
-    one.stored("CT01", 5, False)
-    one.stored("nobody we know", 7, True)
-    two.reject()
-    two.refuse()
-    found = Census.tally(fd, peers)
-    assert (found.open, found.ready, found.accepted, found.rejected, found.refused) == (2, 2, 2, 1, 1)
-    assert found.peers == {
-        "CT01": PeerTally(0, 0, 1), "PACS": PeerTally(2, 2000, 0), "": PeerTally(1, 7, 0),
-    }  # fmt: skip
-    Census.reset(fd, 1, peers)
-    found = Census.tally(fd, peers)
-    assert (found.open, found.ready, found.accepted, found.rejected) == (1, 1, 2, 1)
-    assert found.peers["PACS"].objects == 2
-    assert one.total() == 1
-    os.close(fd)
 
 
 def test_the_watermark_asks_at_most_once_a_second(tmp_path: Path) -> None:

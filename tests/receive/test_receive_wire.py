@@ -30,7 +30,8 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 from node.model import AssociationEnd
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
-from node.receive.limits import Census, Pace, Watermark
+from node.receive.census import Census
+from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
 from node.store.files import (
     IMPLEMENTATION_UID,
@@ -91,7 +92,7 @@ class Making:
         policy = Policy(("PACSNODE",), SENDERS, unknown_may_send=False, associations=associations)
         fd = Census.create(1)
         watermark = Watermark(data, refuse, time.monotonic)
-        desk = Desk(keeper.run, keeper, policy, Census.join(fd, 0), watermark, lambda: datetime.now(UTC))
+        desk = Desk(keeper.run, keeper, policy, Census(fd, 0), watermark, lambda: datetime.now(UTC))
         os.close(fd)
         ae = application_entity("PACSNODE", (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
         listener = Listener(ae, listening, desk, pace or Pace())
