@@ -151,8 +151,8 @@ class Session:
             )
         return answer
 
-    def begin(self, context: Context, sop_class: str, sop_uid: str) -> Storing:
-        """Begin a C-STORE."""
+    def begin(self, context: Context, sop_class: str, sop_uid: str, most: int) -> Storing:
+        """Begin a C-STORE of at most *most* bytes."""
         self._begun += 1
         arrival = Arrival(
             sop_class=sop_class,
@@ -166,7 +166,7 @@ class Session:
             association=self.name,
             received_at=self.desk.clock(),
         )
-        return Storing(arrival, self.desk.keeper, self.desk.disk)
+        return Storing(arrival, self.desk.keeper, self.desk.disk, most)
 
     def end(self, storing: Storing) -> int:
         """End a C-STORE whose dataset is complete, and count it; the status to answer."""

@@ -9,6 +9,7 @@ desk's service of its Command Field; without one, to pynetdicom.
 from __future__ import annotations
 
 import contextlib
+import time
 
 import structlog
 
@@ -28,7 +29,7 @@ from node.receive.command import (
     response,
     text,
 )
-from node.receive.limits import Pace
+from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
 from node.receive.negotiation import Negotiation
 from node.receive.reasons import Reason
@@ -46,6 +47,7 @@ from node.receive.wire import (
     EndOfStreamError,
     FaultError,
     QuietError,
+    SlowError,
     Wire,
 )
 
@@ -65,6 +67,7 @@ class Lane:
         self._negotiation = negotiation
         self._pace = pace
         self._messages = Messages(self)
+        self._progress = Progress(pace)
         self._contexts: dict[int, Context] = {}
         # The message in hand.
         self._context = Context(0, "", "")
@@ -76,25 +79,14 @@ class Lane:
         """Serve until the association is over; True when it was released."""
         try:
             return self._negotiate() and self._serve()
-        except CommandError as fault:
-            self._broke(fault)
-            log.warning("command_invalid", reason=str(fault))
-            self._wire.abort(BY_USER)
-        except FaultError as fault:
-            self._broke(fault)
-            log.warning("pdu_invalid", reason=str(fault))
-            self._wire.abort(BY_PROVIDER)
         except (_StoppingError, EndOfStreamError) as error:
             if not self._session.desk.stopping.is_set():
                 self._broke(error)
             elif self._session.peer:
                 self._wire.abort(BY_USER)
-        except OSError as error:
+        except (FaultError, OSError) as error:
             self._broke(error)
-            # A connection that never says anything is no event: whoever watches a port makes them.
-            if self._session.peer or not isinstance(error, QuietError):
-                log.warning("peer_silent", error=type(error).__name__)
-                self._wire.abort(BY_PROVIDER)
+            self._give_up_on(error)
         except Exception as error:
             self._broke(error)
             self._wire.abort(BY_PROVIDER)
@@ -106,6 +98,24 @@ class Lane:
 
     def _broke(self, error: Exception) -> None:
         self._session.broke(error, in_hand=self._messages.in_hand)
+
+    def _give_up_on(self, error: Exception) -> None:
+        """Say what the peer did, and abort."""
+        name, peer, address = self._session.name, self._session.peer, self._session.route.remote
+        if isinstance(error, CommandError):
+            log.warning("command_invalid", reason=str(error), association=name, peer=peer, address=address)
+            self._wire.abort(BY_USER)
+            return
+        if isinstance(error, FaultError):
+            log.warning("pdu_invalid", reason=str(error), association=name, peer=peer, address=address)
+        elif isinstance(error, SlowError):
+            log.warning("peer_slow", reason=str(error), association=name, peer=peer, address=address)
+        elif peer or not isinstance(error, QuietError):
+            error_type = type(error).__name__
+            log.warning("peer_silent", error=error_type, association=name, peer=peer, address=address)
+        else:
+            return  # a connection that never says anything is no event: whoever watches a port makes them
+        self._wire.abort(BY_PROVIDER)
 
     def _negotiate(self) -> bool:
         kind, body = self._wire.pdu(self._pace.negotiate, idle=True)
@@ -123,9 +133,11 @@ class Lane:
     def _serve(self) -> bool:
         while True:
             in_hand = self._messages.in_hand
-            kind, body = self._wire.pdu(self._pace.idle, idle=not in_hand)
+            kind, body = self._wire.pdu(self._pace.pdu if in_hand else self._pace.idle, idle=not in_hand)
             if kind == P_DATA:
                 self._messages.take(body)
+                if in_hand and self._messages.in_hand:
+                    self._expect_progress(len(body))
             elif kind == ABORT:
                 self._session.count(Reason.ABORTED)
                 return False
@@ -136,6 +148,11 @@ class Lane:
                 return True
             else:
                 raise FaultError(f"PDU type {kind} within {'a message' if in_hand else 'an association'}")
+
+    def _expect_progress(self, size: int) -> None:
+        """Raise SlowError where the message in hand drips; what our disk held back waits to be read."""
+        if self._progress.is_slow(size, time.monotonic()) and not self._wire.has_more():
+            raise SlowError(f"a message at less than {self._pace.slowest:g} bytes per second")
 
     def begin(self, context: int, command: Elements) -> None:
         """A command is complete. Raises FaultError where it cannot be answered."""
@@ -149,7 +166,7 @@ class Lane:
             raise CommandError("C-ECHO without Affected SOP Class UID")
         if field == C_STORE:
             uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
-            self._storing = self._session.begin(self._context, *uids)
+            self._storing = self._session.begin(self._context, *uids, self._pace.object_size)
 
     def write(self, fragment: memoryview) -> None:
         """A part of the dataset came."""
@@ -162,6 +179,7 @@ class Lane:
 
     def end(self) -> None:
         """The message is complete: answer it."""
+        self._progress.restart()
         if self._storing is not None:
             status = self._session.end(self._storing)
             self._storing = None

@@ -35,6 +35,10 @@ class QuietError(TimeoutError):
     """The peer began no PDU for too long."""
 
 
+class SlowError(TimeoutError):
+    """The peer lets a message drip; the words say how."""
+
+
 class EndOfStreamError(ConnectionError):
     """The peer closed the connection."""
 
@@ -78,6 +82,10 @@ class Wire:
         begin = self._start + _HEADER
         self._start = begin + length
         return kind, self._buffer[begin : self._start]
+
+    def has_more(self) -> bool:
+        """Whether something that the peer sent waits to be read."""
+        return self._start < self._end or bool(self._readable.poll(0))
 
     def send(self, data: bytes) -> None:
         """Write all of *data*. Raises OSError, TimeoutError where the peer does not read."""
