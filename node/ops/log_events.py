@@ -35,6 +35,7 @@ LOGGED: Mapping[str, str] = {
     "store_without_dataset": "A C-STORE came without a dataset and was answered C000.",
     "store_broke": "A C-STORE failed for a reason nobody expected and was answered C211.",
     "pdu_invalid": "A peer sent what is no valid PDU; the association was aborted.",
+    "request_unserved": "A request that nothing here serves was answered 0211; the association goes on.",
     "command_invalid": "A peer sent what is no valid DIMSE command; the association was aborted.",
     "peer_silent": "A peer stopped in the middle of a PDU, or said nothing for too long; the association was aborted.",
     "peer_slow": "A peer sent a message too slowly; the association was aborted, nothing of the message is left.",

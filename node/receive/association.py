@@ -184,9 +184,13 @@ class Session:
         """The SOP class that this peer may be SCU or SCP of, as it proposes; empty for most peers."""
         return commitment.PUSH_MODEL if self.desk.speakers.speaks(self.peer) else ""
 
+    def serves(self, context: Context, command: Elements) -> bool:
+        """Whether it is a message about storage commitment."""
+        return context.abstract_syntax == commitment.PUSH_MODEL and _commitment(command) is not None
+
     def serve(self, context: Context, command: Elements, dataset: bytes) -> Answer | None:
         """Answer a message about storage commitment; None where it is about something else."""
-        name = commitment.COMMANDS.get(integer(command, FIELD) or 0)
+        name = _commitment(command)
         if context.abstract_syntax != commitment.PUSH_MODEL or name is None:
             return None
         message = CommitMessage(
@@ -247,3 +251,7 @@ class Session:
             count=self._begun,
             bytes=self._bytes,
         )
+
+
+def _commitment(command: Elements) -> str | None:
+    return commitment.COMMANDS.get(integer(command, FIELD) or 0)

@@ -3,7 +3,7 @@
 Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
 before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
 C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment), else to the
-desk's service of its Command Field; without one, to pynetdicom.
+desk's service of its Command Field; without one it is answered that the operation is not recognised.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from node.receive.command import (
     SOP_CLASS,
     SOP_INSTANCE,
     Elements,
-    encode,
     integer,
     response,
     text,
@@ -33,7 +32,7 @@ from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
 from node.receive.negotiation import Negotiation
 from node.receive.reasons import Reason
-from node.receive.services import Answer, Context
+from node.receive.services import UNRECOGNISED, Answer, Context, unrecognised
 from node.receive.storing import SUCCESS, Storing
 from node.receive.wire import (
     ABORT,
@@ -73,6 +72,7 @@ class Lane:
         self._context = Context(0, "", "")
         self._command: Elements = {}
         self._dataset = bytearray()
+        self._gathers = False
         self._storing: Storing | None = None
 
     def run(self) -> bool:
@@ -167,12 +167,17 @@ class Lane:
         if field == C_STORE:
             uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
             self._storing = self._session.begin(self._context, *uids, self._pace.object_size)
+        else:
+            served = field in self._session.desk.services
+            self._gathers = served or self._session.serves(self._context, command)
 
     def write(self, fragment: memoryview) -> None:
         """A part of the dataset came."""
         if self._storing is not None:
             self._storing.write(fragment)
             return
+        if not self._gathers:
+            return  # nobody will look at it
         self._dataset += fragment
         if len(self._dataset) > self._pace.message_size:
             raise FaultError(f"a dataset of more than {self._pace.message_size} bytes outside C-STORE")
@@ -201,7 +206,14 @@ class Lane:
         elif service is not None:
             self._answer(service(self._context, self._command, dataset))
         elif field != C_CANCEL:  # whatever it wants to cancel is answered already
-            self._negotiation.serve(self._context.number, encode(self._command), dataset)
+            refusal = Answer(unrecognised(self._command))
+            log.warning(
+                "request_unserved",
+                status=f"{UNRECOGNISED:04X}",
+                association=self._session.name,
+                peer=self._session.peer,
+            )
+            self._answer(refusal)
 
     def _answer(self, answer: Answer) -> None:
         most = self._negotiation.peer_maximum

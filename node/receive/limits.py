@@ -24,10 +24,11 @@ class Pace:
     """Bytes per second of such a message; ISDN, the slowest line that images still come by, brings 8000."""
     linger: float = 1.0
     """For the peer to close the connection, when the association is over."""
-    message_size: int = 16 << 20
-    """Bytes of a dataset that is kept in memory: of any request but C-STORE."""
-    associate_size: int = 1 << 20
-    """Bytes of an A-ASSOCIATE-RQ; 128 contexts with 20 transfer syntaxes each need about 80 kB."""
+    message_size: int = 8 << 20
+    """Bytes of a dataset that is kept in memory: of a request that is served, but no C-STORE."""
+    associate_size: int = 256 << 10
+    """Bytes of an A-ASSOCIATE-RQ: 128 contexts with 20 transfer syntaxes each need 80 kB, with the longest
+    UIDs there are 184 kB; reading more than this of somebody who is let in would take a second."""
     object_size: int = 32 * 10**9
     """Bytes of the dataset of a C-STORE."""
 

@@ -11,7 +11,7 @@ import time
 
 from node.receive.limits import Pace
 
-ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+ASSOCIATE_RQ, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x03, 0x04, 0x05, 0x07
 """PDU types (PS3.8 9.3.1)."""
 BY_USER, BY_PROVIDER = 0, 2
 """Who aborts (PS3.8 Table 9-26)."""

@@ -235,7 +235,26 @@ class Size:
 
 # --- mutations --------------------------------------------------------------------------------------------
 
-_NUMBERS = (0, 1, 2, 3, 5, 6, 7, 127, 128, 255, 256, 32767, 65535, 131072, 131073, 0x7FFFFFFF, 0xFFFFFFFC, 0xFFFFFFFF)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    6,
+    7,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    131072,
+    131073,
+    0x7FFFFFFF,
+    0xFFFFFFFC,
+    0xFFFFFFFF,
+)
 
 
 def mutate(stream: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
@@ -308,7 +327,20 @@ def _resize(data: bytearray, others: Sequence[bytes], chance: random.Random) -> 
     data[:] = b"".join(struct.pack(">BBI", kind, 0, len(b)) + b for kind, b in pdus)
 
 
-_MUTATIONS = (_flip, _byte, _number, _number, _cut, _insert, _repeat, _splice, _shuffle, _resize, _resize, _resize)
+_MUTATIONS = (
+    _flip,
+    _byte,
+    _number,
+    _number,
+    _cut,
+    _insert,
+    _repeat,
+    _splice,
+    _shuffle,
+    _resize,
+    _resize,
+    _resize,
+)
 
 
 @contextlib.contextmanager

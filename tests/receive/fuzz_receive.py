@@ -24,7 +24,16 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 LED = ["node.receive", "pynetdicom.pdu", "pynetdicom.pdu_items", "pynetdicom.pdu_primitives",
        "pynetdicom.presentation", "pynetdicom.acse", "pynetdicom.dimse_messages"]  # fmt: skip
-CUTS: tuple[tuple[int, ...], ...] = ((1 << 20,), (1,), (6,), (7, 1, 3), (6, 1000), (100, 1), (4096,), (2, 50_000))
+CUTS: tuple[tuple[int, ...], ...] = (
+    (1 << 20,),
+    (1,),
+    (6,),
+    (7, 1, 3),
+    (6, 1000),
+    (100, 1),
+    (4096,),
+    (2, 50_000),
+)
 GROWTH = 64 * 1024
 """Kilobytes that the process may have grown by after its first thousand conversations."""
 
@@ -135,8 +144,9 @@ def _led(options: argparse.Namespace, folder: Path) -> int:
     import atheris
 
     with atheris.instrument_imports(include=LED):
-        import node.receive.listener
         from receive import fuzz_house
+
+        import node.receive.listener
     node.receive.listener.configure()
     seeds = folder / "corpus"
     seeds.mkdir()
@@ -155,8 +165,16 @@ def _led(options: argparse.Namespace, folder: Path) -> int:
         head = bytes([chance.randrange(len(CUTS))]) if chance.random() < 0.2 else data[:1] or b"\0"
         return (head + fuzz_house.mutate(data[1:], pool, chance))[:most]
 
-    limits = [f"-max_total_time={options.seconds:.0f}", f"-max_len={fuzz_house.LONGEST}", "-rss_limit_mb=1024"]
-    atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={folder}/", str(seeds)], one, custom_mutator=vary)
+    limits = [
+        f"-max_total_time={options.seconds:.0f}",
+        f"-max_len={fuzz_house.LONGEST}",
+        "-rss_limit_mb=1024",
+    ]
+    atheris.Setup(
+        [sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={folder}/", str(seeds)],
+        one,
+        custom_mutator=vary,
+    )
     atheris.Fuzz()  # never returns
     return 0
 

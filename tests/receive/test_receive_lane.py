@@ -20,6 +20,7 @@ from receive.scripted_peer import (
     EXPLICIT,
     FIND,
     N_ACTION,
+    N_EVENT_REPORT,
     RELEASE,
     STATUS,
     STORE,
@@ -34,7 +35,6 @@ from receive.scripted_peer import (
     store_pdu,
 )
 
-from node.receive.census import Census
 from node.receive.command import Elements, encode, response
 from node.receive.limits import Pace
 from node.receive.services import Answer, Context
@@ -191,16 +191,35 @@ def test_another_request_is_served_by_what_the_desk_holds_for_it(node: Callable[
     assert read_command(connection)[STATUS] == b"\0\0"
 
 
-def test_a_request_that_nothing_here_serves_ends_the_association(
-    node: Callable[..., Node], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("field", [FIND, N_ACTION, N_EVENT_REPORT, 0x0002])
+def test_a_request_that_nothing_here_serves_is_answered_so(
+    node: Callable[..., Node], capsys: pytest.CaptureFixture[str], field: int
 ) -> None:
-    """A C-FIND on a storage context is answered with A-ABORT, and said."""
+    """Whatever it asks for on a storage context: its own response with 0211, one line, and the next is served."""
     receiver = node()
     connection = raw(receiver)
-    connection.sendall(pdu(pdv(3, request(FIND)), pdv(2, b"\x08\0\x60\0CS\2\0CT")))
-    assert read_pdu(connection)[0] == 7
-    wait_for(receiver.idle, "the end", 10)
-    assert "command_invalid" in capsys.readouterr().out
+    connection.sendall(pdu(pdv(3, request(field)), pdv(2, b"\x08\0\x60\0CS\2\0CT")))
+    answer = read_command(connection)
+    assert answer[STATUS] == struct.pack("<H", 0x0211)
+    assert answer[0x0100] == struct.pack("<H", field | 0x8000)
+    assert (answer[0x0120], answer[0x0002], answer[0x1000]) == (
+        b"\7\0",
+        CTImageStorage.encode() + b"\0",
+        b"1.2.3\0",
+    )
+    assert capsys.readouterr().out.count("request_unserved") == 1
+    connection.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
+    assert read_command(connection)[STATUS] == b"\0\0"
+
+
+def test_what_nobody_serves_is_not_gathered(node: Callable[..., Node]) -> None:
+    """The dataset of a request that will be refused takes no memory, however long it is."""
+    receiver = node(pace=Pace(message_size=1000))
+    connection = raw(receiver)
+    connection.sendall(pdu(pdv(3, request(FIND))))
+    for left in reversed(range(100)):
+        connection.sendall(dataset_pdu(bytes(100_000), last=not left))
+    assert read_command(connection)[STATUS] == struct.pack("<H", 0x0211)
 
 
 def test_a_cancel_of_what_is_answered_is_passed_over(node: Callable[..., Node]) -> None:
@@ -215,8 +234,9 @@ def test_a_cancel_of_what_is_answered_is_passed_over(node: Callable[..., Node]) 
 
 
 def test_only_an_object_may_be_long(node: Callable[..., Node]) -> None:
-    """The dataset of any other message is held in memory, so a long one ends the association."""
+    """The dataset of any other message that is served is held in memory, so a long one ends the association."""
     receiver = node(pace=Pace(message_size=1_000_000))
+    receiver.listener.desk.services[N_ACTION] = lambda *_: Answer(b"")
     connection = raw(receiver)
     connection.sendall(pdu(pdv(3, request(N_ACTION))))
     with pytest.raises(OSError):
