@@ -79,13 +79,20 @@ class Making:
     nodes: list[Node] = field(default_factory=list)
 
     def __call__(
-        self, disk: Disk | None = None, associations: int = 8, pace: Pace | None = None, refuse: float = 1.01
+        self,
+        disk: Disk | None = None,
+        associations: int = 8,
+        pace: Pace | None = None,
+        refuse: float = 1.01,
+        strangers: bool = False,
+        host: str = "127.0.0.1",
     ) -> Node:
-        """Start a receiver on a free port."""
+        """Start a receiver on a free port; *strangers* may send."""
         data = self.folder / f"node{len(self.nodes)}"
-        listening = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::")
         keeper = ObjectFolder(data, disk or Disk("process"), lambda: None)
-        policy = Policy(("PACSNODE",), SENDERS, unknown_may_send=False, associations=associations)
+        policy = Policy(("PACSNODE",), SENDERS, unknown_may_send=strangers, associations=associations)
         fd = Census.create(1)
         watermark = Watermark(data, refuse, time.monotonic)
         desk = Desk(keeper.run, keeper, policy, Census(fd, 0), watermark, lambda: datetime.now(UTC))
