@@ -125,10 +125,10 @@ def test_a_disk_that_stalls_is_no_fault_of_the_sender(node: Callable[..., Node])
     class Stalling(Disk):
         stalled = threading.Event()
 
-        def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
             """Take a second over one fragment."""
-            super().write(fd, data)
-            if bytes(data) == b"stall":
+            super().write(fd, *data)
+            if bytes(data[-1]) == b"stall":
                 self.stalled.set()
                 time.sleep(1.0)
 
