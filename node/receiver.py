@@ -102,6 +102,7 @@ def pace_of(limits: Limits) -> Pace:
         negotiate=limits.artim.total_seconds(),
         idle=limits.idle.total_seconds(),
         pdu=limits.pdu.total_seconds(),
+        object_size=limits.object_size,
     )
 
 

@@ -96,9 +96,16 @@ def _sender(calling: str, host: str, policy: Policy) -> Accept | Reject:
         why = f"{calling!r} is the name of a peer that does not send as that"
         return Reject(1, 1, 3, why, Reason.CALLING_TITLE)
     if policy.unknown_may_send and calling:
-        return Accept(calling)
+        if _is_title(calling):
+            return Accept(calling)
+        return Reject(1, 1, 3, f"{calling!r} is no AE title (PS3.5 6.2)", Reason.CALLING_TITLE)
     why = f"no peer sends as {calling!r}; add it to a peer's sends_as to let it in"
     return Reject(1, 1, 3, why, Reason.CALLING_TITLE)
+
+
+def _is_title(text: str) -> bool:
+    """Whether it is plain ASCII without backslash and control characters: rules and logs know a stranger by it."""
+    return text.isascii() and text.isprintable() and "\\" not in text
 
 
 def plain(host: str) -> str:

@@ -151,8 +151,8 @@ class Session:
             )
         return answer
 
-    def begin(self, context: Context, sop_class: str, sop_uid: str) -> Storing:
-        """Begin a C-STORE."""
+    def begin(self, context: Context, sop_class: str, sop_uid: str, most: int) -> Storing:
+        """Begin a C-STORE of at most *most* bytes."""
         self._begun += 1
         arrival = Arrival(
             sop_class=sop_class,
@@ -166,7 +166,7 @@ class Session:
             association=self.name,
             received_at=self.desk.clock(),
         )
-        return Storing(arrival, self.desk.keeper, self.desk.disk)
+        return Storing(arrival, self.desk.keeper, self.desk.disk, most)
 
     def end(self, storing: Storing) -> int:
         """End a C-STORE whose dataset is complete, and count it; the status to answer."""
@@ -184,9 +184,13 @@ class Session:
         """The SOP class that this peer may be SCU or SCP of, as it proposes; empty for most peers."""
         return commitment.PUSH_MODEL if self.desk.speakers.speaks(self.peer) else ""
 
+    def serves(self, context: Context, command: Elements) -> bool:
+        """Whether it is a message about storage commitment."""
+        return context.abstract_syntax == commitment.PUSH_MODEL and _commitment(command) is not None
+
     def serve(self, context: Context, command: Elements, dataset: bytes) -> Answer | None:
         """Answer a message about storage commitment; None where it is about something else."""
-        name = commitment.COMMANDS.get(integer(command, FIELD) or 0)
+        name = _commitment(command)
         if context.abstract_syntax != commitment.PUSH_MODEL or name is None:
             return None
         message = CommitMessage(
@@ -247,3 +251,7 @@ class Session:
             count=self._begun,
             bytes=self._bytes,
         )
+
+
+def _commitment(command: Elements) -> str | None:
+    return commitment.COMMANDS.get(integer(command, FIELD) or 0)

@@ -3,12 +3,13 @@
 Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
 before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
 C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment), else to the
-desk's service of its Command Field; without one, to pynetdicom.
+desk's service of its Command Field; without one it is answered that the operation is not recognised.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 
 import structlog
 
@@ -23,16 +24,15 @@ from node.receive.command import (
     SOP_CLASS,
     SOP_INSTANCE,
     Elements,
-    encode,
     integer,
     response,
     text,
 )
-from node.receive.limits import Pace
+from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
 from node.receive.negotiation import Negotiation
 from node.receive.reasons import Reason
-from node.receive.services import Answer, Context
+from node.receive.services import UNRECOGNISED, Answer, Context, unrecognised
 from node.receive.storing import SUCCESS, Storing
 from node.receive.wire import (
     ABORT,
@@ -46,6 +46,7 @@ from node.receive.wire import (
     EndOfStreamError,
     FaultError,
     QuietError,
+    SlowError,
     Wire,
 )
 
@@ -65,36 +66,27 @@ class Lane:
         self._negotiation = negotiation
         self._pace = pace
         self._messages = Messages(self)
+        self._progress = Progress(pace)
         self._contexts: dict[int, Context] = {}
         # The message in hand.
         self._context = Context(0, "", "")
         self._command: Elements = {}
         self._dataset = bytearray()
+        self._gathers = False
         self._storing: Storing | None = None
 
     def run(self) -> bool:
         """Serve until the association is over; True when it was released."""
         try:
             return self._negotiate() and self._serve()
-        except CommandError as fault:
-            self._broke(fault)
-            log.warning("command_invalid", reason=str(fault))
-            self._wire.abort(BY_USER)
-        except FaultError as fault:
-            self._broke(fault)
-            log.warning("pdu_invalid", reason=str(fault))
-            self._wire.abort(BY_PROVIDER)
         except (_StoppingError, EndOfStreamError) as error:
             if not self._session.desk.stopping.is_set():
                 self._broke(error)
             elif self._session.peer:
                 self._wire.abort(BY_USER)
-        except OSError as error:
+        except (FaultError, OSError) as error:
             self._broke(error)
-            # A connection that never says anything is no event: whoever watches a port makes them.
-            if self._session.peer or not isinstance(error, QuietError):
-                log.warning("peer_silent", error=type(error).__name__)
-                self._wire.abort(BY_PROVIDER)
+            self._give_up_on(error)
         except Exception as error:
             self._broke(error)
             self._wire.abort(BY_PROVIDER)
@@ -106,6 +98,24 @@ class Lane:
 
     def _broke(self, error: Exception) -> None:
         self._session.broke(error, in_hand=self._messages.in_hand)
+
+    def _give_up_on(self, error: Exception) -> None:
+        """Say what the peer did, and abort."""
+        name, peer, address = self._session.name, self._session.peer, self._session.route.remote
+        if isinstance(error, CommandError):
+            log.warning("command_invalid", reason=str(error), association=name, peer=peer, address=address)
+            self._wire.abort(BY_USER)
+            return
+        if isinstance(error, FaultError):
+            log.warning("pdu_invalid", reason=str(error), association=name, peer=peer, address=address)
+        elif isinstance(error, SlowError):
+            log.warning("peer_slow", reason=str(error), association=name, peer=peer, address=address)
+        elif peer or not isinstance(error, QuietError | ConnectionError):
+            error_type = type(error).__name__
+            log.warning("peer_silent", error=error_type, association=name, peer=peer, address=address)
+        else:
+            return  # a connection that says nothing and goes is no event: whoever watches a port makes them
+        self._wire.abort(BY_PROVIDER)
 
     def _negotiate(self) -> bool:
         kind, body = self._wire.pdu(self._pace.negotiate, idle=True)
@@ -123,9 +133,11 @@ class Lane:
     def _serve(self) -> bool:
         while True:
             in_hand = self._messages.in_hand
-            kind, body = self._wire.pdu(self._pace.idle, idle=not in_hand)
+            kind, body = self._wire.pdu(self._pace.pdu if in_hand else self._pace.idle, idle=not in_hand)
             if kind == P_DATA:
                 self._messages.take(body)
+                if in_hand and self._messages.in_hand:
+                    self._expect_progress(len(body))
             elif kind == ABORT:
                 self._session.count(Reason.ABORTED)
                 return False
@@ -136,6 +148,11 @@ class Lane:
                 return True
             else:
                 raise FaultError(f"PDU type {kind} within {'a message' if in_hand else 'an association'}")
+
+    def _expect_progress(self, size: int) -> None:
+        """Raise SlowError where the message in hand drips; what our disk held back waits to be read."""
+        if self._progress.is_slow(size, time.monotonic()) and not self._wire.has_more():
+            raise SlowError(f"a message at less than {self._pace.slowest:g} bytes per second")
 
     def begin(self, context: int, command: Elements) -> None:
         """A command is complete. Raises FaultError where it cannot be answered."""
@@ -149,19 +166,25 @@ class Lane:
             raise CommandError("C-ECHO without Affected SOP Class UID")
         if field == C_STORE:
             uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
-            self._storing = self._session.begin(self._context, *uids)
+            self._storing = self._session.begin(self._context, *uids, self._pace.object_size)
+        else:
+            served = field in self._session.desk.services
+            self._gathers = served or self._session.serves(self._context, command)
 
     def write(self, fragment: memoryview) -> None:
         """A part of the dataset came."""
         if self._storing is not None:
             self._storing.write(fragment)
             return
+        if not self._gathers:
+            return  # nobody will look at it
         self._dataset += fragment
         if len(self._dataset) > self._pace.message_size:
             raise FaultError(f"a dataset of more than {self._pace.message_size} bytes outside C-STORE")
 
     def end(self) -> None:
         """The message is complete: answer it."""
+        self._progress.restart()
         if self._storing is not None:
             status = self._session.end(self._storing)
             self._storing = None
@@ -183,7 +206,14 @@ class Lane:
         elif service is not None:
             self._answer(service(self._context, self._command, dataset))
         elif field != C_CANCEL:  # whatever it wants to cancel is answered already
-            self._negotiation.serve(self._context.number, encode(self._command), dataset)
+            refusal = Answer(unrecognised(self._command))
+            log.warning(
+                "request_unserved",
+                status=f"{UNRECOGNISED:04X}",
+                association=self._session.name,
+                peer=self._session.peer,
+            )
+            self._answer(refusal)
 
     def _answer(self, answer: Answer) -> None:
         most = self._negotiation.peer_maximum

@@ -12,6 +12,7 @@ from node.receive.wire import P_DATA, FaultError
 _COMMAND_LIMIT = 64 * 1024
 _FRAGMENT = struct.Struct(">IBB")  # length of the rest, context, control header
 _COMMAND, _LAST = 1, 2
+_EMPTY_LIMIT = 1000  # fragments of nothing in one message: some senders end with one, nobody needs many
 
 
 class Receiver(Protocol):
@@ -35,6 +36,7 @@ class Messages:
         self._command = bytearray()
         self._context: int | None = None
         self._in_dataset = False
+        self._empty = 0
 
     @property
     def in_hand(self) -> bool:
@@ -54,12 +56,20 @@ class Messages:
                 raise FaultError(f"a fragment of {length} bytes in {end - offset - 4}")
             payload = body[offset + 6 : offset + 4 + length]
             offset += 4 + length
+            if length == 2:
+                self._bear_with_nothing()
             if self._context is not None and context != self._context:
                 raise FaultError("a message on two presentation contexts")
             if control & _COMMAND:
                 self._take_command(context, payload, bool(control & _LAST))
             else:
                 self._take_dataset(payload, bool(control & _LAST))
+
+    def _bear_with_nothing(self) -> None:
+        """Count a fragment without content: a message of them would cost much and come to no end."""
+        self._empty += 1
+        if self._empty > _EMPTY_LIMIT:
+            raise FaultError(f"more than {_EMPTY_LIMIT} empty fragments in a message")
 
     def _take_command(self, context: int, payload: memoryview, is_last: bool) -> None:
         if self._in_dataset:
@@ -88,7 +98,7 @@ class Messages:
 
     def _end(self) -> None:
         self._receiver.end()
-        self._context, self._in_dataset = None, False
+        self._context, self._in_dataset, self._empty = None, False, 0
 
 
 def encode_message(context: int, command: bytes, dataset: bytes, most: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What pynetdicom does for us on an association: negotiation, and requests nobody else serves.
+"""What pynetdicom does for us on an association: it negotiates the presentation contexts.
 
 Its association object is never started: it has no thread and no queue here, and what it sends goes straight
 to the wire. All inner names of pynetdicom that reception uses are in this file (held by a contract test).
@@ -6,20 +6,25 @@ to the wire. All inner names of pynetdicom that reception uses are in this file 
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import build_context
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 
 from node.receive.admission import Reject, Request
 from node.receive.reasons import Reason
 from node.receive.services import Context
-from node.receive.wire import BY_USER, CommandError, FaultError, Wire
+from node.receive.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, FaultError, Wire
 
 _NO_SUCH_VERSION = Reject(1, 2, 2, "its protocol version is not 1", Reason.PROTOCOL_VERSION)
+_HEAD = struct.Struct(">HH16s16s32x")  # protocol version, called and calling AE title (PS3.8 Table 9-11)
+_ITEM = struct.Struct(">BBH")
+_APPLICATION_CONTEXT, _USER_INFORMATION = 0x10, 0x50
+_MOST_ITEMS = 512  # that may have to be read one by one; a peer proposes 128 contexts and a few roles at most
 
 
 class Negotiation:
@@ -29,39 +34,43 @@ class Negotiation:
         """Take an acceptor's association that was not started, and the wire to its peer."""
         self._assoc = assoc
         self._wire = wire
+        self._request = b""
         self.peer_maximum = 0
         """Bytes of a P-DATA-TF that the peer takes, 0 for any (PS3.8 D.1)."""
-        assoc.dul.send_pdu = self._send_pdu
+        assoc.dul.send_pdu = self._send_accept
 
     def read(self, body: bytes, host: str) -> Request | Reject:
-        """Read the content of an A-ASSOCIATE-RQ. Raises FaultError."""
-        pdu = A_ASSOCIATE_RQ()
-        try:
-            pdu.decode(b"\x01\0" + len(body).to_bytes(4, "big") + body)
-            primitive = self._assoc.requestor.primitive = pdu.to_primitive()
-            calling, called = primitive.calling_ae_title.strip(" "), primitive.called_ae_title.strip(" ")
-            context = str(primitive.application_context_name or "")
-        except Exception as error:
-            raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
-        if not (pdu.protocol_version or 0) & 1:  # the only bit that is tested (PS3.8 Table 9-11)
+        """Read who asks, in the content of an A-ASSOCIATE-RQ. Raises FaultError.
+
+        Nothing else of it is decoded before its sender is admitted: what a stranger proposes costs nothing.
+        """
+        if len(body) < _HEAD.size:
+            raise FaultError(f"A-ASSOCIATE-RQ of {len(body)} bytes")
+        version, _, called, calling = _HEAD.unpack_from(body)
+        if not version & 1:  # the only bit that is tested (PS3.8 Table 9-11)
             return _NO_SUCH_VERSION
-        return Request(calling, called, host, context)
+        self._request = body
+        contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
+        context = _text(contexts[0]).rstrip("\0") if contexts else ""
+        return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context)
 
     def reject(self, answer: Reject) -> None:
-        """Send A-ASSOCIATE-RJ."""
-        self._assoc.acse.send_reject(answer.result, answer.source, answer.reason)
+        """Send A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        numbers = answer.result, answer.source, answer.reason
+        self._wire.send(struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, *numbers))
 
     def accept(self, in_either_role: str = "") -> dict[int, Context]:
         """Negotiate the presentation contexts and send A-ASSOCIATE-AC; the contexts that were accepted.
 
-        Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes.
+        Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes. Raises FaultError.
         """
         try:
+            self._assoc.requestor.primitive = self._decoded()
             if in_either_role:
                 self._accept_role(in_either_role)
             self._assoc.acse.negotiate_association()
             self.peer_maximum = int(self._assoc.requestor.maximum_length or 0)
-        except OSError:
+        except (OSError, FaultError):
             raise
         except Exception as error:
             raise FaultError(f"A-ASSOCIATE-RQ cannot be negotiated: {type(error).__name__}") from error
@@ -71,6 +80,20 @@ class Negotiation:
             )
             for context in self._assoc.accepted_contexts
         }
+
+    def _decoded(self) -> Any:
+        """Return the request as pynetdicom's primitive. Raises FaultError."""
+        try:
+            try:
+                primitive = _decode(self._request)
+            except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
+                primitive = _decode(_legible(self._request))
+        except Exception as error:
+            raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
+        numbers = [context.context_id for context in primitive.presentation_context_definition_list]
+        if len(set(numbers)) < len(numbers):  # which of the two an object came in, nobody could tell
+            raise FaultError("two presentation contexts of one number")
+        return primitive
 
     def _accept_role(self, sop_class: str) -> None:
         """Support a SOP class, and confirm the role that the peer proposes for it (PS3.7 D.3.3.4).
@@ -87,29 +110,66 @@ class Negotiation:
             role.scu_role, role.scp_role = proposed.scu_role, proposed.scp_role
             self._assoc.acceptor.add_negotiation_item(role)
 
-    def serve(self, context: int, command: bytes, dataset: bytes) -> None:
-        """Let pynetdicom answer a request as it would by itself. Raises CommandError for what is none."""
-        primitive = P_DATA()
-        primitive.presentation_data_value_list.append((context, b"\x03" + command))
-        if dataset:
-            primitive.presentation_data_value_list.append((context, b"\x02" + dataset))
-        message = DIMSEMessage()
-        try:
-            message.decode_msg(primitive, self._assoc)
-            request: Any = message.message_to_primitive()
-        except Exception as error:
-            raise CommandError(f"a command that cannot be decoded: {type(error).__name__}") from error
-        if not request.is_valid_request:
-            raise CommandError(f"{request.msg_type} is no request, or one without a mandatory field")
-        self._assoc._serve_request(request, context)
-        if self._assoc.is_aborted:
-            raise CommandError(f"no service answers {request.msg_type} on this context")
+    def _send_accept(self, primitive: Any) -> None:
+        if not isinstance(primitive, A_ASSOCIATE) or primitive.result != 0:
+            raise FaultError("pynetdicom does not accept the association")
+        self._wire.send(A_ASSOCIATE_AC(primitive).encode())
 
-    def _send_pdu(self, primitive: Any) -> None:
-        if isinstance(primitive, P_DATA):
-            self._wire.send(P_DATA_TF(primitive).encode())
-        elif isinstance(primitive, A_ASSOCIATE):
-            accepted = primitive.result == 0
-            self._wire.send((A_ASSOCIATE_AC(primitive) if accepted else A_ASSOCIATE_RJ(primitive)).encode())
-        else:
-            self._wire.abort(BY_USER)
+
+def _decode(body: bytes) -> Any:
+    """Return an A-ASSOCIATE-RQ as pynetdicom's primitive; raises whatever an illegal value leads to."""
+    pdu = A_ASSOCIATE_RQ()
+    pdu.decode(struct.pack(">BBI", ASSOCIATE_RQ, 0, len(body)) + body)
+    return pdu.to_primitive()
+
+
+def _legible(body: bytes) -> bytes:
+    """Return a request without what cannot be decoded and does not matter. Raises FaultError.
+
+    Items of unknown types are to be passed over, since later editions of the standard add some; so is user
+    information that breaks a rule, such as a version name of 20 characters: nothing here depends on it.
+    """
+    kept, tried = body[: _HEAD.size], 0
+    for kind, content in _items(body[_HEAD.size :]):
+        if kind == _USER_INFORMATION:
+            subitems = list(_items(content))
+            tried += len(subitems)
+            if tried > _MOST_ITEMS:
+                raise FaultError(f"more than {_MOST_ITEMS} items of user information")
+            content = b"".join(  # noqa: PLW2901 - the same item, with less in it
+                item for item in (_encoded(*subitem) for subitem in subitems) if _is_readable(body, item)
+            )
+        if kind in (_APPLICATION_CONTEXT, 0x20, _USER_INFORMATION):
+            kept += _encoded(kind, content)
+    return kept
+
+
+def _is_readable(body: bytes, item: bytes) -> bool:
+    try:
+        _decode(body[: _HEAD.size] + _encoded(_USER_INFORMATION, item))
+    except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
+        return False
+    return True
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each item (PS3.8 9.3.2). Raises FaultError."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < _ITEM.size:
+            raise FaultError("an item without its header in A-ASSOCIATE-RQ")
+        kind, _, length = _ITEM.unpack_from(data, at)
+        at += _ITEM.size
+        if length > len(data) - at:
+            raise FaultError(f"an item of {length} bytes in {len(data) - at} of A-ASSOCIATE-RQ")
+        yield kind, data[at : at + length]
+        at += length
+
+
+def _encoded(kind: int, content: bytes) -> bytes:
+    return _ITEM.pack(kind, 0, len(content)) + content
+
+
+def _text(value: bytes) -> str:
+    """Return bytes as text, whatever they are."""
+    return value.decode("latin-1")

@@ -38,22 +38,28 @@ class Storing:
     answer and the association goes on.
     """
 
-    def __init__(self, arrival: Arrival, keeper: Keeper, disk: FullDisk) -> None:
+    def __init__(self, arrival: Arrival, keeper: Keeper, disk: FullDisk, most: int) -> None:
+        """Begin, where *disk* is not full; of an object longer than *most* bytes nothing is kept."""
         self.size = 0
         """Bytes of the dataset that came so far, kept or not."""
         self.refused: Reason | None = None
         """Why it will not be kept."""
         self._arrival = arrival
         self._keeper = keeper
+        self._most = most
         self._part: Part | None = None
         self._status = SUCCESS
-        self._attempt(lambda: self._refuse_if(disk.is_full()))
+        self._attempt(lambda: self._refuse_if(disk.is_full(), Reason.WATERMARK, "disk full"))
 
     def write(self, fragment: memoryview) -> None:
         """Append to the object."""
         self.size += len(fragment)
         if self._status == SUCCESS and fragment:
-            self._attempt(lambda: self._append(fragment))
+            if self.size > self._most:
+                words = f"longer than {self._most} bytes"
+                self._attempt(lambda: self._refuse_if(True, Reason.TOO_LONG, words))
+            else:
+                self._attempt(lambda: self._append(fragment))
 
     def end(self) -> int:
         """Keep the object; the status of its C-STORE-RSP, success only when `keep` has returned."""
@@ -82,15 +88,15 @@ class Storing:
         self._keeper.keep(self._part)
         self._part = None
 
-    def _refuse_if(self, full: bool) -> None:
-        if full:
+    def _refuse_if(self, refused: bool, reason: Reason, words: str) -> None:
+        if refused:
             log.warning(
                 "store_refused",
-                reason="disk full",
+                reason=words,
                 association=self._arrival.association,
                 peer=self._arrival.peer,
             )
-            self._status, self.refused = OUT_OF_RESOURCES, Reason.WATERMARK
+            self._status, self.refused = OUT_OF_RESOURCES, reason
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:

@@ -11,7 +11,7 @@ import time
 
 from node.receive.limits import Pace
 
-ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+ASSOCIATE_RQ, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x03, 0x04, 0x05, 0x07
 """PDU types (PS3.8 9.3.1)."""
 BY_USER, BY_PROVIDER = 0, 2
 """Who aborts (PS3.8 Table 9-26)."""
@@ -33,6 +33,10 @@ class CommandError(FaultError):
 
 class QuietError(TimeoutError):
     """The peer began no PDU for too long."""
+
+
+class SlowError(TimeoutError):
+    """The peer lets a message drip; the words say how."""
 
 
 class EndOfStreamError(ConnectionError):
@@ -78,6 +82,10 @@ class Wire:
         begin = self._start + _HEADER
         self._start = begin + length
         return kind, self._buffer[begin : self._start]
+
+    def has_more(self) -> bool:
+        """Whether something that the peer sent waits to be read."""
+        return self._start < self._end or bool(self._readable.poll(0))
 
     def send(self, data: bytes) -> None:
         """Write all of *data*. Raises OSError, TimeoutError where the peer does not read."""

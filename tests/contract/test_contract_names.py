@@ -25,12 +25,13 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import negotiate_unrestricted
 from pynetdicom.transport import RequestHandler
 
 NODE = Path(__file__).parents[2] / "node"
-CT = "1.2.840.10008.5.1.4.1.1.2"
+CT, IMPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
 RAW = RawDataElement(Tag("PatientID"), "LO", 2, b"P ", 0, False, True)
 
 
@@ -83,18 +84,85 @@ def an_association_is_negotiated_without_a_thread() -> bool:
     )
 
 
-def messages_are_decoded_without_a_queue() -> bool:
-    """A C-ECHO-RQ in one P-DATA is a request by what `decode_msg` and `message_to_primitive` make of it."""
-    elements = {0x0002: b"1.2.840.10008.1.1\0", 0x0100: b"\x30\0", 0x0110: b"\7\0", 0x0800: b"\1\1"}
-    command = b"".join(struct.pack("<HHI", 0, tag, len(value)) + value for tag, value in elements.items())
-    data = P_DATA()
-    data.presentation_data_value_list.append((1, b"\3" + command))
-    message = DIMSEMessage()
-    whole = message.decode_msg(data, association())
-    request = message.message_to_primitive()
+def an_accepted_association_says_what_was_negotiated() -> bool:
+    """The request is `requestor.primitive`; the answer is an A-ASSOCIATE-AC PDU that repeats both titles."""
+    acceptor, sent = association(), []
+    acceptor.dul.send_pdu = sent.append
+    acceptor.requestor.primitive = request_of(A_ASSOCIATE_RQ(), asked(roles=True))
+    acceptor.acceptor.supported_contexts = [build_context(CT)]
+    acceptor.acse.negotiate_association()
+    answer = A_ASSOCIATE_AC(sent[0]).encode()
+    (context,) = acceptor.accepted_contexts
     return bool(
-        whole and request.is_valid_request and request.MessageID == 7 and request.msg_type == "C-ECHO"
+        answer[:1] == b"\2"
+        and answer[10:42] == b"NODE".ljust(16) + b"SENDER".ljust(16)
+        and (context.context_id, context.abstract_syntax, context.transfer_syntax[0]) == (1, CT, IMPLICIT)
+        and acceptor.requestor.maximum_length == 16384
+        and acceptor.requestor.role_selection[CT].scp_role is True
     )
+
+
+def a_role_of_ours_is_answered() -> bool:
+    """What `acceptor.add_negotiation_item` was given stands in the answer's user information."""
+    acceptor, sent = association(), []
+    acceptor.dul.send_pdu = sent.append
+    acceptor.requestor.primitive = request_of(A_ASSOCIATE_RQ(), asked(roles=False))
+    acceptor.acceptor.supported_contexts = [build_context(CT)]
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = UID(CT), True, True
+    acceptor.acceptor.add_negotiation_item(role)
+    acceptor.acse.negotiate_association()
+    return CT.encode() + b"\1\1" in A_ASSOCIATE_AC(sent[0]).encode()
+
+
+def a_request_without_contexts_is_decoded() -> bool:
+    """User information can be tried item by item: the rest of the request may be missing, an unknown item raises."""
+    known = struct.pack(">BBHI", 0x51, 0, 4, 16384)
+    head = struct.pack(">HH16s16s32x", 1, 0, b"NODE".ljust(16), b"SENDER".ljust(16))
+
+    def decodes(item: bytes) -> bool:
+        body = head + struct.pack(">BBH", 0x50, 0, len(item)) + item
+        try:
+            request_of(A_ASSOCIATE_RQ(), struct.pack(">BBI", 1, 0, len(body)) + body)
+        except Exception:  # noqa: BLE001 - any will do
+            return False
+        return True
+
+    unknown, long_name = struct.pack(">BBH", 0x5F, 0, 0), struct.pack(">BBH", 0x55, 0, 20) + b"V" * 20
+    return decodes(known) and not decodes(unknown) and not decodes(long_name)
+
+
+def asked(*, roles: bool) -> bytes:
+    """Return an A-ASSOCIATE-RQ for CT as bytes, with a role selection or without."""
+    proposed = struct.pack(">H", len(CT)) + CT.encode() + b"\0\1"
+    items = [(0x51, struct.pack(">I", 16384)), (0x52, b"1.2.3"), *([(0x54, proposed)] if roles else [])]
+    user = b"".join(struct.pack(">BBH", kind, 0, len(value)) + value for kind, value in items)
+    names = b"".join(
+        struct.pack(">BBH", kind, 0, len(value)) + value.encode()
+        for kind, value in ((0x30, CT), (0x40, IMPLICIT))
+    )
+    context = b"\1\0\0\0" + names
+    body = struct.pack(">HH16s16s32x", 1, 0, b"NODE".ljust(16), b"SENDER".ljust(16))
+    for kind, value in ((0x10, b"1.2.840.10008.3.1.1.1"), (0x20, context), (0x50, user)):
+        body += struct.pack(">BBH", kind, 0, len(value)) + value
+    return struct.pack(">BBI", 1, 0, len(body)) + body
+
+
+def request_of(pdu: Any, data: bytes) -> Any:
+    """Decode a PDU to its primitive."""
+    pdu.decode(data)
+    return pdu.to_primitive()
+
+
+def storage_is_accepted_in_the_first_transfer_syntax() -> bool:
+    """Unrestricted, any storage, private or unknown class is accepted in what is proposed first, whatever it is."""
+    contexts = []
+    for number, uid in enumerate((CT, "1.2.826.0.1.3680043.9.9999.1", "1.2.840.10008.5.1.4.1.1.999")):
+        context = build_context(uid, ["1.2.3.4", IMPLICIT])
+        context.context_id = 2 * number + 1
+        contexts.append(context)
+    found, _ = negotiate_unrestricted(contexts, [build_context("1.2.840.10008.1.1")], {})
+    return [(c.result, [str(s) for s in c.transfer_syntax]) for c in found] == [(0, ["1.2.3.4"])] * 3
 
 
 def elements_are_put_as_they_are() -> bool:
@@ -123,15 +191,14 @@ def tables_lead_to_attributes() -> bool:
 NEGOTIATION = "receive/negotiation.py"
 INNER = [
     Inner("dul.send_pdu", NEGOTIATION, lambda: takes(association().dul.send_pdu, "primitive")
-          and calls(pynetdicom.acse, "self.dul.send_pdu(primitive)")
-          and calls(pynetdicom.dimse, "self.dul.send_pdu(pdata)")),
+          and calls(pynetdicom.acse, "self.dul.send_pdu(primitive)")),
     Inner("acse.negotiate_association", NEGOTIATION, an_association_is_negotiated_without_a_thread),
-    Inner("acse.send_reject", NEGOTIATION,
-          lambda: takes(association().acse.send_reject, "result", "source", "diagnostic")),
-    Inner("DIMSEMessage.decode_msg", NEGOTIATION, messages_are_decoded_without_a_queue),
+    Inner("requestor.primitive", NEGOTIATION, an_accepted_association_says_what_was_negotiated),
+    Inner("acceptor.add_negotiation_item", NEGOTIATION, a_role_of_ours_is_answered),
+    Inner("A_ASSOCIATE_RQ", NEGOTIATION, a_request_without_contexts_is_decoded),
     Inner("dimse.msg_queue", "demo/scanner.py",
           lambda: isinstance(association().dimse.msg_queue, queue.Queue)),
-    Inner("assoc._serve_request", f"{NEGOTIATION} demo/scanner.py",
+    Inner("assoc._serve_request", "demo/scanner.py",
           lambda: takes(association()._serve_request, "msg", "context_id")
           and calls(pynetdicom.association, "self._serve_request(")),
     Inner("RequestHandler._create_association", "receive/listener.py",
@@ -140,7 +207,8 @@ INNER = [
     Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
           lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),
     Inner("_config.UNRESTRICTED_STORAGE_SERVICE", "receive/listener.py",
-          lambda: calls(pynetdicom.association, "if _config.UNRESTRICTED_STORAGE_SERVICE and")),
+          lambda: calls(pynetdicom.acse, "if _config.UNRESTRICTED_STORAGE_SERVICE:")
+          and storage_is_accepted_in_the_first_transfer_syntax()),
     Inner("_config.ENFORCE_UID_CONFORMANCE", "send/negotiation.py",
           lambda: isinstance(_config.ENFORCE_UID_CONFORMANCE, bool)),
     Inner("_config.STORE_SEND_CHUNKED_DATASET", "demo/scanner.py",

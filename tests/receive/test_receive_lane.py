@@ -4,71 +4,43 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from peers import wait_for
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import CTImageStorage, Verification
-from test_receive_wire import (
+from receive.receive_house import Node, Process, kept_dataset, node, process, send_bytes
+from receive.scripted_peer import (
+    CANCEL,
     EXPLICIT,
-    Node,
+    FIND,
+    N_ACTION,
+    N_EVENT_REPORT,
+    RELEASE,
+    STATUS,
+    STORE,
     dataset_pdu,
-    kept_dataset,
-    node,
+    pdu,
+    pdv,
     raw,
     read_command,
     read_pdu,
+    request,
     request_pdu,
-    send_bytes,
     store_pdu,
 )
 
-from node.receive.census import Census
 from node.receive.command import Elements, encode, response
 from node.receive.limits import Pace
 from node.receive.services import Answer, Context
 from node.store.files import Disk, records_after
 
-__all__ = ["node"]
-
-RELEASE = struct.pack(">BBII", 5, 0, 4, 0)
-STATUS = 0x0900
-
-
-def pdv(control: int, payload: bytes, context: int = 1) -> bytes:
-    """Return one fragment (PS3.8 Annex E): control 1 is a command, 2 the last."""
-    return struct.pack(">IBB", len(payload) + 2, context, control) + payload
-
-
-def pdu(*fragments: bytes) -> bytes:
-    """Return a P-DATA-TF."""
-    body = b"".join(fragments)
-    return struct.pack(">BBI", 4, 0, len(body)) + body
-
-
-def request(field: int, message: int = 7, uid: bytes = b"1.2.3\0", dataset: bool = True) -> bytes:
-    """Return the command set of a request."""
-    return encode(
-        {
-            0x0002: CTImageStorage.encode() + b"\0", 0x0100: struct.pack("<H", field),
-            0x0110: struct.pack("<H", message), 0x0700: b"\2\0",
-            0x0800: struct.pack("<H", 1 if dataset else 0x0101), 0x1000: uid,
-        }
-    )  # fmt: skip
-
-
-STORE, FIND, N_ACTION, CANCEL = 0x0001, 0x0020, 0x0130, 0x0FFF
+__all__ = ["node", "process"]
 
 
 # --- C-STORE, however it is cut ---------------------------------------------------------------------------
@@ -219,16 +191,35 @@ def test_another_request_is_served_by_what_the_desk_holds_for_it(node: Callable[
     assert read_command(connection)[STATUS] == b"\0\0"
 
 
-def test_a_request_that_nothing_here_serves_ends_the_association(
-    node: Callable[..., Node], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("field", [FIND, N_ACTION, N_EVENT_REPORT, 0x0002])
+def test_a_request_that_nothing_here_serves_is_answered_so(
+    node: Callable[..., Node], capsys: pytest.CaptureFixture[str], field: int
 ) -> None:
-    """A C-FIND on a storage context is answered with A-ABORT, and said."""
+    """Whatever it asks for on a storage context: its own response with 0211, one line, and the next is served."""
     receiver = node()
     connection = raw(receiver)
-    connection.sendall(pdu(pdv(3, request(FIND)), pdv(2, b"\x08\0\x60\0CS\2\0CT")))
-    assert read_pdu(connection)[0] == 7
-    wait_for(receiver.idle, "the end", 10)
-    assert "command_invalid" in capsys.readouterr().out
+    connection.sendall(pdu(pdv(3, request(field)), pdv(2, b"\x08\0\x60\0CS\2\0CT")))
+    answer = read_command(connection)
+    assert answer[STATUS] == struct.pack("<H", 0x0211)
+    assert answer[0x0100] == struct.pack("<H", field | 0x8000)
+    assert (answer[0x0120], answer[0x0002], answer[0x1000]) == (
+        b"\7\0",
+        CTImageStorage.encode() + b"\0",
+        b"1.2.3\0",
+    )
+    assert capsys.readouterr().out.count("request_unserved") == 1
+    connection.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
+    assert read_command(connection)[STATUS] == b"\0\0"
+
+
+def test_what_nobody_serves_is_not_gathered(node: Callable[..., Node]) -> None:
+    """The dataset of a request that will be refused takes no memory, however long it is."""
+    receiver = node(pace=Pace(message_size=1000))
+    connection = raw(receiver)
+    connection.sendall(pdu(pdv(3, request(FIND))))
+    for left in reversed(range(100)):
+        connection.sendall(dataset_pdu(bytes(100_000), last=not left))
+    assert read_command(connection)[STATUS] == struct.pack("<H", 0x0211)
 
 
 def test_a_cancel_of_what_is_answered_is_passed_over(node: Callable[..., Node]) -> None:
@@ -243,8 +234,9 @@ def test_a_cancel_of_what_is_answered_is_passed_over(node: Callable[..., Node]) 
 
 
 def test_only_an_object_may_be_long(node: Callable[..., Node]) -> None:
-    """The dataset of any other message is held in memory, so a long one ends the association."""
+    """The dataset of any other message that is served is held in memory, so a long one ends the association."""
     receiver = node(pace=Pace(message_size=1_000_000))
+    receiver.listener.desk.services[N_ACTION] = lambda *_: Answer(b"")
     connection = raw(receiver)
     connection.sendall(pdu(pdv(3, request(N_ACTION))))
     with pytest.raises(OSError):
@@ -340,54 +332,6 @@ def test_an_object_that_does_not_come_holds_nobody_back(node: Callable[..., Node
 
 
 # --- memory -----------------------------------------------------------------------------------------------
-
-SITE = """\
-node:
-  {{ae_titles: [PACSNODE], listen: 127.0.0.1:{port}, timezone: UTC, data: {data}, rules: rules, durability: process}}
-peers: {{CT01: {{sends_as: [CT01]}}}}
-"""
-
-
-@dataclass
-class Process:
-    """A receiver in a process of its own."""
-
-    pid: int
-    port: int
-    data: Path
-
-    def memory(self, line: str) -> int:
-        """Return a size in kB: VmRSS is now, VmHWM the most there was."""
-        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
-        found = re.search(rf"{line}:\s+(\d+) kB", status)
-        assert found
-        return int(found[1])
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    """Run `python -m node.receiver` as the supervisor does."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    port, data = listening.getsockname()[1], tmp_path / "data"
-    woken, wake = os.pipe()
-    census = Census.create(1, ("CT01",))
-    fds = {"--listen-fd": listening.fileno(), "--wake-fd": wake, "--census-fd": census}
-    options = [word for name, fd in fds.items() for word in (name, str(fd))]
-    options += ["--slot", "0", "--parent", str(os.getpid()), "--file", str(tmp_path / "node.yaml")]
-    data.mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-m", "node.receiver", *options],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=list(fds.values()),
-    ) as receiver:  # fmt: skip
-        assert receiver.stdin
-        receiver.stdin.write(SITE.format(port=port, data=data).encode())
-        receiver.stdin.close()
-        yield Process(receiver.pid, port, data)
-        receiver.send_signal(signal.SIGTERM)
-        assert receiver.wait(15) == 0
-    listening.close()
-    for fd in (woken, wake, census):
-        os.close(fd)
 
 
 def test_an_object_is_never_held_in_memory(process: Process) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from peers import wait_for
 from pynetdicom.sop_class import CTImageStorage, Verification
-from test_receive_wire import EXPLICIT, Node, associate, node, raw, read_pdu, send_bytes
+from receive.receive_house import Node, associate, node, send_bytes
+from receive.scripted_peer import EXPLICIT, raw, read_pdu
 
 __all__ = ["node"]
 

@@ -10,145 +10,21 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from io import BytesIO
-from ipaddress import ip_network
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
 import pytest
 from peers import need, wait_for
 from pydicom.data import get_testdata_file
-from pydicom.uid import UID
-from pynetdicom import AE, _config, build_context
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification
+from receive.receive_house import Node, associate, kept_dataset, node, send_bytes
+from receive.scripted_peer import EXPLICIT, dataset_pdu, raw, read_command, read_pdu, request_pdu, store_pdu
 
-from node.model import AssociationEnd
-from node.receive.admission import Policy, Sender
-from node.receive.association import Desk
-from node.receive.census import Census
-from node.receive.limits import Pace, Watermark
-from node.receive.listener import Listener, application_entity, configure
-from node.store.files import (
-    IMPLEMENTATION_UID,
-    IMPLEMENTATION_VERSION,
-    Disk,
-    ObjectFolder,
-    read_arrival,
-    read_end,
-    records_after,
-)
+from node.receive.limits import Pace
+from node.store.files import Disk, read_arrival, records_after
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-SENDERS = (Sender("CT01", ("CT01",)), Sender("FAR", ("FAR",), (ip_network("192.0.2.0/24"),)))
-
-
-@dataclass
-class Node:
-    """A receiver in this process."""
-
-    data: Path
-    keeper: ObjectFolder
-    listener: Listener
-    port: int
-
-    def objects(self) -> list[Path]:
-        """Return the objects kept so far."""
-        return [r.path for r in records_after(self.data, self.keeper.run, 0) if r.is_object]
-
-    def ends(self) -> list[AssociationEnd]:
-        """Return the association ends recorded so far."""
-        return [read_end(r.path) for r in records_after(self.data, self.keeper.run, 0) if not r.is_object]
-
-    def end(self) -> AssociationEnd:
-        """Wait for the one end there shall be."""
-        wait_for(lambda: bool(self.ends()), "the end of the association", 10)
-        (found,) = self.ends()
-        return found
-
-    def idle(self) -> bool:
-        """Whether no connection is followed any more and nothing is half-written."""
-        return not self.listener.desk.sessions() and not list(self.data.rglob("*.part"))
-
-
-@dataclass
-class Making:
-    """Makes nodes and takes them down again."""
-
-    folder: Path
-    nodes: list[Node] = field(default_factory=list)
-
-    def __call__(
-        self, disk: Disk | None = None, associations: int = 8, pace: Pace | None = None, refuse: float = 1.01
-    ) -> Node:
-        """Start a receiver on a free port."""
-        data = self.folder / f"node{len(self.nodes)}"
-        listening = socket.create_server(("127.0.0.1", 0))
-        keeper = ObjectFolder(data, disk or Disk("process"), lambda: None)
-        policy = Policy(("PACSNODE",), SENDERS, unknown_may_send=False, associations=associations)
-        fd = Census.create(1)
-        watermark = Watermark(data, refuse, time.monotonic)
-        desk = Desk(keeper.run, keeper, policy, Census(fd, 0), watermark, lambda: datetime.now(UTC))
-        os.close(fd)
-        ae = application_entity("PACSNODE", (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
-        listener = Listener(ae, listening, desk, pace or Pace())
-        listener.start()
-        self.nodes.append(Node(data, keeper, listener, listening.getsockname()[1]))
-        return self.nodes[-1]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    """Give a maker of receivers; pynetdicom's switches are put back after the test."""
-    before = (_config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"])
-    configure()
-    making = Making(tmp_path)
-    yield making
-    for made in making.nodes:
-        if not made.listener.desk.stopping.is_set():
-            made.listener.drain(0.1)
-    _config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"] = before
-
-
-def dataset_of(path: Path) -> bytes:
-    """Return the dataset bytes of a Part 10 file, by pydicom's account of its file meta."""
-    meta = pydicom.dcmread(path, stop_before_pixels=True).file_meta
-    return path.read_bytes()[144 + meta.FileMetaInformationGroupLength :]
-
-
-def kept_dataset(path: Path) -> bytes:
-    """Return the dataset bytes of a kept object."""
-    return path.read_bytes()[read_arrival(path)[1] :]
-
-
-def associate(
-    node: Node, abstract: str, transfer: str, calling: str = "CT01", called: str = "PACSNODE"
-) -> Association:
-    """Associate with pynetdicom."""
-    ae = AE(ae_title=calling)
-    return ae.associate("127.0.0.1", node.port, contexts=[build_context(abstract, transfer)], ae_title=called)
-
-
-def send_bytes(
-    assoc: Association, uid: str | None, dataset: bytes, abstract: str = CTImageStorage, message: int = 1
-) -> int | None:
-    """Send one C-STORE with these very bytes; return the status of the answer, None without one."""
-    request = C_STORE()
-    request.MessageID = message
-    request._affected_sop_class_uid = UID(abstract)
-    request._affected_sop_instance_uid = None if uid is None else UID(uid)
-    request.Priority = 2
-    request.DataSet = BytesIO(dataset)
-    assoc._reactor_checkpoint.clear()
-    assoc.dimse.send_msg(request, next(iter(assoc._accepted_cx)))
-    _, answer = assoc.dimse.get_msg(block=True)
-    assoc._reactor_checkpoint.set()
-    return None if answer is None else int(answer.Status)
-
+__all__ = ["Node", "node"]
 
 # --- what is kept -----------------------------------------------------------------------------------------
 
@@ -435,79 +311,6 @@ def test_an_abort_is_recorded_once_with_what_was_stored_before_it(node: Callable
     assert (end.objects, end.aborted, end.peer) == (1, True, "CT01")
     wait_for(receiver.idle, "the end")
     assert len(receiver.ends()) == 1
-
-
-def request_pdu(calling: str = "CT01", called: str = "PACSNODE", length: int | None = None) -> bytes:
-    """Return an A-ASSOCIATE-RQ for CT in Explicit VR Little Endian, on context 1 (PS3.8 9.3.2)."""
-
-    def item(kind: int, content: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(content)) + content
-
-    context = item(0x20, b"\1\0\0\0" + item(0x30, CTImageStorage.encode()) + item(0x40, EXPLICIT.encode()))
-    user = item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
-    body = struct.pack(">HH", 1, 0) + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32)
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
-    return struct.pack(">BBI", 1, 0, len(body) if length is None else length) + body
-
-
-def store_pdu(dataset_part: bytes) -> bytes:
-    """Return a P-DATA-TF with a C-STORE-RQ and the first part of its dataset."""
-
-    def element(number: int, value: bytes) -> bytes:
-        return struct.pack("<HHI", 0, number, len(value)) + value
-
-    uid = CTImageStorage.encode() + b"\0"
-    command = element(0x0002, uid) + element(0x0100, b"\1\0") + element(0x0110, b"\7\0")
-    command += element(0x0700, b"\2\0") + element(0x0800, b"\1\0") + element(0x1000, b"1.2.3\0")
-    command = element(0x0000, struct.pack("<I", len(command))) + command
-    body = struct.pack(">IBB", len(command) + 2, 1, 3) + command
-    body += struct.pack(">IBB", len(dataset_part) + 2, 1, 0) + dataset_part
-    return struct.pack(">BBI", 4, 0, len(body)) + body
-
-
-def dataset_pdu(fragment: bytes, last: bool = False) -> bytes:
-    """Return a P-DATA-TF with one fragment of a dataset."""
-    head = struct.pack(">BBIIBB", 4, 0, len(fragment) + 6, len(fragment) + 2, 1, 2 if last else 0)
-    return head + fragment
-
-
-def read_command(connection: socket.socket) -> dict[int, bytes]:
-    """Read one response that has a PDU to itself; its elements."""
-    kind, body = read_pdu(connection)
-    assert kind == 4, f"expected a response, found a PDU of type {kind}"
-    elements, offset = {}, 6
-    while offset < len(body):
-        _, number, length = struct.unpack_from("<HHI", body, offset)
-        elements[number] = body[offset + 8 : offset + 8 + length]
-        offset += 8 + length
-    return elements
-
-
-def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
-    """Read one PDU; type 0 when the connection ended instead."""
-    connection.settimeout(10)
-    try:
-        head = connection.recv(6, socket.MSG_PEEK)
-        while head and len(head) < 6:
-            head = connection.recv(6, socket.MSG_PEEK)
-        size = 6 + int.from_bytes(head[2:], "big")
-        data = b""
-        while head and len(data) < size:
-            more = connection.recv(size - len(data))
-            if not more:
-                return 0, b""
-            data += more
-    except ConnectionResetError:
-        return 0, b""
-    return (data[0], data[6:]) if data else (0, b"")
-
-
-def raw(node: Node) -> socket.socket:
-    """Associate by hand."""
-    connection = socket.create_connection(("127.0.0.1", node.port))
-    connection.sendall(request_pdu())
-    assert read_pdu(connection)[0] == 2
-    return connection
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "reset"])
