@@ -82,6 +82,23 @@ def test_the_watermark_is_told_from_a_disk_that_fails(node: Callable[..., Node])
     assert counted(receiver) == {Reason.WATERMARK: 1}
 
 
+def test_an_object_that_is_too_long_is_counted_once(node: Callable[..., Node]) -> None:
+    """However far beyond `limits.object_size` it goes on, it is one refusal; one that fits is none."""
+    receiver = node(pace=Pace(object_size=100_000))
+    assoc = associate(receiver, CTImageStorage, EXPLICIT)
+    assert send_bytes(assoc, "1.2.3", bytes(500_000)) == 0xA700
+    assert send_bytes(assoc, "1.2.4", bytes(100_000)) == 0
+    assoc.release()
+    assert counted(receiver) == {Reason.TOO_LONG: 1}
+
+
+def test_a_title_that_steers_a_terminal_is_kept_as_it_came(node: Callable[..., Node]) -> None:
+    """Escape sequences in a title reach the page whole; whoever tells of them escapes them."""
+    receiver = node()
+    assert rejection(receiver, "\x1b[2J\n", "PACSNODE") == (1, 1, 3)
+    assert words(receiver, Reason.CALLING_TITLE).calling == "\x1b[2J\n"
+
+
 def test_rejections_are_counted_by_why_with_the_titles_that_came(node: Callable[..., Node]) -> None:
     """Wrong called title, unknown calling title and wrong address are three reasons."""
     receiver = node(associations=1)
