@@ -17,6 +17,8 @@ _LONG = 1.0
 """Seconds that a round should take; fast ways get burst after burst, slow ones fewer objects."""
 _FEW, _WARM = 10, 20
 """Objects: of a burst at least, and before the clock starts."""
+_PATIENT = 6.0
+"""Seconds that one whole burst may take, where its length matters."""
 _INDEXED_WITHIN = 120.0
 
 
@@ -71,11 +73,9 @@ class _Round:
         before = _cpu(self._station)
         for _ in range(BURSTS):
             burst = self._burst(self._count(rate, seconds))
-            seconds, sender, objects = (
-                seconds + burst.seconds,
-                sender + burst.cpu,
-                objects + burst.acknowledged,
-            )
+            seconds += burst.seconds
+            sender += burst.cpu
+            objects += burst.acknowledged
             rate = objects / seconds
             if seconds >= _LONG * 0.9 or self._case.big:
                 break
@@ -86,7 +86,7 @@ class _Round:
 
     def _warm_up(self) -> float:
         """Return about how many objects a second it takes."""
-        if self._case.big or self._station is None:
+        if self._case.big:
             return float("inf")
         self._burst(len(self._case.folders))
         count = min(self._case.count, max(_WARM, 2 * len(self._case.folders)))
@@ -116,7 +116,7 @@ class _Round:
         """How many objects now: what fits into the rest of the round; a node's bursts are whole where they count."""
         case = self._case
         whole = self._station is not None and self._station.indexed is not None and not case.few
-        if case.big or whole or rate == float("inf"):
+        if case.big or (whole and case.count <= rate * _PATIENT):
             return case.count
         return min(case.count, max(_FEW, int(rate * (_LONG - seconds))))
 
