@@ -28,7 +28,7 @@ from test_receive_wire import EXPLICIT, dataset_pdu, kept_dataset, request_pdu, 
 from tls_material import LOOPBACK, Papers, connected, serial_of, trusting
 
 from node.authority import Pair
-from node.receive.limits import Census
+from node.receive.census import Census
 from node.receive.listener import Listener
 from node.receive.securing import Keys
 from node.receiver import build
@@ -101,7 +101,7 @@ class Making:
         keeper = ObjectFolder(settings.node.data, disk or Disk("process"), lambda: None)
         names = tuple(settings.peers)
         fd = Census.create(1, names)
-        listener = build(settings, sockets[0], keeper, Census.join(fd, 0, names), sockets[1])
+        listener = build(settings, sockets[0], keeper, Census(fd, 0, names), sockets[1])
         os.close(fd)
         listener.start()
         plain, port = (one.getsockname()[1] for one in sockets)
