@@ -217,6 +217,7 @@ engine: local
         ),
         ("tls: {certificate: a, key: b}", "trusted is missing"),
         ("tls: {certificate: a, key: b, trusted: c, listen: 2762}", "expected host:port"),
+        ('tls: {certificate: a, key: b, trusted: c, listen: "0.0.0.0:11112"}', "TLS needs a port of its own"),
         ("tls: {certificate: a, key: b, trusted: c, minimum: 1.1}", "1.1 is not one of 1.2, 1.3"),
         ("peers: {A: {sends_as: A, tls: {incoming: optional, sever_name: x}}}", "did you mean server_name?"),
         ("peers: {A: {sends_as: A, tls: yes}}", "give the site tls.listen"),

@@ -182,7 +182,7 @@ class Listener(ThreadedAssociationServer):
         log.exception("connection_broke", address=client_address[0])
 
     def unsecured(self, why: str, address: tuple[str, int]) -> None:
-        """Count and say that a handshake failed; one that never began is no event: whoever watches a port makes them."""
+        """Count and say that a handshake failed; one that never began is no event: monitors make them."""
         if why:
             words = LastWords(self.desk.clock().timestamp(), address[0])
             self.desk.census.count(Reason.TLS_HANDSHAKE, words)
