@@ -109,7 +109,10 @@ def secure(connection: socket.socket, keys: Keys, pace: Pace) -> ssl.SSLSocket:
     if not first or context is None:
         connection.close()
         raise HandshakeError("our own files cannot be used, see tls_files_broken" if first else "")
-    secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    try:
+        secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    except OSError as error:  # it was reset meanwhile; then the socket is closed already
+        raise HandshakeError(tls.in_words(error)) from error
     try:
         secured.settimeout(max(0.001, deadline - time.monotonic()))  # of the whole handshake
         secured.do_handshake()

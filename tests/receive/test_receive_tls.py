@@ -428,6 +428,26 @@ def test_an_idle_connection_holds_up_nobody(node: Making, papers: Papers) -> Non
     assert receiver.said("tls_handshake_failed") == []  # whoever watches a port says nothing
 
 
+def test_probes_of_the_tls_port_leave_nothing(node: Making, papers: Papers) -> None:
+    """Monitors that connect and close, and handshakes that break off: threads and descriptors are what they were."""
+    receiver = node()
+    context = trusting(papers.ca.certificate, papers.pair("ct01"))
+    associated(receiver, context).close()
+    wait_for(receiver.idle, "the end")
+
+    def spent() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+
+    before = spent()
+    for number in range(150):
+        with socket.create_connection(("127.0.0.1", receiver.port)) as probe:
+            if number % 3:
+                probe.sendall(b"\x16\x03\x01" if number % 3 == 1 else b"GET / HTTP/1.0\r\n\r\n")
+    wait_for(lambda: spent() <= before, "threads and descriptors", 20)
+    associated(receiver, context).close()
+    wait_for(lambda: len(receiver.said("tls_handshake_failed")) == 100, "a line for each that said something")
+
+
 def test_a_dripping_handshake_ends_at_its_deadline(node: Making, papers: Papers) -> None:
     """A client that sends a byte of its ClientHello every tenth of a second is closed when `artim` is over."""
     receiver = node(artim="1 s")
