@@ -104,7 +104,8 @@ def own_names(settings: Settings | None) -> list[str]:
     listens = [settings.node.listen[0]] if settings else []
     if settings and settings.tls and settings.tls.listen:
         listens.append(settings.tls.listen[0])
-    found = [full, host, *listens, *_addresses(), "localhost", "127.0.0.1", "::1"]
+    first = full if "." in full else host
+    found = [first, host, *listens, *_addresses(), "localhost", "127.0.0.1", "::1"]
     return list(dict.fromkeys(one for one in found if _is_name(one)))
 
 
