@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from sqlalchemy import delete, insert
 
 from node import settings as site
 from node.errors import Misconfigured
-from node.flow import Parts
+from node.flow import Parts, securing
 from node.model import OperatorSpec
 from node.ops import log as logging
 from node.process.job import spec_from_json
@@ -35,6 +36,8 @@ from node.store.watch import RULES_PROBLEM
 from node.supervisor import supervise_node
 
 _LAST_GOOD = "rules.json"
+
+log = structlog.get_logger()
 
 
 def settings_from_stdin(file: str) -> Settings:
@@ -283,7 +286,19 @@ def data_ready(data: Path) -> None:
         ) from None
 
 
+def tls_ready(settings: Settings) -> None:
+    """Raises Misconfigured where TLS files cannot be used: a site file that names such is wrong.
+
+    A certificate that has ended does not keep the node from starting: those who come without TLS need it.
+    """
+    if mistakes := securing.unusable_files(settings):
+        raise Misconfigured(*mistakes)
+
+
 def run_node(settings: Settings) -> int:
     """Be the node until SIGTERM; the exit code. Raises Broken where the port or the data folder is taken."""
     logging.configure("supervisor", data=settings.node.data)
+    now = datetime.now(UTC)
+    for words in (*securing.untimely_files(settings, now), *securing.ending_files(settings, now)):
+        log.warning("tls_certificate_ending", reason=words)
     return supervise_node(settings.source, settings.file, settings)

@@ -29,7 +29,8 @@ from node.receive.census import Census
 from node.receive.commitment import Speakers
 from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
-from node.settings import Limits, Peer, Settings, parse
+from node.receive.securing import Keys
+from node.settings import Limits, Peer, Settings, Tls, parse
 from node.store.files import (
     IMPLEMENTATION_UID,
     IMPLEMENTATION_VERSION,
@@ -38,6 +39,7 @@ from node.store.files import (
     clean_dead_runs,
 )
 from node.supervisor import follow
+from node.tls import Files
 
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
@@ -54,6 +56,8 @@ def policy_of(settings: Settings) -> Policy:
             peer.name,
             (*peer.sends_as, *_reports_as(peer, settings)),
             tuple(ipaddress.ip_network(a, strict=False) for a in peer.from_address),
+            tls_needed=peer.tls is not None and peer.tls.incoming == "required" and _by_tls(settings),
+            client_names=peer.tls.client_names if peer.tls else (),
         )
         for peer in settings.peers.values()
     )
@@ -65,6 +69,18 @@ def policy_of(settings: Settings) -> Policy:
         connections=settings.limits.connections,
         connections_per_address=settings.limits.connections_per_address,
     )
+
+
+def _by_tls(settings: Settings) -> bool:
+    """Whether there is a port for TLS; without one, a peer's `tls` is about our own calls."""
+    return settings.tls is not None and settings.tls.listen is not None
+
+
+def keys_of(tls: Tls) -> Keys:
+    """Return what we show and whom we believe, from the site file."""
+    files = Files(str(tls.certificate), str(tls.key), str(tls.trusted))
+    needed = tls.clients == "required"
+    return Keys(files, tls.minimum, certificate_needed=needed, clock=time.monotonic)
 
 
 def _reports_as(peer: Peer, settings: Settings) -> tuple[str, ...]:
@@ -137,8 +153,14 @@ def waker(fd: int) -> Callable[[], None]:
     return wake
 
 
-def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, census: Census) -> Listener:
-    """Put a receiver together; it does not accept yet."""
+def build(
+    settings: Settings,
+    listening: socket.socket,
+    keeper: ObjectFolder,
+    census: Census,
+    secured: socket.socket | None = None,
+) -> Listener:
+    """Put a receiver together; it does not accept yet. *secured* listens for those who come by TLS."""
     configure()
     disk = Watermark(settings.node.data, settings.disk.refuse, time.monotonic)
     desk = Desk(
@@ -151,7 +173,10 @@ def build(settings: Settings, listening: socket.socket, keeper: ObjectFolder, ce
         speakers=speakers_of(settings),
     )
     ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
-    return Listener(ae, listening, desk, pace_of(settings.limits))
+    listener = Listener(ae, listening, desk, pace_of(settings.limits))
+    if secured is not None and settings.tls is not None:
+        listener.by_tls(secured, keys_of(settings.tls))
+    return listener
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -166,7 +191,8 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         clean_dead_runs(settings.node.data)
         census = Census(options.census_fd, options.slot, tuple(settings.peers))
         keeper = ObjectFolder(settings.node.data, Disk(), waker(options.wake_fd), durable_for(settings))
-        listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census)
+        secured = None if options.tls_fd is None else socket.socket(fileno=options.tls_fd)
+        listener = build(settings, socket.socket(fileno=options.listen_fd), keeper, census, secured)
     except (NodeError, OSError) as error:
         log.exception("receiver_cannot_start", exc_info=error)
         return 1
@@ -187,6 +213,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m node.receiver", description=__doc__)
     for name in ("--listen-fd", "--wake-fd", "--census-fd", "--slot", "--parent"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--tls-fd", type=int)
     parser.add_argument("--file", required=True)
     return parser.parse_args(arguments)
 

@@ -105,10 +105,15 @@ class Roles:
     file: str
     commands: Commands
 
-    def receiver(self, slot: int, listen_fd: int, wake_fd: int, census_fd: int) -> Child:
-        """One receiver; *slot* is its row in the census."""
-        named = {"--listen-fd": listen_fd, "--wake-fd": wake_fd, "--census-fd": census_fd, "--slot": slot}
-        return self._child(f"receiver_{slot}", self.commands.receiver, named, (listen_fd, wake_fd, census_fd))
+    def receiver(
+        self, slot: int, listen_fd: int, wake_fd: int, census_fd: int, tls_fd: int | None = None
+    ) -> Child:
+        """One receiver; *slot* is its row in the census, *tls_fd* listens for those who come by TLS."""
+        descriptors = {"--listen-fd": listen_fd, "--wake-fd": wake_fd, "--census-fd": census_fd}
+        if tls_fd is not None:
+            descriptors["--tls-fd"] = tls_fd
+        named = {**descriptors, "--slot": slot}
+        return self._child(f"receiver_{slot}", self.commands.receiver, named, tuple(descriptors.values()))
 
     def conductor(self, wake_fd: int, census_fd: int) -> Child:
         """The conductor; in the census it finds what receivers refused."""

@@ -1,4 +1,4 @@
-"""`pacsnode run`: binds the listening socket, starts the roles, restarts them, stops them in order.
+"""`pacsnode run`: binds the listening sockets, starts the roles, restarts them, stops them in order.
 
 Receivers, the conductor, upkeep and web are its children; readers, sender and workers are the conductor's. No
 threads, no database, no DICOM in it. A role is a program of its own in its own session, given the site file's
@@ -252,6 +252,10 @@ def supervise_node(
     with contextlib.ExitStack() as open_until_end:
         open_until_end.callback(os.close, lock_data(node.data))
         listening = open_until_end.enter_context(contextlib.closing(bind(*node.listen)))
+        tls_fd = None
+        if settings.tls and settings.tls.listen:
+            secured = bind(*settings.tls.listen, key="tls.listen")
+            tls_fd = open_until_end.enter_context(contextlib.closing(secured)).fileno()
         wake_read, wake_write = open_until_end.enter_context(_pipe())
         census = Census.create(node.receivers, peers)
         open_until_end.callback(os.close, census)
@@ -259,7 +263,8 @@ def supervise_node(
         roles = Roles(settings_text.encode(), settings_file, commands or Commands())
         supervisor = Supervisor(
             receivers=[
-                roles.receiver(slot, listening.fileno(), wake_write, census) for slot in range(node.receivers)
+                roles.receiver(slot, listening.fileno(), wake_write, census, tls_fd)
+                for slot in range(node.receivers)
             ],
             conductor=roles.conductor(wake_read, census),
             helpers=[roles.upkeep(), *([roles.web(census)] if settings.web else [])],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node.dryrun import files_in
 from node.errors import Misconfigured
+from node.flow.securing import tls_of
 from node.read.header import arrival_of_file
 from node.send import scu
 from node.send.protocol import Destination, Item, Kind, Result
@@ -23,7 +24,7 @@ def destination(settings: Settings, name: str) -> Destination:
         raise Misconfigured(f"{name} has no address; give the peer `ae_title` and `address` in the site file")
     return Destination(
         name=name, host=peer.host, port=peer.port, ae_title=peer.ae_title,
-        calling_ae=peer.call_as or settings.node.ae_titles[0],
+        calling_ae=peer.call_as or settings.node.ae_titles[0], tls=tls_of(settings, peer),
     )  # fmt: skip
 
 

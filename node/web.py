@@ -30,6 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from node import __version__, app
 from node.errors import NodeError
+from node.flow.securing import ends_of
 from node.ops import health
 from node.ops import log as logging
 from node.ops.metrics import Received, Sample, text
@@ -211,6 +212,7 @@ class Pages:
             down=quick.down if quick else (),
             waiting=quick.waiting if quick else {},
             rules_refused=bool(quick and quick.rules),
+            certificates=ends_of(settings),
         )
 
     def _received(self) -> Received | None:

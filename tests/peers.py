@@ -215,8 +215,12 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, modalities: Mapping[str, tuple[str, str, int]] | None = None) -> Iterator[Orthanc]:
-    """Run Orthanc, storing in *folder*; *modalities*: name → (AE title, host, port) it may call."""
+def orthanc(
+    folder: Path,
+    modalities: Mapping[str, tuple[str, str, int]] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Iterator[Orthanc]:
+    """Run Orthanc, storing in *folder*; *modalities*: name → (AE title, host, port) it may call; *more* settings."""
     program = need("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
     port, http = free_port(), free_port()
@@ -237,6 +241,7 @@ def orthanc(folder: Path, modalities: Mapping[str, tuple[str, str, int]] | None 
         "SaveJobs": False,
         "DicomModalities": {name: list(entry) for name, entry in (modalities or {}).items()},
         "Plugins": [],
+        **(more or {}),
     }
     config, log = folder / "orthanc.json", folder / "orthanc.log"
     config.write_text(json.dumps(settings))

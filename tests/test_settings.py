@@ -217,6 +217,7 @@ engine: local
         ),
         ("tls: {certificate: a, key: b}", "trusted is missing"),
         ("tls: {certificate: a, key: b, trusted: c, listen: 2762}", "expected host:port"),
+        ('tls: {certificate: a, key: b, trusted: c, listen: "0.0.0.0:11112"}', "TLS needs a port of its own"),
         ("tls: {certificate: a, key: b, trusted: c, minimum: 1.1}", "1.1 is not one of 1.2, 1.3"),
         ("peers: {A: {sends_as: A, tls: {incoming: optional, sever_name: x}}}", "did you mean server_name?"),
         ("peers: {A: {sends_as: A, tls: yes}}", "give the site tls.listen"),
@@ -226,6 +227,10 @@ engine: local
             "certificate and key belong together",
         ),
         ("peers: {A: {sends_as: A, tls: {incoming: optional, client_names: []}}}", "client_names is empty"),
+        (
+            "peers: {A: {sends_as: A, tls: {incoming: optional, client_names: [a]}}}",
+            "incoming cannot be optional",
+        ),
         ("peers: {A: {sends_as: A, durability: disk}}", "disk is not one of power, process"),
         ("limits: {idle: 0 s}", "idle must be more than nothing"),
         ("limits: {connections: 10}", "connections are fewer than the 64 associations"),
@@ -361,7 +366,7 @@ def test_without_a_list_the_usual_alarms_are_told() -> None:
     """A channel alone is enough: what design and README promise is told, a destination after a quarter of an hour."""
     told = read("alerts: {syslog: 10.1.2.3:514}").alerts.when
     assert [alarm.what for alarm in told] == [
-        "destination_down", "parked", "quarantined", "disk", "rules_refused",
+        "destination_down", "parked", "quarantined", "disk", "rules_refused", "tls_certificate",
     ]  # fmt: skip
     assert told[0].after == timedelta(minutes=15)
     assert read().alerts == Alerts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -24,8 +25,10 @@ from node.cli.frame import (
     verb,
 )
 from node.errors import Misconfigured
+from node.flow import securing
 from node.route import check as checking
 from node.route.rules import scan_folder
+from node.settings import Settings
 from node.words import counted
 
 
@@ -44,7 +47,10 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     specs, mistakes = app.operators()
     files, unreadable = scan_folder(folder)
     report = checking.check(files, specs, app.destinations(settings))
-    report = replace(report, errors=(*unreadable, *report.errors))
+    secure, cautions = _secured(settings)
+    report = replace(
+        report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *report.warnings)
+    )
     reached = talk.echo_all(settings) if connect and settings else {}
     if as_json:
         show.as_json({**asdict(report), "ok": report.ok, "operators": mistakes, "peers": reached})
@@ -53,6 +59,15 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     if not report.ok:
         return WRONG
     return FAILED if any(reached.values()) else DONE
+
+
+def _secured(settings: Settings | None) -> tuple[list[str], list[str]]:
+    """What is wrong with the TLS files, and what soon will be."""
+    if settings is None:
+        return [], []
+    now = datetime.now(UTC)
+    wrong = [*securing.unusable_files(settings), *securing.untimely_files(settings, now)]
+    return wrong, securing.ending_files(settings, now)
 
 
 def _print_report(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from node import app, show
+from node.flow import securing
 from node.model import Trouble
 from node.ops.conditions import crowded_words
 from node.ops.health import board_path, read_board
@@ -16,6 +18,7 @@ from node.settings import Settings, is_open
 from node.store import queries
 from node.store.database import open_database
 from node.store.pledges import PledgeState
+from node.tls import life
 from node.words import counted
 
 _LASTS = {"power": "power loss", "process": "kill -9, not power loss"}
@@ -31,6 +34,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "running": app.is_running(settings.node.data),
         "ae_titles": settings.node.ae_titles,
         "listen": "{}:{}".format(*settings.node.listen),
+        "tls": _tls(settings),
         "timezone": settings.node.timezone,
         "data": str(settings.node.data),
         "durability": settings.node.durability,
@@ -58,6 +62,22 @@ def _refusals(settings: Settings) -> dict[str, dict[str, int]]:
     return {event: whys for event, whys in some.items() if whys}
 
 
+def _tls(settings: Settings) -> dict[str, Any] | None:
+    """The port for TLS, how long our certificate lasts, and what is or soon will be wrong; None without TLS."""
+    sets = securing.files_of(settings)
+    if not sets:
+        return None
+    now, own, ends = datetime.now(UTC), sets.get("tls"), None
+    with suppress(OSError, ValueError):
+        ends = life(own.certificate).ends if own else None
+    return {
+        "listen": "{}:{}".format(*settings.tls.listen) if settings.tls and settings.tls.listen else "",
+        "clients": settings.tls.clients if settings.tls else "",
+        "certificate_ends": ends,
+        "problems": [*securing.untimely_files(settings, now), *securing.ending_files(settings, now)],
+    }
+
+
 def _crowded(settings: Settings, destinations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Destination → that too much waits for it, in words."""
     waiting = {row["name"]: row["waiting_bytes"] for row in destinations}
@@ -78,6 +98,7 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     zone = ZoneInfo(found["timezone"])
     running = "[green]running[/]" if found["running"] else "[red]not running[/]"
     yield f"{found['ae_titles'][0]} on {found['listen']}, {running}; data in {show.safe(found['data'])}"
+    yield from _tls_lines(found["tls"], zone)
     differs = found["durability_differs"]
     but = f"; {', '.join(differs)}: {_LASTS[next(iter(differs.values()))]}" if differs else ""
     yield f"disk {found['disk_used']:.0%} used; what is acknowledged survives {_LASTS[found['durability']]}{but}"
@@ -112,6 +133,23 @@ def _refusal_lines(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
         if whys:
             said = [f"{whys[r.label]} × {r.words}" for r in Reason if r.kind is kind and r.label in whys]
             yield f"{kind.counted(sum(whys.values()))} since the node started: {'; '.join(said)}"
+
+
+def _tls_lines(tls: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
+    """Where peers come by TLS, and how long the certificate lasts."""
+    if tls is None:
+        return
+    ends = tls["certificate_ends"]
+    until = (
+        f"the certificate lasts until {show.moment(ends, zone)}" if ends else "its certificate cannot be read"
+    )
+    where = (
+        f"TLS on {tls['listen']}, certificates of peers {tls['clients']}"
+        if tls["listen"]
+        else "TLS for calls only"
+    )
+    yield f"{where}; {until}"
+    yield from (f"[red]{show.safe(words)}[/]" for words in tls["problems"])
 
 
 def _commitment_lines(found: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from node.commitment import DUPLICATE_TRANSACTION, Dialogue, Reference, new_transaction, reason_in_words
 from node.flow.parts import Parts
+from node.flow.securing import tls_of
 from node.flow.transcoding import stored_as
 from node.model import DeliveryState
 from node.send.protocol import Destination
@@ -99,7 +100,7 @@ def ask_to_commit(tx: Connection, parts: Parts, to: str, under_way: int) -> Aski
     references = tuple(Reference(row["sop_class"] or "", stored_as(row)) for row in found)
     where = Destination(
         name=to, host=peer.commit.host, port=peer.commit.port, ae_title=peer.commit.ae_title,
-        calling_ae=peer.call_as or parts.settings.node.ae_titles[0],
+        calling_ae=peer.call_as or parts.settings.node.ae_titles[0], tls=tls_of(parts.settings, peer),
     )  # fmt: skip
     return Asking(where, Dialogue(transaction_uid, references))
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from node.flow import transcoding
 from node.flow.committing import commit_due
 from node.flow.parts import Parts
+from node.flow.securing import tls_of
 from node.model import DeliveryState, InstanceState, RunState, Trouble
 from node.send import retry
 from node.send.protocol import Destination, Item, Kind, Result
@@ -88,7 +89,7 @@ def _destination(parts: Parts, to: str, peer: Peer) -> Destination:
     return Destination(
         name=to, host=peer.host or "", port=peer.port or 0, ae_title=peer.ae_title or "",
         calling_ae=peer.call_as or parts.settings.node.ae_titles[0], max_associations=peer.associations,
-        alternatives=transcoding.alternatives(peer),
+        alternatives=transcoding.alternatives(peer), tls=tls_of(parts.settings, peer),
     )  # fmt: skip
 
 

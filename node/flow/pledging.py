@@ -28,6 +28,7 @@ from node.commitment import (
     Reference,
 )
 from node.flow.parts import Parts
+from node.flow.securing import tls_of
 from node.flow.transcoding import is_lossy
 from node.model import CommitMessage, DeliveryState, InstanceState
 from node.send.protocol import Destination
@@ -146,7 +147,7 @@ def look(tx: Connection, parts: Parts, row: Mapping[str, Any], *, settled: bool)
     references = tuple(Reference(*one) for one in json.loads(pledges.text_of(tx, row["id"], "report")))
     where = Destination(
         name=row["peer"], host=peer.host, port=peer.port, ae_title=peer.ae_title,
-        calling_ae=row["called"] or parts.settings.node.ae_titles[0],
+        calling_ae=row["called"] or parts.settings.node.ae_titles[0], tls=tls_of(parts.settings, peer),
     )  # fmt: skip
     return Reporting(where, Dialogue(row["transaction_uid"], references))
 

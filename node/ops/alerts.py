@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from sqlalchemy import Connection
 
+from node.flow import securing
 from node.ops import health
 from node.ops.channels import Channel, Message, News, channels
 from node.ops.conditions import Condition, Snapshot, conditions
@@ -151,10 +152,16 @@ def look(tx: Connection, settings: Settings, before: Iterable[Alert]) -> Snapsho
         if "disk" in wanted
         else {},
         rules=watch.rules_problem(tx),
+        certificates=_certificates(settings) if "tls_certificate" in wanted else (),
         beaten=datetime.fromtimestamp(beaten, UTC) if beaten is not None else None,
         opened=watch.oldest_open(tx),
         received=watch.last_received(tx),
     )
+
+
+def _certificates(settings: Settings) -> Sequence[str]:
+    now = datetime.now(UTC)
+    return (*securing.untimely_files(settings, now), *securing.ending_files(settings, now))
 
 
 def _row(values: Mapping[str, Any]) -> Alert:

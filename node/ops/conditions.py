@@ -51,6 +51,8 @@ class Snapshot:
     """Destination → share of the disk that what waits for it takes."""
     rules: str = ""
     """What is wrong with the rule files."""
+    certificates: Sequence[str] = ()
+    """A sentence for each certificate of ours that has ended, or ends soon."""
     beaten: datetime | None = None
     """When the conductor's loop turned last."""
     opened: datetime | None = None
@@ -127,6 +129,11 @@ def _rules(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
         yield "", None, f"{health.where(snapshot.rules)}; the last rules that passed are in use"
 
 
+def _certificate(snapshot: Snapshot, _now: datetime) -> Iterator[Found]:
+    if snapshot.certificates:
+        yield "", None, "; ".join(snapshot.certificates)
+
+
 def _conductor(snapshot: Snapshot, now: datetime) -> Iterator[Found]:
     if snapshot.beaten is None or abs((now - snapshot.beaten).total_seconds()) > health.STALE:
         yield (
@@ -161,6 +168,7 @@ _JUDGES: Mapping[str, Callable[[Snapshot, datetime], Iterator[Found]]] = {
     "quarantined": _quarantined,
     "disk": _disk,
     "rules_refused": _rules,
+    "tls_certificate": _certificate,
     "conductor_down": _conductor,
     "set_aside": _aside,
     "series_attention": _attention,

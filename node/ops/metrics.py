@@ -60,6 +60,8 @@ METRICS = tuple(
         ("pacsnode_conductor_beat_age_seconds", "gauge", (), BOARD, "since the conductor's loop turned"),
         ("pacsnode_disk_used_ratio", "gauge", (), DISK, "share of the disk of `node.data` in use"),
         ("pacsnode_disk_limit_ratio", "gauge", ("limit",), DISK, "the shares under `disk:` of the site file"),
+        ("pacsnode_tls_certificate_ends_timestamp_seconds", "gauge", ("use",), DISK,
+         "seconds since 1970 at which a certificate of ours ends: `tls` of the site file, or of a peer"),
         ("pacsnode_database_up", "gauge", (), INDEX, "1 while the database answers"),
         ("pacsnode_rules_refused", "gauge", (), INDEX, "1 while the rule files have mistakes and older are in use"),
         ("pacsnode_destination_up", "gauge", ("destination",), INDEX, "0 while a destination cannot be reached"),
@@ -132,6 +134,8 @@ class Sample:
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Destination → bytes."""
     rules_refused: bool = False
+    certificates: Mapping[str, float] = field(default_factory=dict)
+    """What a certificate of ours is for → seconds since 1970 at which it ends."""
 
 
 Value = tuple[tuple[str, ...], float]
@@ -182,6 +186,9 @@ def _values(sample: Sample) -> dict[str, list[Value]]:
         "connections_limit": [((), sample.connections)],
         "disk_used_ratio": [((), sample.disk)],
         "disk_limit_ratio": [((name,), share) for name, share in sample.shares.items()],
+        "tls_certificate_ends_timestamp_seconds": [
+            ((use,), ends) for use, ends in sample.certificates.items()
+        ],
         "database_up": [((), float(sample.queues is not None))],
     }
     for part in (_received, _board, _queued, _counted):

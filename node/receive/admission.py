@@ -20,6 +20,18 @@ class Sender:
     name: str
     titles: tuple[str, ...]
     networks: tuple[Network, ...] = ()
+    tls_needed: bool = False
+    """It must come to the port for TLS."""
+    client_names: tuple[str, ...] = ()
+    """One of them must stand in the certificate it shows; empty = any that is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """The connection is by TLS."""
+
+    names: tuple[str, ...] = ()
+    """In the certificate that the peer showed, and that was verified; without one there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class Request:
     host: str
     """IP address, without port."""
     application_context: str = APPLICATION_CONTEXT
+    secured: Secured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +89,19 @@ def admit(request: Request, policy: Policy, open_now: int) -> Accept | Reject:
     if called not in policy.ae_titles:
         why = f"it called {called!r}; this node is {' or '.join(policy.ae_titles)}"
         return Reject(1, 1, 7, why, Reason.CALLED_TITLE)
-    accepted = _sender(calling, request.host, policy)
+    accepted = _sender(calling, request, policy)
     if isinstance(accepted, Accept) and open_now >= policy.associations:
         why = f"{open_now} associations are open, the limit is {policy.associations}"
         return Reject(2, 3, 2, why, Reason.LIMIT)
     return accepted
 
 
-def _sender(calling: str, host: str, policy: Policy) -> Accept | Reject:
+def _sender(calling: str, request: Request, policy: Policy) -> Accept | Reject:
+    host = request.host
     namesakes = [sender for sender in policy.senders if calling in sender.titles]
     for sender in namesakes:
         if _comes_from(host, sender.networks):
-            return Accept(sender.name)
+            return _unproven(sender, request.secured) or Accept(sender.name)
     if namesakes:  # never let in as unknown: it may be somebody else under a known name
         names = " or ".join(sender.name for sender in namesakes)
         why = f"{calling!r} is {names}, which does not call from {host}; see its from_address"
@@ -116,6 +130,24 @@ def plain(host: str) -> str:
         return host
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def _unproven(sender: Sender, secured: Secured | None) -> Reject | None:
+    """Reject *sender* for what it did not show of what the site file asks of it; None where nothing is missing."""
+    if secured is None and (sender.tls_needed or sender.client_names):
+        why = f"{sender.name} came without TLS; it must use the port of tls.listen (see `tls` of the peer)"
+        return Reject(1, 1, 3, why, Reason.TLS_REQUIRED)
+    if secured is None or not sender.client_names or _same(sender.client_names, secured.names):
+        return None
+    wanted = " or ".join(sender.client_names)
+    shown = f"the names {', '.join(secured.names)}" if secured.names else "no name"
+    why = f"{sender.name} must show a certificate for {wanted}; this one carries {shown} (see client_names)"
+    return Reject(1, 1, 3, why, Reason.CERTIFICATE_NAME)
+
+
+def _same(wanted: tuple[str, ...], shown: tuple[str, ...]) -> bool:
+    """Whether one name is in both; case does not count (RFC 4343), and a wildcard stands for itself only."""
+    return not {name.casefold() for name in wanted}.isdisjoint(name.casefold() for name in shown)
 
 
 def _comes_from(host: str, networks: tuple[Network, ...]) -> bool:

@@ -16,7 +16,7 @@ import structlog
 
 from node.model import Arrival, AssociationEnd, CommitMessage, Keeper
 from node.receive import commitment
-from node.receive.admission import Accept, Policy, Reject, Request, admit
+from node.receive.admission import Accept, Policy, Reject, Request, Secured, admit
 from node.receive.census import Census, LastWords
 from node.receive.command import FIELD, Elements, integer
 from node.receive.reasons import Reason, cause
@@ -35,6 +35,8 @@ class Route:
     port: int
     local: str
     """`host:port` of ours."""
+    secured: Secured | None = None
+    """None without TLS."""
 
     @property
     def remote(self) -> str:

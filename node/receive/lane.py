@@ -123,7 +123,8 @@ class Lane:
             return False
         if kind != ASSOCIATE_RQ:
             raise FaultError(f"PDU type {kind} before an association")
-        answer = self._session.admit(self._negotiation.read(bytes(body), self._session.route.host))
+        route = self._session.route
+        answer = self._session.admit(self._negotiation.read(bytes(body), route.host, route.secured))
         if isinstance(answer, Reject):
             self._negotiation.reject(answer)
             return False

@@ -24,13 +24,14 @@ from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.receive.admission import plain
+from node.receive.admission import Secured, plain
 from node.receive.association import Desk, Route, authority
 from node.receive.census import LastWords
 from node.receive.lane import Lane
 from node.receive.limits import Pace
 from node.receive.negotiation import Negotiation
 from node.receive.reasons import Reason
+from node.receive.securing import HandshakeError, Keys, SecureWire, names_in, secure
 from node.receive.wire import Wire
 
 MAXIMUM_PDU = 131072
@@ -71,12 +72,25 @@ class Connection(RequestHandler):
     """One accepted connection, from its first byte to its end."""
 
     server: Listener
+    request: socket.socket
 
     def handle(self) -> None:
-        """Follow the association on this connection until it is over."""
-        wire = Wire(self.request, MAXIMUM_PDU, self.server.pace)
+        """Follow the association on this connection until it is over, after a handshake at the port for TLS."""
+        keys, pace = self.server.keys, self.server.pace
+        if keys is None:
+            self._follow(Wire(self.request, MAXIMUM_PDU, pace))
+            return
+        try:
+            self.request = secured = secure(self.request, keys, pace)
+        except HandshakeError as error:
+            self.server.unsecured(str(error), self.client_address[:2])
+            return
+        with secured:  # the socket that the server closes has lost its descriptor to this one
+            self._follow(SecureWire(secured, MAXIMUM_PDU, pace), names_in(secured.getpeercert()))
+
+    def _follow(self, wire: Wire, secured: Secured | None = None) -> None:
         local, remote = self.request.getsockname(), self.client_address
-        route = Route(remote[0], remote[1], authority(plain(local[0]), local[1]))
+        route = Route(remote[0], remote[1], authority(plain(local[0]), local[1]), secured)
         session = self.server.desk.open(wire, route)
         released = False
         try:
@@ -93,10 +107,14 @@ class Listener(ThreadedAssociationServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, ae: AE, listening: socket.socket, desk: Desk, pace: Pace) -> None:
-        """Adopt *listening*; `start` begins to accept."""
+    def __init__(
+        self, ae: AE, listening: socket.socket, desk: Desk, pace: Pace, keys: Keys | None = None
+    ) -> None:
+        """Adopt *listening*; `start` begins to accept. With *keys*, by TLS only."""
         self.desk = desk
         self.pace = pace
+        self.keys = keys
+        self._beside: list[Listener] = []
         self._listening = listening
         super().__init__(
             ae, listening.getsockname(), ae.ae_title, ae.supported_contexts, request_handler=Connection
@@ -163,15 +181,33 @@ class Listener(ThreadedAssociationServer):
         """Log what broke a connection; the listener goes on."""
         log.exception("connection_broke", address=client_address[0])
 
+    def unsecured(self, why: str, address: tuple[str, int]) -> None:
+        """Count and say that a handshake failed; one that never began is no event: monitors make them."""
+        if why:
+            words = LastWords(self.desk.clock().timestamp(), address[0])
+            self.desk.census.count(Reason.TLS_HANDSHAKE, words)
+            log.warning("tls_handshake_failed", reason=why, address=authority(*address))
+
+    def by_tls(self, listening: socket.socket, keys: Keys) -> None:
+        """Accept on *listening* as well, by TLS."""
+        self._beside.append(Listener(self.ae, listening, self.desk, self.pace, keys))
+
+    def service_actions(self) -> None:
+        """Collect garbage now and then, as pynetdicom does; one of the listeners of a process is enough for that."""
+        if self.keys is None:
+            super().service_actions()
+
     def start(self) -> None:
-        """Accept, in a thread of its own."""
-        threading.Thread(target=self.serve_forever, args=(0.2,), name="accept", daemon=True).start()
+        """Accept, in a thread of its own for each socket."""
+        for one in (self, *self._beside):
+            threading.Thread(target=one.serve_forever, args=(0.2,), name="accept", daemon=True).start()
         self.desk.census.accepting()
 
     def shutdown(self) -> None:
         """Stop accepting; associations go on."""
-        socketserver.BaseServer.shutdown(self)
-        self.server_close()
+        for one in (self, *self._beside):
+            socketserver.BaseServer.shutdown(one)
+            one.server_close()
 
     def drain(self, patience: float) -> None:
         """Accept no more, let each C-STORE in hand finish within *patience* seconds, and A-ABORT the rest."""

@@ -15,7 +15,7 @@ from pynetdicom import build_context
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 
-from node.receive.admission import Reject, Request
+from node.receive.admission import Reject, Request, Secured
 from node.receive.reasons import Reason
 from node.receive.services import Context
 from node.receive.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, FaultError, Wire
@@ -39,7 +39,7 @@ class Negotiation:
         """Bytes of a P-DATA-TF that the peer takes, 0 for any (PS3.8 D.1)."""
         assoc.dul.send_pdu = self._send_accept
 
-    def read(self, body: bytes, host: str) -> Request | Reject:
+    def read(self, body: bytes, host: str, secured: Secured | None = None) -> Request | Reject:
         """Read who asks, in the content of an A-ASSOCIATE-RQ. Raises FaultError.
 
         Nothing else of it is decoded before its sender is admitted: what a stranger proposes costs nothing.
@@ -52,7 +52,7 @@ class Negotiation:
         self._request = body
         contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
         context = _text(contexts[0]).rstrip("\0") if contexts else ""
-        return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context)
+        return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context, secured)
 
     def reject(self, answer: Reject) -> None:
         """Send A-ASSOCIATE-RJ (PS3.8 9.3.4)."""

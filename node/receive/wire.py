@@ -75,7 +75,7 @@ class Wire:
         self._fetch(_HEADER)
         kind, _, length = struct.unpack_from(">BBI", self._buffer, self._start)
         if not 1 <= kind <= 7:
-            raise FaultError(f"unknown PDU type {kind}")
+            raise FaultError(f"unknown PDU type {kind}{_guess(kind)}")
         if length > self._limits.get(kind, _SHORT_PDU):
             raise FaultError(f"PDU type {kind} of {length} bytes")
         self._fetch(_HEADER + length)
@@ -103,16 +103,15 @@ class Wire:
         """Make the thread that reads go on with EndOfStreamError, at once or after the PDU at hand."""
         self._hung_up = True
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)  # of TLS, the layer stays: we answer yet
 
     def linger(self) -> None:
         """Wait a moment for the peer to close: a close with unread bytes would take our last PDU from it."""
-        end, left = time.monotonic() + self._pace.linger, _LATE
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            self._socket.settimeout(self._pace.linger)
-            while left > 0 and time.monotonic() < end and (got := self._socket.recv_into(self._buffer)):
-                left -= got
+        linger(self._socket, self._pace.linger, self._buffer)
+
+    def _window(self) -> memoryview:
+        """Where the first bytes of a PDU go."""
+        return self._buffer[:_WINDOW]
 
     def _wait(self, patience: float, idle: bool) -> None:
         self.idle = idle
@@ -150,3 +149,20 @@ class Wire:
             if not got:
                 raise EndOfStreamError
             self._end += got
+
+
+def linger(connection: socket.socket, seconds: float, buffer: memoryview) -> None:
+    """Close our half, and read into *buffer* what still comes; of TLS, below its layer."""
+    end, left = time.monotonic() + seconds, _LATE
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        connection.settimeout(seconds)
+        while left > 0 and time.monotonic() < end and (got := socket.socket.recv_into(connection, buffer)):
+            left -= got
+
+
+def _guess(kind: int) -> str:
+    """What a first byte that is no PDU type may be."""
+    if kind == 0x16:
+        return ": a TLS handshake on the port without TLS"
+    return ": text, such as HTTP" if 0x41 <= kind <= 0x5A else ""

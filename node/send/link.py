@@ -12,7 +12,8 @@ import struct
 import time
 from contextlib import suppress
 
-from node.errors import Retryable
+from node import tls
+from node.errors import Misconfigured, Retryable
 from node.model import Trouble
 from node.send.protocol import Destination
 
@@ -26,6 +27,10 @@ class Lost(Retryable):
     def __init__(self, what: str, trouble: Trouble = Trouble.UNREACHABLE) -> None:
         super().__init__(what)
         self.trouble = trouble
+
+
+class Alerted(Lost):
+    """The peer ended TLS, and said why: with 1.3 it judges our certificate when our half of the handshake is done."""
 
 
 class Link:
@@ -93,21 +98,31 @@ class Link:
             except TimeoutError as error:
                 raise Lost(f"did not answer within {within:g} s; look whether it is overloaded") from error
             except OSError as error:
+                if "ALERT" in str(getattr(error, "reason", "")):
+                    raise Alerted(
+                        f"ended TLS: {tls.in_words(error)}; check its log, and tls of the peer"
+                    ) from error
                 raise Lost(f"closed the connection ({_reason(error)}); see its log") from error
             if not got:
                 raise Lost("closed the connection; see its log")
             self._waiting += got
 
     def _last_words(self) -> str:
-        """Why the peer hung up, where it said so before it did (A-ABORT)."""
+        """Why the peer hung up, where it said so before it did (A-ABORT, or an alert of TLS)."""
         try:
             kind, body = self.receive(0.2)
+        except Alerted as alerted:
+            return str(alerted)
         except Lost:
             return ""
         return abort_words(body) if kind == 7 else ""
 
     def close(self) -> None:
         """Close it; what was sent still arrives."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            with suppress(OSError, ValueError):
+                self._sock.settimeout(0)
+                self._sock.unwrap()  # sends close_notify; the peer's is not waited for
         with suppress(OSError):  # the peer may have been faster
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -141,7 +156,9 @@ def abort_words(body: bytes) -> str:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    if isinstance(error, ssl.SSLEOFError):
+        return "it was cut"
+    return tls.in_words(error) if isinstance(error, ssl.SSLError) else error.strerror or type(error).__name__
 
 
 def connect(destination: Destination) -> Link:
@@ -178,22 +195,21 @@ def _tune(sock: socket.socket) -> None:
 
 
 def _secured(sock: socket.socket, destination: Destination) -> socket.socket:
-    tls = destination.tls
-    if tls is None:
+    """Shake hands, with files read anew: one that was replaced counts from the next association on."""
+    wanted = destination.tls
+    if wanted is None:
         return sock
     try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.trusted)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # PS3.15 B.12
-        if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key or None)
-    except OSError as error:  # SSLError is one
-        raise Lost(f"needs TLS files that cannot be used ({_reason(error)}); check tls") from error
+        files = tls.Files(wanted.certificate, wanted.key, wanted.trusted)
+        context = tls.for_client(files, wanted.minimum, check_name=wanted.check_name)
+    except Misconfigured as error:
+        raise Lost(f"needs TLS files that cannot be used: {'; '.join(error.mistakes)}") from error
+    check = f"check tls of peer {destination.name}"
     try:
-        return context.wrap_socket(sock, server_hostname=tls.server_name or destination.host)
+        return context.wrap_socket(sock, server_hostname=wanted.server_name or destination.host)
     except ssl.SSLCertVerificationError as error:
-        why = f"showed a certificate we do not trust ({error.verify_message})"
-        raise Lost(f"{why}; check tls of peer {destination.name}") from error
+        why = error.verify_message.rstrip(".")
+        advice = f"{check} (server_name, check_name)" if "mismatch" in why else f"{check} (trusted)"
+        raise Lost(f"showed a certificate we do not trust ({why}); {advice}") from error
     except OSError as error:
-        raise Lost(
-            f"did not agree on TLS ({_reason(error)}); check tls of peer {destination.name}"
-        ) from error
+        raise Lost(f"did not agree on TLS: {tls.in_words(error)}; {check}") from error

@@ -56,6 +56,9 @@ class Tls:
     key: str = ""
     server_name: str = ""
     """The name its certificate must carry; empty = the host we connect to."""
+    check_name: bool = True
+    """False: any certificate that *trusted* vouches for."""
+    minimum: str = "1.2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ AFTER: Mapping[str, timedelta | None] = {
     "quarantined": timedelta(0),
     "disk": timedelta(0),
     "rules_refused": timedelta(0),
+    "tls_certificate": timedelta(0),
     "conductor_down": timedelta(minutes=2),
     "set_aside": timedelta(0),
     "series_attention": timedelta(hours=2),
@@ -29,7 +30,7 @@ AFTER: Mapping[str, timedelta | None] = {
 }
 """What may be told, and after how long where the site file does not say; None: it must say."""
 
-_USUAL = ("destination_down", "parked", "quarantined", "disk", "rules_refused")
+_USUAL = ("destination_down", "parked", "quarantined", "disk", "rules_refused", "tls_certificate")
 _MAILBOX = re.compile(r"[^\s@<>,;:\"]+@[^\s@<>,;:\"]+")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 

@@ -129,6 +129,10 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
         file=file,
     )
     agree(shaper, given.get("peers"), settings.tls, settings.peers)
+    if settings.tls and settings.tls.listen == settings.node.listen:
+        shaper.wrong(
+            given["tls"], "tls.listen is what node.listen says; TLS needs a port of its own, such as 2762"
+        )
     shaper.finish()
     return settings
 

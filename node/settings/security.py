@@ -43,6 +43,11 @@ def read_peer_tls(shaper: Shaper, node: Node, folder: Path) -> PeerTls | None:
         shaper.wrong(
             given["client_names"], "client_names is empty; leave it out to take any trusted certificate"
         )
+    elif "client_names" in given and "incoming" in given and given["incoming"].text == "optional":
+        shaper.wrong(
+            given["client_names"],
+            "client_names asks for a certificate each time, so incoming cannot be optional",
+        )
     names = given["client_names"].items if "client_names" in given else ()
     files = {name: folder / shaper.text(given[name]) for name in _NEEDED if name in given}
     return PeerTls(

@@ -59,6 +59,7 @@ def test_nothing_is_wrong_with_a_quiet_node() -> None:
         ("quarantined", Snapshot(quarantined={"lung": 2}), "lung", "2 runs failed"),
         ("set_aside", Snapshot(aside=3), "", "3 objects set aside"),
         ("rules_refused", Snapshot(rules="rules/a.yaml:3: no\nrules/b.yaml:1: no"), "", "rules/a.yaml:3"),
+        ("tls_certificate", Snapshot(certificates=("n.pem: it ended",)), "", "n.pem: it ended"),
         ("disk", Snapshot(used=0.81), "warn", "81% full"),
         ("disk", Snapshot(waiting={"PACS": 0.31}), "PACS", "what waits for PACS takes 31% of the disk"),
         ("destination_down", Snapshot(down=[("PACS", NOW, "refused")]), "PACS", "refused; its objects wait"),

@@ -35,7 +35,7 @@ FULL = Sample(
         {("PACS", "stored", 0): 5, ("PACS", "parked", 0xA900): 1, ("PACS", "waiting", None): 6},
         {"series_sealed": 3},
     ),
-    down=("PACS",), waiting={"PACS": 12345, "GONE": 1},
+    down=("PACS",), waiting={"PACS": 12345, "GONE": 1}, certificates={"tls": NOW.timestamp() + 86400},
 )  # fmt: skip
 
 

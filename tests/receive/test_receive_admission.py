@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from node.receive.admission import Accept, Policy, Reject, Request, Sender, admit, plain
+from node.receive.admission import Accept, Policy, Reject, Request, Secured, Sender, admit, plain
 from node.receive.reasons import Kind, Reason
 
 CT = Sender("CT01", ("CT01", "CT01_QA"), (ip_network("10.1.2.3"),))
@@ -118,3 +118,47 @@ def test_each_rejection_has_the_reason_it_is_counted_by(
 def test_an_ipv4_address_is_the_same_on_a_socket_for_both_families(shown: str, address: str) -> None:
     """Mapped addresses are IPv4's (RFC 4291 2.5.5.2); link-local ones keep their interface."""
     assert plain(shown) == address
+
+
+SECURE = Policy(
+    ("PACSNODE",),
+    (
+        Sender("CT01", ("CT01",), tls_needed=True),
+        Sender("MR01", ("MR01",), client_names=("mr01.hospital.example", "10.1.2.9")),
+        Sender("PLAIN", ("PLAIN",)),
+    ),
+    unknown_may_send=True,
+    associations=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("calling", "secured", "why"),
+    [
+        ("CT01", Secured(), ""),
+        ("CT01", Secured(("any.name",)), ""),
+        ("CT01", None, "CT01 came without TLS; it must use the port of tls.listen"),
+        ("MR01", Secured(("other", "MR01.Hospital.Example")), ""),
+        ("MR01", Secured(("10.1.2.9",)), ""),
+        ("MR01", None, "without TLS"),
+        ("MR01", Secured(), "for mr01.hospital.example or 10.1.2.9; this one carries no name"),
+        ("MR01", Secured(("ct01", "x")), "10.1.2.9; this one carries the names ct01, x (see client_names)"),
+        ("MR01", Secured(("*.hospital.example",)), "carries the names *.hospital.example"),
+        ("PLAIN", None, ""),
+        ("PLAIN", Secured(("ct01",)), ""),
+        ("NEW", None, ""),
+        ("NEW", Secured(), ""),
+    ],
+)
+def test_a_sender_shows_what_the_site_file_asks_of_it(
+    calling: str, secured: Secured | None, why: str
+) -> None:
+    """Without TLS, or without one of its names in the certificate, it is rejected, in words that name both."""
+    answer = admit(Request(calling, "PACSNODE", "10.1.2.3", secured=secured), SECURE, 0)
+    if why:
+        assert isinstance(answer, Reject)
+        assert (answer.result, answer.source, answer.reason) == (1, 1, 3)
+        assert why in answer.why
+        assert answer.because is (Reason.TLS_REQUIRED if secured is None else Reason.CERTIFICATE_NAME)
+    else:
+        assert answer == Accept(calling)
