@@ -73,6 +73,7 @@ def _tls(settings: Settings) -> dict[str, Any] | None:
     return {
         "listen": "{}:{}".format(*settings.tls.listen) if settings.tls and settings.tls.listen else "",
         "clients": settings.tls.clients if settings.tls else "",
+        "certificate": own.certificate if own else "",
         "certificate_ends": ends,
         "problems": [*securing.untimely_files(settings, now), *securing.ending_files(settings, now)],
     }
@@ -140,15 +141,12 @@ def _tls_lines(tls: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
     if tls is None:
         return
     ends = tls["certificate_ends"]
+    clients = f"TLS on {tls['listen']}, certificates of peers {tls['clients']}"
+    where = clients if tls["listen"] else "TLS for calls only"
     until = (
         f"the certificate lasts until {show.moment(ends, zone)}" if ends else "its certificate cannot be read"
     )
-    where = (
-        f"TLS on {tls['listen']}, certificates of peers {tls['clients']}"
-        if tls["listen"]
-        else "TLS for calls only"
-    )
-    yield f"{where}; {until}"
+    yield f"{where}; {until}" if tls["certificate"] else where
     yield from (f"[red]{show.safe(words)}[/]" for words in tls["problems"])
 
 
