@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import ipaddress
 import os
 import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -41,6 +43,7 @@ from node.store.files import (
 from node.supervisor import follow
 from node.tls import Files
 
+_STOP = {signal.SIGTERM, signal.SIGINT}
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
 
@@ -183,7 +186,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Receive until SIGTERM; return the exit code: 1 where the disk or the site file forbids it."""
     options = _options(arguments)
     logging.configure("receiver")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # threads inherit it
+    asked = _asked_to_stop()
     follow(options.parent)
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
@@ -196,9 +199,10 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     except (NodeError, OSError) as error:
         log.exception("receiver_cannot_start", exc_info=error)
         return 1
+    gc.freeze()  # what lives as long as the process need not be looked at by each collection
     listener.start()
     log.info("receiver_ready", receiver=keeper.run, pid=os.getpid())
-    while signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 1.0) is None:
+    while signal.sigtimedwait(_STOP, 1.0) is None and not asked.is_set():
         listener.desk.settle()
         if keeper.failed:
             log.error("receiver_run_failed", receiver=keeper.run, reason=keeper.failed.strerror)
@@ -207,6 +211,19 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     listener.desk.settle()
     log.info("receiver_stopped", receiver=keeper.run)
     return 1 if keeper.failed else 0
+
+
+def _asked_to_stop() -> threading.Event:
+    """Have our threads leave the signals to the main one; what is set where one came while it did not wait for them.
+
+    A library's thread of before does not inherit the mask, and a second SIGTERM there, such as systemd sends, would
+    end us in the middle of an object.
+    """
+    asked = threading.Event()
+    for number in _STOP:
+        signal.signal(number, lambda *_: asked.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    return asked
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

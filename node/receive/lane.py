@@ -30,7 +30,7 @@ from node.receive.command import (
 )
 from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
-from node.receive.negotiation import Negotiation
+from node.receive.negotiation import Agreement, Negotiator, read, rejection
 from node.receive.reasons import Reason
 from node.receive.services import UNRECOGNISED, Answer, Context, unrecognised
 from node.receive.storing import SUCCESS, Storing
@@ -60,14 +60,14 @@ class _StoppingError(Exception):
 class Lane:
     """Serves one association; the `Receiver` of its messages."""
 
-    def __init__(self, session: Session, wire: Wire, negotiation: Negotiation, pace: Pace) -> None:
+    def __init__(self, session: Session, wire: Wire, negotiator: Negotiator, pace: Pace) -> None:
         self._session = session
         self._wire = wire
-        self._negotiation = negotiation
+        self._negotiator = negotiator
         self._pace = pace
         self._messages = Messages(self)
         self._progress = Progress(pace)
-        self._contexts: dict[int, Context] = {}
+        self._agreed = Agreement({}, 0, b"")
         # The message in hand.
         self._context = Context(0, "", "")
         self._command: Elements = {}
@@ -123,12 +123,13 @@ class Lane:
             return False
         if kind != ASSOCIATE_RQ:
             raise FaultError(f"PDU type {kind} before an association")
-        route = self._session.route
-        answer = self._session.admit(self._negotiation.read(bytes(body), route.host, route.secured))
+        request, route = bytes(body), self._session.route
+        answer = self._session.admit(read(request, route.host, route.secured))
         if isinstance(answer, Reject):
-            self._negotiation.reject(answer)
+            self._wire.send(rejection(answer))
             return False
-        self._contexts = self._negotiation.accept(self._session.in_either_role)
+        self._agreed = self._negotiator.agree(request, self._session.in_either_role)
+        self._wire.send(self._agreed.accept)
         return True
 
     def _serve(self) -> bool:
@@ -157,9 +158,10 @@ class Lane:
 
     def begin(self, context: int, command: Elements) -> None:
         """A command is complete. Raises FaultError where it cannot be answered."""
-        if context not in self._contexts:
+        found = self._agreed.contexts.get(context)
+        if found is None:
             raise FaultError("a message on a presentation context that was not accepted")
-        self._context, self._command, self._dataset = self._contexts[context], command, bytearray()
+        self._context, self._command, self._dataset = found, command, bytearray()
         field = integer(command, FIELD)
         if field in (C_STORE, C_ECHO) and integer(command, MESSAGE_ID) is None:
             raise CommandError("a request without Message ID")
@@ -217,5 +219,5 @@ class Lane:
             self._answer(refusal)
 
     def _answer(self, answer: Answer) -> None:
-        most = self._negotiation.peer_maximum
+        most = self._agreed.peer_maximum
         self._wire.send(encode_message(self._context.number, answer.command, answer.dataset, most))

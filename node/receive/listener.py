@@ -7,11 +7,13 @@ leads through one place.
 from __future__ import annotations
 
 import errno
+import os
+import select
 import socket
-import socketserver
 import threading
 import time
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from pydicom.uid import (
@@ -22,14 +24,14 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.receive.admission import Secured, plain
 from node.receive.association import Desk, Route, authority
 from node.receive.census import LastWords
+from node.receive.crew import Crew
 from node.receive.lane import Lane
 from node.receive.limits import Pace
-from node.receive.negotiation import Negotiation
+from node.receive.negotiation import Negotiator
 from node.receive.reasons import Reason
 from node.receive.securing import HandshakeError, Keys, SecureWire, names_in, secure
 from node.receive.wire import Wire
@@ -68,44 +70,16 @@ def application_entity(ae_title: str, implementation: tuple[str, str]) -> AE:
     return ae
 
 
-class Connection(RequestHandler):
-    """One accepted connection, from its first byte to its end."""
+@dataclass(frozen=True)
+class Door:
+    """A listening socket; with *keys*, those who come there come by TLS."""
 
-    server: Listener
-    request: socket.socket
-
-    def handle(self) -> None:
-        """Follow the association on this connection until it is over, after a handshake at the port for TLS."""
-        keys, pace = self.server.keys, self.server.pace
-        if keys is None:
-            self._follow(Wire(self.request, MAXIMUM_PDU, pace))
-            return
-        try:
-            self.request = secured = secure(self.request, keys, pace)
-        except HandshakeError as error:
-            self.server.unsecured(str(error), self.client_address[:2])
-            return
-        with secured:  # the socket that the server closes has lost its descriptor to this one
-            self._follow(SecureWire(secured, MAXIMUM_PDU, pace), names_in(secured.getpeercert()))
-
-    def _follow(self, wire: Wire, secured: Secured | None = None) -> None:
-        local, remote = self.request.getsockname(), self.client_address
-        route = Route(remote[0], remote[1], authority(plain(local[0]), local[1]), secured)
-        session = self.server.desk.open(wire, route)
-        released = False
-        try:
-            negotiation = Negotiation(self._create_association(), wire)
-            released = Lane(session, wire, negotiation, self.server.pace).run()
-        finally:
-            session.finish(released)
-        wire.linger()
+    listening: socket.socket
+    keys: Keys | None = None
 
 
-class Listener(ThreadedAssociationServer):
-    """Accepts on a listening socket that others accept on too."""
-
-    daemon_threads = True
-    block_on_close = False
+class Listener:
+    """Accepts on listening sockets that other receivers accept on, too; each connection has a thread."""
 
     def __init__(
         self, ae: AE, listening: socket.socket, desk: Desk, pace: Pace, keys: Keys | None = None
@@ -113,101 +87,33 @@ class Listener(ThreadedAssociationServer):
         """Adopt *listening*; `start` begins to accept. With *keys*, by TLS only."""
         self.desk = desk
         self.pace = pace
-        self.keys = keys
-        self._beside: list[Listener] = []
-        self._listening = listening
-        super().__init__(
-            ae, listening.getsockname(), ae.ae_title, ae.supported_contexts, request_handler=Connection
-        )
-
-    def server_bind(self) -> None:
-        """Take the inherited socket instead of the one socketserver made."""
-        made: Any = vars(self)["socket"]
-        made.close()
-        self._listening.setblocking(False)  # another receiver may have been faster
-        self.socket = self._listening
-        self.server_address = self._listening.getsockname()
-
-    def server_activate(self) -> None:
-        """Nothing: the supervisor listens already."""
-
-    def server_close(self) -> None:
-        """Close our descriptor. No shutdown: the other receivers still accept on the same socket."""
-        self._listening.close()
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept one connection; writes to it, and pauses within a PDU, have a deadline."""
-        try:
-            connection, address = self._listening.accept()
-        except OSError as error:
-            if error.errno in _NO_ROOM:  # it waits in the kernel, for us or for another receiver
-                time.sleep(_PAUSE)
-            raise
-        connection.settimeout(self.pace.pdu)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connection, (plain(address[0]), *address[1:])
-
-    def verify_request(self, _request: Any, client_address: Any) -> bool:
-        """Bound the connections, in all and per host: those that never ask to associate count here only."""
-        host, policy = client_address[0], self.desk.policy
-        reason = self.desk.census.connect(host, policy.connections, policy.connections_per_address)
-        if reason is not None:
-            self.refuse(reason, host)
-        return reason is None
-
-    def refuse(self, reason: Reason, host: str) -> None:
-        """Count and say that a connection from *host* is not served."""
-        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
-        log.warning("connection_refused", reason=reason.words, address=host)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve one connection in a thread of its own; one that cannot have a thread is over."""
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self.desk.census.disconnect(client_address[0])
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one connection, which counts until it is closed."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.shutdown_request(request)
-            self.desk.census.disconnect(client_address[0])
-
-    def handle_error(self, _request: Any, client_address: Any) -> None:
-        """Log what broke a connection; the listener goes on."""
-        log.exception("connection_broke", address=client_address[0])
-
-    def unsecured(self, why: str, address: tuple[str, int]) -> None:
-        """Count and say that a handshake failed; one that never began is no event: monitors make them."""
-        if why:
-            words = LastWords(self.desk.clock().timestamp(), address[0])
-            self.desk.census.count(Reason.TLS_HANDSHAKE, words)
-            log.warning("tls_handshake_failed", reason=why, address=authority(*address))
+        self._negotiator = Negotiator(ae)
+        self._crew = Crew()
+        self._doors = [Door(listening, keys)]
+        self._stop = os.eventfd(0)
+        self._thread: threading.Thread | None = None
 
     def by_tls(self, listening: socket.socket, keys: Keys) -> None:
         """Accept on *listening* as well, by TLS."""
-        self._beside.append(Listener(self.ae, listening, self.desk, self.pace, keys))
-
-    def service_actions(self) -> None:
-        """Collect garbage now and then, as pynetdicom does; one of the listeners of a process is enough for that."""
-        if self.keys is None:
-            super().service_actions()
+        self._doors.append(Door(listening, keys))
 
     def start(self) -> None:
-        """Accept, in a thread of its own for each socket."""
-        for one in (self, *self._beside):
-            threading.Thread(target=one.serve_forever, args=(0.2,), name="accept", daemon=True).start()
+        """Accept, in a thread of its own."""
+        for door in self._doors:
+            door.listening.setblocking(False)  # another receiver may have been faster
+        self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
+        self._thread.start()
         self.desk.census.accepting()
 
     def shutdown(self) -> None:
-        """Stop accepting; associations go on."""
-        for one in (self, *self._beside):
-            socketserver.BaseServer.shutdown(one)
-            one.server_close()
+        """Stop accepting; associations go on, and so do the other receivers at the same sockets."""
+        if self._thread is not None:
+            os.eventfd_write(self._stop, 1)
+            self._thread.join()
+            self._thread = None
+            os.close(self._stop)
+        for door in self._doors:
+            door.listening.close()
 
     def drain(self, patience: float) -> None:
         """Accept no more, let each C-STORE in hand finish within *patience* seconds, and A-ABORT the rest."""
@@ -223,3 +129,86 @@ class Listener(ThreadedAssociationServer):
         end = time.monotonic() + 1.0
         while self.desk.sessions() and time.monotonic() < end:
             time.sleep(0.02)
+
+    def _accept(self) -> None:
+        doors = {door.listening.fileno(): door for door in self._doors}
+        coming = select.poll()
+        for fd in (*doors, self._stop):
+            coming.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in coming.poll():
+                if fd == self._stop:
+                    return
+                self._take(doors[fd])
+
+    def _take(self, door: Door) -> None:
+        """Take one connection, bounded in all and per host: those that never ask to associate count here only."""
+        try:
+            connection, address = door.listening.accept()
+        except OSError as error:
+            if error.errno in _NO_ROOM:  # it waits in the kernel, for us or for another receiver
+                time.sleep(_PAUSE)
+            return
+        host, policy, census = plain(address[0]), self.desk.policy, self.desk.census
+        reason = census.connect(host, policy.connections, policy.connections_per_address)
+        if reason is not None:
+            connection.close()
+            self._refuse(reason, host)
+            return
+        try:
+            self._crew.hand(partial(self.serve, connection, (host, address[1]), door.keys))
+        except RuntimeError:  # no thread to be had
+            connection.close()
+            census.disconnect(host)
+            self.broke(host)
+
+    def broke(self, host: str) -> None:
+        """Log the exception that broke a connection; the listener goes on."""
+        log.exception("connection_broke", address=host)
+
+    def _refuse(self, reason: Reason, host: str) -> None:
+        """Count and say that a connection from *host* is not served."""
+        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
+        log.warning("connection_refused", reason=reason.words, address=host)
+
+    def serve(self, connection: socket.socket, remote: tuple[str, int], keys: Keys | None = None) -> None:
+        """Serve one connection, which counts until it is closed. What breaks it breaks nothing else."""
+        try:
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                if keys is None:
+                    self._follow(connection, remote, Wire(connection, MAXIMUM_PDU, self.pace))
+                else:
+                    self._follow_by_tls(connection, remote, keys)
+        except Exception:  # noqa: BLE001 - it is logged
+            self.broke(remote[0])
+        finally:
+            self.desk.census.disconnect(remote[0])
+
+    def _follow_by_tls(self, connection: socket.socket, remote: tuple[str, int], keys: Keys) -> None:
+        """Shake hands first; a handshake that never began is no event: monitors make them."""
+        try:
+            secured = secure(connection, keys, self.pace)
+        except HandshakeError as error:
+            if why := str(error):
+                words = LastWords(self.desk.clock().timestamp(), remote[0])
+                self.desk.census.count(Reason.TLS_HANDSHAKE, words)
+                log.warning("tls_handshake_failed", reason=why, address=authority(*remote))
+            return
+        with secured:  # it has taken the descriptor of the other
+            wire = SecureWire(secured, MAXIMUM_PDU, self.pace)
+            self._follow(secured, remote, wire, names_in(secured.getpeercert()))
+
+    def _follow(
+        self, connection: socket.socket, remote: tuple[str, int], wire: Wire, secured: Secured | None = None
+    ) -> None:
+        """Follow the association on a connection until it is over: every way it can end leads through here."""
+        local = connection.getsockname()
+        session = self.desk.open(wire, Route(*remote, authority(plain(local[0]), local[1]), secured))
+        released = False
+        try:
+            released = Lane(session, wire, self._negotiator, self.pace).run()
+        finally:
+            session.finish(released)
+        wire.linger()

@@ -1,119 +1,165 @@
 """What pynetdicom does for us on an association: it negotiates the presentation contexts.
 
-Its association object is never started: it has no thread and no queue here, and what it sends goes straight
-to the wire. All inner names of pynetdicom that reception uses are in this file (held by a contract test).
+Its association object is never started: it has no thread, no queue and no socket here, and what it would send is
+what we send. All inner names of pynetdicom that reception uses are in this file (held by a contract test).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import build_context
+from pynetdicom import AE, build_context
+from pynetdicom.association import MODE_ACCEPTOR, Association
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from node.receive.admission import Reject, Request, Secured
 from node.receive.reasons import Reason
 from node.receive.services import Context
-from node.receive.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, FaultError, Wire
+from node.receive.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, FaultError
 
 _NO_SUCH_VERSION = Reject(1, 2, 2, "its protocol version is not 1", Reason.PROTOCOL_VERSION)
 _HEAD = struct.Struct(">HH16s16s32x")  # protocol version, called and calling AE title (PS3.8 Table 9-11)
 _ITEM = struct.Struct(">BBH")
 _APPLICATION_CONTEXT, _USER_INFORMATION = 0x10, 0x50
+_MOST_KNOWN, _LONGEST_KNOWN = 128, 16 * 1024  # agreements, and bytes of a request; most have 200 to 6000
 _MOST_ITEMS = 512  # that may have to be read one by one; a peer proposes 128 contexts and a few roles at most
 
 
-class Negotiation:
-    """One association of pynetdicom, used from our thread."""
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What an association is about."""
 
-    def __init__(self, assoc: Any, wire: Wire) -> None:
-        """Take an acceptor's association that was not started, and the wire to its peer."""
-        self._assoc = assoc
-        self._wire = wire
-        self._request = b""
-        self.peer_maximum = 0
-        """Bytes of a P-DATA-TF that the peer takes, 0 for any (PS3.8 D.1)."""
-        assoc.dul.send_pdu = self._send_accept
+    contexts: Mapping[int, Context]
+    """The presentation contexts that were accepted, by their numbers."""
+    peer_maximum: int
+    """Bytes of a P-DATA-TF that the peer takes, 0 for any (PS3.8 D.1)."""
+    accept: bytes
+    """The A-ASSOCIATE-AC."""
 
-    def read(self, body: bytes, host: str, secured: Secured | None = None) -> Request | Reject:
-        """Read who asks, in the content of an A-ASSOCIATE-RQ. Raises FaultError.
 
-        Nothing else of it is decoded before its sender is admitted: what a stranger proposes costs nothing.
-        """
-        if len(body) < _HEAD.size:
-            raise FaultError(f"A-ASSOCIATE-RQ of {len(body)} bytes")
-        version, _, called, calling = _HEAD.unpack_from(body)
-        if not version & 1:  # the only bit that is tested (PS3.8 Table 9-11)
-            return _NO_SUCH_VERSION
-        self._request = body
-        contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
-        context = _text(contexts[0]).rstrip("\0") if contexts else ""
-        return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context, secured)
+def read(body: bytes, host: str, secured: Secured | None = None) -> Request | Reject:
+    """Read who asks, in the content of an A-ASSOCIATE-RQ. Raises FaultError.
 
-    def reject(self, answer: Reject) -> None:
-        """Send A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
-        numbers = answer.result, answer.source, answer.reason
-        self._wire.send(struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, *numbers))
+    Nothing else of it is decoded before its sender is admitted: what a stranger proposes costs nothing.
+    """
+    if len(body) < _HEAD.size:
+        raise FaultError(f"A-ASSOCIATE-RQ of {len(body)} bytes")
+    version, _, called, calling = _HEAD.unpack_from(body)
+    if not version & 1:  # the only bit that is tested (PS3.8 Table 9-11)
+        return _NO_SUCH_VERSION
+    contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
+    context = _text(contexts[0]).rstrip("\0") if contexts else ""
+    return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context, secured)
 
-    def accept(self, in_either_role: str = "") -> dict[int, Context]:
-        """Negotiate the presentation contexts and send A-ASSOCIATE-AC; the contexts that were accepted.
+
+def rejection(answer: Reject) -> bytes:
+    """Return the A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+    return struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, answer.result, answer.source, answer.reason)
+
+
+class Negotiator:
+    """Negotiates as one AE. What it agreed to it remembers: a scanner asks for the same, image after image."""
+
+    def __init__(self, ae: AE) -> None:
+        self._ae = ae
+        self._known: OrderedDict[tuple[bytes, str], Agreement] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def agree(self, body: bytes, in_either_role: str = "") -> Agreement:
+        """Return what to accept of the A-ASSOCIATE-RQ with this content.
 
         Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes. Raises FaultError.
         """
+        key = body, in_either_role
+        with self._lock:
+            if (known := self._known.get(key)) is not None:
+                self._known.move_to_end(key)
+                return known
+        found = _negotiated(self._ae, body, in_either_role)
+        if len(body) <= _LONGEST_KNOWN:
+            with self._lock:
+                self._known[key] = found
+                if len(self._known) > _MOST_KNOWN:
+                    self._known.popitem(last=False)
+        return found
+
+
+def _negotiated(ae: AE, body: bytes, in_either_role: str) -> Agreement:
+    """Let an association of pynetdicom answer, one that is made for this and never started."""
+    sent: list[Any] = []
+    try:
+        assoc = Association(ae, MODE_ACCEPTOR)
+        assoc.dul.send_pdu = sent.append
+        acceptor = assoc.acceptor
+        acceptor.maximum_length = ae.maximum_pdu_size
+        acceptor.ae_title = ae.ae_title
+        acceptor.implementation_class_uid = ae.implementation_class_uid
+        acceptor.implementation_version_name = ae.implementation_version_name
+        acceptor.supported_contexts = deepcopy(ae.supported_contexts)
+        assoc.requestor.primitive = _decoded(body)
+        if in_either_role:
+            _accept_role(assoc, in_either_role)
+        assoc.acse.negotiate_association()
+        (accept,) = map(_encoded_accept, sent)
+        return Agreement(
+            contexts={
+                int(found.context_id): Context(
+                    int(found.context_id), str(found.abstract_syntax), str(found.transfer_syntax[0])
+                )
+                for found in assoc.accepted_contexts
+            },
+            peer_maximum=int(assoc.requestor.maximum_length or 0),
+            accept=accept,
+        )
+    except FaultError:
+        raise
+    except Exception as error:
+        raise FaultError(f"A-ASSOCIATE-RQ cannot be negotiated: {type(error).__name__}") from error
+
+
+def _encoded_accept(primitive: Any) -> bytes:
+    if primitive.result != 0:
+        raise FaultError("pynetdicom does not accept the association")
+    return bytes(A_ASSOCIATE_AC(primitive).encode())
+
+
+def _decoded(body: bytes) -> Any:
+    """Return the request as pynetdicom's primitive. Raises FaultError."""
+    try:
         try:
-            self._assoc.requestor.primitive = self._decoded()
-            if in_either_role:
-                self._accept_role(in_either_role)
-            self._assoc.acse.negotiate_association()
-            self.peer_maximum = int(self._assoc.requestor.maximum_length or 0)
-        except (OSError, FaultError):
-            raise
-        except Exception as error:
-            raise FaultError(f"A-ASSOCIATE-RQ cannot be negotiated: {type(error).__name__}") from error
-        return {
-            int(context.context_id): Context(
-                int(context.context_id), str(context.abstract_syntax), str(context.transfer_syntax[0])
-            )
-            for context in self._assoc.accepted_contexts
-        }
+            primitive = _decode(body)
+        except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
+            primitive = _decode(_legible(body))
+    except Exception as error:
+        raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
+    numbers = [context.context_id for context in primitive.presentation_context_definition_list]
+    if len(set(numbers)) < len(numbers):  # which of the two an object came in, nobody could tell
+        raise FaultError("two presentation contexts of one number")
+    return primitive
 
-    def _decoded(self) -> Any:
-        """Return the request as pynetdicom's primitive. Raises FaultError."""
-        try:
-            try:
-                primitive = _decode(self._request)
-            except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
-                primitive = _decode(_legible(self._request))
-        except Exception as error:
-            raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
-        numbers = [context.context_id for context in primitive.presentation_context_definition_list]
-        if len(set(numbers)) < len(numbers):  # which of the two an object came in, nobody could tell
-            raise FaultError("two presentation contexts of one number")
-        return primitive
 
-    def _accept_role(self, sop_class: str) -> None:
-        """Support a SOP class, and confirm the role that the peer proposes for it (PS3.7 D.3.3.4).
+def _accept_role(assoc: Association, sop_class: str) -> None:
+    """Support a SOP class, and confirm the role that the peer proposes for it (PS3.7 D.3.3.4).
 
-        pynetdicom leaves that answer out where every storage class is accepted.
-        """
-        context = build_context(sop_class)
-        context.scu_role = context.scp_role = True
-        self._assoc.acceptor.supported_contexts = [*self._assoc.acceptor.supported_contexts, context]
-        proposed = self._assoc.requestor.role_selection.get(sop_class)
-        if proposed is not None:
-            role = SCP_SCU_RoleSelectionNegotiation()
-            role.sop_class_uid = UID(sop_class)
-            role.scu_role, role.scp_role = proposed.scu_role, proposed.scp_role
-            self._assoc.acceptor.add_negotiation_item(role)
-
-    def _send_accept(self, primitive: Any) -> None:
-        if not isinstance(primitive, A_ASSOCIATE) or primitive.result != 0:
-            raise FaultError("pynetdicom does not accept the association")
-        self._wire.send(A_ASSOCIATE_AC(primitive).encode())
+    pynetdicom leaves that answer out where every storage class is accepted.
+    """
+    context = build_context(sop_class)
+    context.scu_role = context.scp_role = True
+    assoc.acceptor.supported_contexts = [*assoc.acceptor.supported_contexts, context]
+    proposed = assoc.requestor.role_selection.get(sop_class)
+    if proposed is not None:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid = UID(sop_class)
+        role.scu_role, role.scp_role = proposed.scu_role, proposed.scp_role
+        assoc.acceptor.add_negotiation_item(role)
 
 
 def _decode(body: bytes) -> Any:

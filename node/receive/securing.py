@@ -21,7 +21,7 @@ from node import tls
 from node.errors import Misconfigured
 from node.receive.admission import Secured
 from node.receive.limits import Pace
-from node.receive.wire import EndOfStreamError, QuietError, Wire, linger
+from node.receive.wire import Wire, linger
 
 _EVERY = 1.0  # s between two looks at the files
 _SESSIONS = (
@@ -162,21 +162,11 @@ class SecureWire(Wire):
             self._socket.unwrap()  # sends; whether the peer answers is not waited for
         super().linger()
 
-    def _wait(self, patience: float, idle: bool) -> None:
-        """Wait for bytes of the peer's, not of the TLS layer's: a new key is no message."""
-        self.idle = idle
-        if not idle:
-            self._acknowledge()
-        before = self._socket.gettimeout()
-        if patience != before:
-            self._socket.settimeout(patience)
-        try:
-            self._end = self._socket.recv_into(self._window())
-        except TimeoutError as error:
-            raise QuietError from error
-        finally:
-            self.idle = False
-            if patience != before:
-                self._socket.settimeout(before)
-        if not self._end:
-            raise EndOfStreamError
+    def _set_up(self) -> None:
+        """The layer minds Python's timeout only; the handshake has set it."""
+
+    def _be_patient(self, seconds: float) -> None:
+        """Wait so long for bytes of the peer's: a new key of the layer's is no message."""
+        if seconds != self._patience:
+            self._socket.settimeout(seconds)
+            self._patience = seconds

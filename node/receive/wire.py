@@ -47,7 +47,7 @@ class Wire:
     """Reads the PDUs of a peer we do not trust, and writes to it; used by one thread, but for *hang_up*."""
 
     def __init__(self, connection: socket.socket, pdu_size: int, pace: Pace) -> None:
-        """Take a connected socket whose timeout is that of one write, or of a pause within a PDU."""
+        """Take a connected socket; how long it may wait is ours from here on."""
         self.idle = False
         """Whether it waits, between two messages, for the peer to say something."""
         self._socket = connection
@@ -58,8 +58,8 @@ class Wire:
         self._buffer = memoryview(mmap.mmap(-1, _HEADER + max(_WINDOW, pdu_size, pace.associate_size)))
         self._start = self._end = 0
         self._aborted = self._hung_up = False
-        self._readable = select.poll()
-        self._readable.register(connection, select.POLLIN)
+        self._patience = 0.0
+        self._set_up()
 
     def pdu(self, patience: float, *, idle: bool) -> tuple[int, memoryview]:
         """Return the type and the content of the next PDU; the content is valid until the next call.
@@ -85,11 +85,18 @@ class Wire:
 
     def has_more(self) -> bool:
         """Whether something that the peer sent waits to be read."""
-        return self._start < self._end or bool(self._readable.poll(0))
+        if self._start < self._end:
+            return True
+        readable = select.poll()
+        readable.register(self._socket, select.POLLIN)
+        return bool(readable.poll(0))
 
     def send(self, data: bytes) -> None:
         """Write all of *data*. Raises OSError, TimeoutError where the peer does not read."""
-        self._socket.sendall(data)
+        try:
+            self._socket.sendall(data)
+        except BlockingIOError as error:
+            raise TimeoutError from error
 
     def abort(self, source: int) -> None:
         """Send A-ABORT, once; a peer that is gone need not be told."""
@@ -109,18 +116,38 @@ class Wire:
         """Wait a moment for the peer to close: a close with unread bytes would take our last PDU from it."""
         linger(self._socket, self._pace.linger, self._buffer)
 
-    def _window(self) -> memoryview:
-        """Where the first bytes of a PDU go."""
-        return self._buffer[:_WINDOW]
+    def _set_up(self) -> None:
+        """Let the kernel watch the time: Python's own timeouts cost a poll before each call."""
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._pace.pdu))
+
+    def _be_patient(self, seconds: float) -> None:
+        """Wait so long for the next bytes, from now on."""
+        if seconds != self._patience:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+            self._patience = seconds
+
+    def _receive(self, into: memoryview) -> int:
+        """Return how many bytes came. Raises TimeoutError where none does for too long."""
+        try:
+            return self._socket.recv_into(into)
+        except BlockingIOError as error:
+            raise TimeoutError from error
 
     def _wait(self, patience: float, idle: bool) -> None:
+        """Have the first bytes of a PDU. Raises QuietError where there are none."""
         self.idle = idle
         if not idle:
             self._acknowledge()
-        ready = self._readable.poll(patience * 1000)
-        self.idle = False
-        if not ready:
-            raise QuietError
+        self._be_patient(patience)
+        try:
+            self._end = self._receive(self._buffer[:_WINDOW])
+        except TimeoutError as error:
+            raise QuietError from error
+        finally:
+            self.idle = False
+        if not self._end:
+            raise EndOfStreamError
 
     def _acknowledge(self) -> None:
         """Acknowledge at once what came, while more of the message is to come.
@@ -138,6 +165,7 @@ class Wire:
             kept = self._end - self._start
             self._buffer[:kept] = self._buffer[self._start : self._end]
             self._start, self._end = 0, kept
+        self._be_patient(self._pace.pdu)
         deadline = time.monotonic() + self._pace.pdu
         wanted, most = self._start + size, max(self._start + size, _WINDOW)
         while self._end < wanted:
@@ -145,10 +173,16 @@ class Wire:
                 raise TimeoutError
             if self._end > self._start:
                 self._acknowledge()
-            got = self._socket.recv_into(self._buffer[self._end : most])
+            got = self._receive(self._buffer[self._end : most])
             if not got:
                 raise EndOfStreamError
             self._end += got
+
+
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval, which of zero would mean for ever."""
+    microseconds = max(1, round(seconds * 1e6))
+    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
 
 
 def linger(connection: socket.socket, seconds: float, buffer: memoryview) -> None:

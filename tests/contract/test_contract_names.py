@@ -28,7 +28,6 @@ from pynetdicom import AE, _config, build_context
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import negotiate_unrestricted
-from pynetdicom.transport import RequestHandler
 
 NODE = Path(__file__).parents[2] / "node"
 CT, IMPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
@@ -201,8 +200,6 @@ INNER = [
     Inner("assoc._serve_request", "demo/scanner.py",
           lambda: takes(association()._serve_request, "msg", "context_id")
           and calls(pynetdicom.association, "self._serve_request(")),
-    Inner("RequestHandler._create_association", "receive/listener.py",
-          lambda: takes(RequestHandler._create_association, "self")),
     Inner("_config.VALIDATORS", "receive/listener.py", lambda: isinstance(_config.VALIDATORS["UI"](UID("1.2")), tuple)),
     Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
           lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),

@@ -84,7 +84,7 @@ class Arena:
             if error is not None:
                 arena.broken.append(error)
 
-        listener.handle_error = note
+        listener.broke = note
         return arena
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Arena:
         peer.shutdown(socket.SHUT_WR)
         receiving.settimeout(MOST_SECONDS)
         begun = time.monotonic()
-        self.node.listener.process_request_thread(receiving, ("127.0.0.1", 50_000))
+        self.node.listener.serve(receiving, ("127.0.0.1", 50_000))
         spent = time.monotonic() - begun
         peer.close()
         return Heard(list(_pdus(bytes(receiving.answers))), *self._records(), spent)
