@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import queue
+import socket
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from pynetdicom import AE, _config, build_context
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import negotiate_unrestricted
-from pynetdicom.transport import RequestHandler
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 NODE = Path(__file__).parents[2] / "node"
 CT, IMPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
@@ -165,6 +167,40 @@ def storage_is_accepted_in_the_first_transfer_syntax() -> bool:
     return [(c.result, [str(s) for s in c.transfer_syntax]) for c in found] == [(0, ["1.2.3.4"])] * 3
 
 
+def an_association_is_made_and_not_started() -> bool:
+    """A connection's handler makes an acceptor's association, and leaves its threads to whoever starts them."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = ThreadedAssociationServer(AE(), ("127.0.0.1", 0), "NODE", [build_context(CT)])
+        handler = RequestHandler.__new__(RequestHandler)
+        handler.request, handler.client_address, handler.server = theirs, ("127.0.0.1", 1), server
+        made: Any = handler._create_association()
+        server.server_close()
+        return bool(made.is_acceptor and not made.is_alive() and not made.dul.is_alive())
+
+
+def the_validator_of_uids_can_be_replaced() -> bool:
+    """A UID of 90 characters is refused by the one that is there, and taken by one that takes all in its place."""
+    long = "1." + "2" * 88
+    whole = asked(roles=False)
+    context = whole.index(b"\x30\0" + struct.pack(">H", len(CT)))
+    names = whole[context:].replace(
+        struct.pack(">H", len(CT)) + CT.encode(), struct.pack(">H", 90) + long.encode(), 1
+    )
+    body = whole[6 : context - 6] + struct.pack(">H", 4 + 94 + 4 + len(IMPLICIT)) + b"\1\0\0\0" + names
+    strange = struct.pack(">BBI", 1, 0, len(body)) + body
+    before = _config.VALIDATORS["UI"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom has its own opinion
+        refused = not before(UID(long))[0]
+        _config.VALIDATORS["UI"] = lambda _uid: (True, "")
+        try:
+            (found,) = request_of(A_ASSOCIATE_RQ(), strange).presentation_context_definition_list
+        finally:
+            _config.VALIDATORS["UI"] = before
+    return refused and str(found.abstract_syntax) == long
+
+
 def elements_are_put_as_they_are() -> bool:
     """What is put into the dictionary is what the dataset holds, without conversion."""
     dataset = Dataset()
@@ -202,8 +238,8 @@ INNER = [
           lambda: takes(association()._serve_request, "msg", "context_id")
           and calls(pynetdicom.association, "self._serve_request(")),
     Inner("RequestHandler._create_association", "receive/listener.py",
-          lambda: takes(RequestHandler._create_association, "self")),
-    Inner("_config.VALIDATORS", "receive/listener.py", lambda: isinstance(_config.VALIDATORS["UI"](UID("1.2")), tuple)),
+          lambda: takes(RequestHandler._create_association, "self") and an_association_is_made_and_not_started()),
+    Inner("_config.VALIDATORS", "receive/listener.py", the_validator_of_uids_can_be_replaced),
     Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
           lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),
     Inner("_config.UNRESTRICTED_STORAGE_SERVICE", "receive/listener.py",

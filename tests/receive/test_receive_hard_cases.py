@@ -631,7 +631,7 @@ def test_two_hundred_dripping_connections_hold_up_nobody(
     node: Callable[..., Node], table: Callable[[str, list[str]], None]
 ) -> None:
     """Half drip a request, half an object: all are ended by their deadline; meanwhile an echo is answered."""
-    receiver = node(associations=150, pace=Pace(negotiate=4.0, pdu=4.0))
+    receiver = node(associations=150, pace=Pace(negotiate=3.0, pdu=3.0))
     dripping = []
     for number in range(200):
         source = (f"127.0.0.{2 + number % 4}", 0)
