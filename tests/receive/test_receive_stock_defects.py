@@ -39,6 +39,8 @@ from receive.scripted_peer import (
     store_pdu,
 )
 from send.sending_peers import Reports, Wire, make_items, scripted
+from test_receive_tls import Making as SecureMaking
+from tls_material import LOOPBACK, Papers, trusting
 
 from node.receive.limits import Pace
 from node.send.scu import send_objects
@@ -77,18 +79,21 @@ class Stock:
         return self._status("Threads")
 
 
-@pytest.fixture
-def stock(tmp_path: Path) -> Iterator[Stock]:
-    """Run it with timeouts of a second."""
-    with (
-        (tmp_path / "stock.log").open("wb") as log,
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), "scp", "1"], stdout=subprocess.PIPE, stderr=log
-        ) as running,
-    ):
+@contextlib.contextmanager
+def stock_receiver(*pair: Path) -> Iterator[Stock]:
+    """Run it with timeouts of a second, by TLS with a certificate and its key."""
+    command = [sys.executable, str(PROGRAM), "scp", "1", *map(str, pair)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         assert running.stdout
         yield Stock(running.pid, int(running.stdout.readline()))
         running.kill()
+
+
+@pytest.fixture
+def stock() -> Iterator[Stock]:
+    """Run it without TLS."""
+    with stock_receiver() as running:
+        yield running
 
 
 def ends(connection: socket.socket, seconds: float) -> bool:
@@ -154,6 +159,32 @@ def test_a_peer_that_stops_reading(tmp_path: Path) -> None:
             sending.kill()
         over.set()
         assert not came_back
+
+
+@pytest.mark.usefixtures("node")  # puts back what a receiver switches
+def test_a_client_that_never_begins_its_handshake(tmp_path: Path) -> None:
+    """Stock: one idle connection to the TLS port and nobody else gets in; here others shake hands at once."""
+    papers = Papers(tmp_path / "tls")
+    pair, shown = papers.pair("node", *LOOPBACK), papers.pair("ct01")
+    context = trusting(papers.ca.certificate, shown)
+
+    def shakes_hands(port: int) -> bool:
+        idle = socket.create_connection(("127.0.0.1", port))
+        time.sleep(0.5)
+        with idle, socket.create_connection(("127.0.0.1", port), timeout=3) as plain:
+            try:
+                context.wrap_socket(plain, server_hostname="localhost").close()
+            except TimeoutError:
+                return False
+        return True
+
+    making = SecureMaking(tmp_path, papers)
+    ours = making()
+    with stock_receiver(pair.certificate, pair.key) as theirs:
+        with socket.create_connection(("127.0.0.1", theirs.port), timeout=3) as plain:
+            context.wrap_socket(plain, server_hostname="localhost").close()  # alone it gets in
+        assert [shakes_hands(theirs.port), shakes_hands(ours.port)] == [False, True]
+    ours.listener.drain(0.1)
 
 
 def test_a_length_nobody_means(stock: Stock, process: Process) -> None:
