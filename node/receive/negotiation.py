@@ -50,8 +50,8 @@ class Negotiation:
         if not version & 1:  # the only bit that is tested (PS3.8 Table 9-11)
             return _NO_SUCH_VERSION
         self._request = body
-        contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
-        context = _text(contexts[0]).rstrip("\0") if contexts else ""
+        names = (name for kind, name in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT)
+        context = _text(next(names, b"")).rstrip("\0")
         return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context, secured)
 
     def reject(self, answer: Reject) -> None:
@@ -88,6 +88,8 @@ class Negotiation:
                 primitive = _decode(self._request)
             except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
                 primitive = _decode(_legible(self._request))
+        except FaultError:
+            raise
         except Exception as error:
             raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
         numbers = [context.context_id for context in primitive.presentation_context_definition_list]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import structlog
 from peers import wait_for
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
@@ -25,6 +27,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage
 
 from node.model import AssociationEnd
+from node.ops import log as logging
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
 from node.receive.census import Census
@@ -194,3 +197,12 @@ def send_bytes(
     _, answer = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
     return None if answer is None else int(answer.Status)
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """Give the log as the receiver writes it."""
+    stream = io.StringIO()
+    logging.configure("receiver", stream)
+    yield stream
+    structlog.reset_defaults()
