@@ -41,6 +41,7 @@ from node.store.files import (
 from node.supervisor import follow
 from node.tls import Files
 
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
 
@@ -183,7 +184,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Receive until SIGTERM; return the exit code: 1 where the disk or the site file forbids it."""
     options = _options(arguments)
     logging.configure("receiver")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # threads inherit it
+    told = _listen_for(_ENDS)
     follow(options.parent)
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
@@ -198,7 +199,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         return 1
     listener.start()
     log.info("receiver_ready", receiver=keeper.run, pid=os.getpid())
-    while signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 1.0) is None:
+    while signal.sigtimedwait(_ENDS, 1.0) is None and not told:
         listener.desk.settle()
         if keeper.failed:
             log.error("receiver_run_failed", receiver=keeper.run, reason=keeper.failed.strerror)
@@ -207,6 +208,19 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     listener.desk.settle()
     log.info("receiver_stopped", receiver=keeper.run)
     return 1 if keeper.failed else 0
+
+
+def _listen_for(ends: frozenset[signal.Signals]) -> list[int]:
+    """Have signals wait until they are asked for; return where those that do not are noted.
+
+    Threads inherit that, but for those that libraries began when they were imported. One of them is handed a
+    second SIGTERM, or one while this thread does something else: without a handler that would be the end.
+    """
+    told: list[int] = []
+    for number in ends:
+        signal.signal(number, lambda number, _frame: told.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    return told
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

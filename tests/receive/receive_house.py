@@ -163,7 +163,8 @@ def process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]
         receiver.stdin.close()
         yield Process(receiver.pid, port, data)
         receiver.send_signal(signal.SIGTERM)
-        assert receiver.wait(15) == 0
+        code = receiver.wait(30)  # it waits 10 s for an object in hand
+        assert code == 0, f"the receiver ended with {code}"
     listening.close()
     for fd in (woken, wake, census):
         os.close(fd)

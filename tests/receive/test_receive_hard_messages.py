@@ -388,3 +388,17 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(process: Process)
     assert acknowledged[0] <= len(kept) <= acknowledged[0] + 4
     assert all(kept_dataset(record.path) == bytes(100_000) for record in kept)
     assert not list(process.data.rglob("*.part"))
+
+
+def test_a_second_sigterm_changes_nothing(process: Process) -> None:
+    """While an object is still coming, the first signal lets it come and more of them do not cut it short."""
+    connection = raw(process)
+    connection.sendall(store_pdu(b"first, "))
+    wait_for(lambda: bool(list(process.data.rglob("*.part"))), "the part", 5)
+    for _ in range(5):
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+    connection.sendall(dataset_pdu(b"then the rest", last=True))
+    assert read_command(connection)[STATUS] == b"\0\0"
+    (record,) = [record for record in records_after(process.data, 1, 0) if record.is_object]
+    assert kept_dataset(record.path) == b"first, then the rest"
