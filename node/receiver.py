@@ -15,7 +15,6 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -43,7 +42,7 @@ from node.store.files import (
 from node.supervisor import follow
 from node.tls import Files
 
-_STOP = {signal.SIGTERM, signal.SIGINT}
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 DRAIN = 10.0
 """Seconds a C-STORE in hand may take after SIGTERM."""
 
@@ -186,7 +185,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Receive until SIGTERM; return the exit code: 1 where the disk or the site file forbids it."""
     options = _options(arguments)
     logging.configure("receiver")
-    asked = _asked_to_stop()
+    told = _listen_for(_ENDS)
     follow(options.parent)
     try:
         settings = parse(sys.stdin.read(), options.file, environ)
@@ -202,7 +201,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     gc.freeze()  # what lives as long as the process need not be looked at by each collection
     listener.start()
     log.info("receiver_ready", receiver=keeper.run, pid=os.getpid())
-    while signal.sigtimedwait(_STOP, 1.0) is None and not asked.is_set():
+    while signal.sigtimedwait(_ENDS, 1.0) is None and not told:
         listener.desk.settle()
         if keeper.failed:
             log.error("receiver_run_failed", receiver=keeper.run, reason=keeper.failed.strerror)
@@ -213,17 +212,17 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     return 1 if keeper.failed else 0
 
 
-def _asked_to_stop() -> threading.Event:
-    """Have our threads leave the signals to the main one; what is set where one came while it did not wait for them.
+def _listen_for(ends: frozenset[signal.Signals]) -> list[int]:
+    """Have signals wait until they are asked for; return where those that do not are noted.
 
-    A library's thread of before does not inherit the mask, and a second SIGTERM there, such as systemd sends, would
-    end us in the middle of an object.
+    Threads inherit that, but for those that libraries began when they were imported. One of them is handed a
+    second SIGTERM, or one while this thread does something else: without a handler that would be the end.
     """
-    asked = threading.Event()
-    for number in _STOP:
-        signal.signal(number, lambda *_: asked.set())
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    return asked
+    told: list[int] = []
+    for number in ends:
+        signal.signal(number, lambda number, _frame: told.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    return told
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -55,8 +55,8 @@ def read(body: bytes, host: str, secured: Secured | None = None) -> Request | Re
     version, _, called, calling = _HEAD.unpack_from(body)
     if not version & 1:  # the only bit that is tested (PS3.8 Table 9-11)
         return _NO_SUCH_VERSION
-    contexts = [text for kind, text in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT]
-    context = _text(contexts[0]).rstrip("\0") if contexts else ""
+    names = (name for kind, name in _items(body[_HEAD.size :]) if kind == _APPLICATION_CONTEXT)
+    context = _text(next(names, b"")).rstrip("\0")
     return Request(_text(calling).strip(" "), _text(called).strip(" "), host, context, secured)
 
 
@@ -138,6 +138,8 @@ def _decoded(body: bytes) -> Any:
             primitive = _decode(body)
         except Exception:  # noqa: BLE001 - it raises whatever an illegal value leads to
             primitive = _decode(_legible(body))
+    except FaultError:
+        raise
     except Exception as error:
         raise FaultError(f"A-ASSOCIATE-RQ cannot be decoded: {type(error).__name__}") from error
     numbers = [context.context_id for context in primitive.presentation_context_definition_list]

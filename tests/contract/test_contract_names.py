@@ -9,6 +9,7 @@ import ast
 import inspect
 import queue
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
+from pynetdicom.association import MODE_ACCEPTOR, Association
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import negotiate_unrestricted
@@ -164,6 +166,36 @@ def storage_is_accepted_in_the_first_transfer_syntax() -> bool:
     return [(c.result, [str(s) for s in c.transfer_syntax]) for c in found] == [(0, ["1.2.3.4"])] * 3
 
 
+def an_association_is_made_and_not_started() -> bool:
+    """An acceptor's association is made from an AE alone; its threads and its socket are left to who starts it."""
+    made = Association(AE(), MODE_ACCEPTOR)
+    return bool(
+        made.is_acceptor and not made.is_alive() and not made.dul.is_alive() and made.dul.socket is None
+    )
+
+
+def the_validator_of_uids_can_be_replaced() -> bool:
+    """A UID of 90 characters is refused by the one that is there, and taken by one that takes all in its place."""
+    long = "1." + "2" * 88
+    whole = asked(roles=False)
+    context = whole.index(b"\x30\0" + struct.pack(">H", len(CT)))
+    names = whole[context:].replace(
+        struct.pack(">H", len(CT)) + CT.encode(), struct.pack(">H", 90) + long.encode(), 1
+    )
+    body = whole[6 : context - 6] + struct.pack(">H", 4 + 94 + 4 + len(IMPLICIT)) + b"\1\0\0\0" + names
+    strange = struct.pack(">BBI", 1, 0, len(body)) + body
+    before = _config.VALIDATORS["UI"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom has its own opinion
+        refused = not before(UID(long))[0]
+        _config.VALIDATORS["UI"] = lambda _uid: (True, "")
+        try:
+            (found,) = request_of(A_ASSOCIATE_RQ(), strange).presentation_context_definition_list
+        finally:
+            _config.VALIDATORS["UI"] = before
+    return refused and str(found.abstract_syntax) == long
+
+
 def elements_are_put_as_they_are() -> bool:
     """What is put into the dictionary is what the dataset holds, without conversion."""
     dataset = Dataset()
@@ -200,7 +232,8 @@ INNER = [
     Inner("assoc._serve_request", "demo/scanner.py",
           lambda: takes(association()._serve_request, "msg", "context_id")
           and calls(pynetdicom.association, "self._serve_request(")),
-    Inner("_config.VALIDATORS", "receive/listener.py", lambda: isinstance(_config.VALIDATORS["UI"](UID("1.2")), tuple)),
+    Inner("Association", NEGOTIATION, an_association_is_made_and_not_started),
+    Inner("_config.VALIDATORS", "receive/listener.py", the_validator_of_uids_can_be_replaced),
     Inner("_config.LOG_HANDLER_LEVEL", "receive/listener.py send/negotiation.py demo/__init__.py",
           lambda: calls(pynetdicom.association, '_config.LOG_HANDLER_LEVEL == "standard"')),
     Inner("_config.UNRESTRICTED_STORAGE_SERVICE", "receive/listener.py",

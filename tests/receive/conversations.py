@@ -79,6 +79,13 @@ def conversations() -> dict[str, bytes]:
         + dataset_pdu(b"ta", last=True)
         + RELEASE,
         "long object": begin + pdu(pdv(3, command)) + dataset_pdu(bytes(9000)) * 3 + dataset_pdu(b"", True),
+        "too long an object": begin
+        + pdu(pdv(3, command))
+        + dataset_pdu(bytes(20_000)) * 4
+        + dataset_pdu(b"", True)
+        + _ONE,
+        "fragments of nothing": begin + pdu(pdv(3, command), *[pdv(0, b"")] * 1100),
+        "a short request": struct.pack(">BBI", 1, 0, 40) + bytes(40),
         "no dataset": begin + pdu(pdv(3, request(STORE, dataset=False))) + _ONE + RELEASE,
         "move originator": begin
         + pdu(pdv(3, request(STORE, further={0x1030: b"WHO ", 0x1031: b"\5\0"})), pdv(2, b"data")),
@@ -92,6 +99,10 @@ def conversations() -> dict[str, bytes]:
         "commitment": several
         + pdu(pdv(3, request(N_ACTION, further={0x1008: b"\1\0"}), 7), pdv(2, b"data", 7))
         + pdu(pdv(3, request(N_EVENT_REPORT, further={0x1002: b"\1\0"}), 7), pdv(2, b"data", 7)),
+        "commitment on both sides": associate_pdu(
+            _SEVERAL, item(0x54, struct.pack(">H", 20) + PUSH_MODEL.encode() + b"\1\1")
+        )
+        + pdu(pdv(3, request(N_ACTION, further={0x1008: b"\1\0"}), 7), *[pdv(0, bytes(10_000), 7)] * 4),
         "find": begin + pdu(pdv(3, request(FIND)), pdv(2, b"\x08\0\x60\0CS\2\0CT")),
         "cancel": begin + pdu(pdv(3, request(CANCEL, dataset=False))) + _ONE + RELEASE,
         "an answer": begin + pdu(pdv(3, request(0x8001, dataset=False))),

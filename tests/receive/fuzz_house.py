@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +21,9 @@ from typing import Any
 from receive.receive_house import Making, Node, kept_dataset
 
 from node.model import AssociationEnd
+from node.receive.commitment import Speakers
 from node.receive.limits import Pace
-from node.store.files import records_after
+from node.store.files import Disk, read_end, records_after
 
 LONGEST = 150_000
 """Bytes of a conversation: it must fit into the kernel's buffer, since nobody reads while it is written."""
@@ -52,6 +55,19 @@ class Cut(socket.socket):
         return "127.0.0.1", 104
 
 
+class Scarce(Disk):
+    """A disk with so much room, for each conversation anew."""
+
+    room = 1 << 40
+
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
+        """Write what there is room for."""
+        self.room -= sum(map(len, data))
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(fd, *data)
+
+
 @dataclass
 class Heard:
     """What became of one conversation."""
@@ -69,6 +85,7 @@ class Arena:
     """One receiver, told conversations in this thread."""
 
     node: Node
+    disk: Scarce
     broken: list[BaseException] = field(default_factory=list)
     _seen: int = 0
 
@@ -76,11 +93,13 @@ class Arena:
     def open(cls, folder: Path) -> Arena:
         """Make the receiver in *folder*."""
         pace = Pace(linger=0.0, object_size=_OBJECT_SIZE, message_size=_MESSAGE_SIZE)
-        arena = cls(Making(folder)(pace=pace))
+        disk = Scarce("process")
+        arena = cls(Making(folder)(disk, pace=pace), disk)
+        arena.node.listener.desk.speakers = Speakers(frozenset({"CT01"}), frozenset({"CT01"}))
         listener: Any = arena.node.listener
 
         def note(*_: object) -> None:
-            error = __import__("sys").exception()
+            error = sys.exception()
             if error is not None:
                 arena.broken.append(error)
 
@@ -91,8 +110,11 @@ class Arena:
         """End the receiver."""
         self.node.listener.drain(0.1)
 
-    def tell(self, stream: bytes, cuts: Sequence[int] = ()) -> Heard:
-        """Say *stream* and hang up; the receiver reads it in pieces of *cuts* bytes, over and over."""
+    def tell(self, stream: bytes, cuts: Sequence[int] = (), room: int = Scarce.room) -> Heard:
+        """Say *stream* and hang up; the receiver reads it in pieces of *cuts* bytes, over and over.
+
+        Its disk has *room* for so many bytes.
+        """
         peer, theirs = socket.socketpair()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LONGEST)
         receiving = Cut(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
@@ -100,16 +122,15 @@ class Arena:
         peer.sendall(stream[:LONGEST])
         peer.shutdown(socket.SHUT_WR)
         receiving.settimeout(MOST_SECONDS)
-        begun = time.monotonic()
+        begun, self.disk.room = time.monotonic(), room
         self.node.listener.serve(receiving, ("127.0.0.1", 50_000))
-        spent = time.monotonic() - begun
+        spent, self.disk.room = time.monotonic() - begun, Scarce.room
+        self.node.listener.desk.settle()  # an end that the disk refused is owed
         peer.close()
         return Heard(list(_pdus(bytes(receiving.answers))), *self._records(), spent)
 
     def _records(self) -> tuple[list[bytes], list[AssociationEnd]]:
         kept, ends = [], []
-        from node.store.files import read_end
-
         for record in records_after(self.node.data, self.node.keeper.run, self._seen):
             self._seen = record.sequence
             if record.is_object:

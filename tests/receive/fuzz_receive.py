@@ -34,6 +34,8 @@ CUTS: tuple[tuple[int, ...], ...] = (
     (4096,),
     (2, 50_000),
 )
+ROOMS = (1 << 40, 1 << 40, 1 << 40, 1 << 40, 0, 1000, 5000, 30_000)
+"""Bytes that the disk has room for."""
 GROWTH = 64 * 1024
 """Kilobytes that the process may have grown by after its first thousand conversations."""
 
@@ -75,10 +77,10 @@ class Trial:
         self.begun = self._said = time.monotonic()
         self._first: Any = None
 
-    def tell(self, stream: bytes, cuts: tuple[int, ...]) -> None:
+    def tell(self, stream: bytes, cuts: tuple[int, ...], room: int) -> None:
         """Tell one; what breaks the receiver is left as a file."""
         try:
-            heard = self.arena.tell(stream, cuts)
+            heard = self.arena.tell(stream, cuts, room)
             self.arena.judge(stream, heard)
             self.executions += 1
             self.slowest_ms = max(self.slowest_ms, round(1000 * heard.seconds))
@@ -86,7 +88,7 @@ class Trial:
                 self._look()
         except BaseException:
             self._options.found.write_text(stream.hex() + "\n", "ascii")
-            print(f"cuts {cuts}; the conversation is in {self._options.found}", file=sys.stderr)
+            print(f"cuts {cuts}, room {room}; the conversation is in {self._options.found}", file=sys.stderr)
             raise
 
     def _look(self) -> None:
@@ -134,7 +136,7 @@ def _by_chance(options: argparse.Namespace, folder: Path) -> int:
         stream = chance.choice(pool)
         for _ in range(chance.choice((1, 1, 2, 4))):
             stream = mutate(stream, pool, chance)
-        trial.tell(stream, chance.choice(CUTS))
+        trial.tell(stream, chance.choice(CUTS), chance.choice(ROOMS))
     print(trial.report())
     trial.arena.close()
     return 0
@@ -156,13 +158,16 @@ def _led(options: argparse.Namespace, folder: Path) -> int:
     trial = Trial(folder / "node", options, "atheris")
 
     def one(data: bytes) -> None:
-        trial.tell(data[1:], CUTS[data[0] % len(CUTS)] if data else CUTS[0])
+        how = data[0] if data else 0
+        trial.tell(data[1:], CUTS[how % len(CUTS)], ROOMS[how // len(CUTS) % len(ROOMS)])
 
     def vary(data: bytes, most: int, seed: int) -> bytes:
         chance = random.Random(seed)
         if chance.random() < 0.3:
             return bytes(atheris.Mutate(data, most))
-        head = bytes([chance.randrange(len(CUTS))]) if chance.random() < 0.2 else data[:1] or b"\0"
+        head = (
+            bytes([chance.randrange(len(CUTS) * len(ROOMS))]) if chance.random() < 0.2 else data[:1] or b"\0"
+        )
         return (head + fuzz_house.mutate(data[1:], pool, chance))[:most]
 
     limits = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import structlog
 from peers import wait_for
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
@@ -25,6 +27,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage
 
 from node.model import AssociationEnd
+from node.ops import log as logging
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
 from node.receive.census import Census
@@ -160,8 +163,8 @@ def process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]
         receiver.stdin.close()
         yield Process(receiver.pid, port, data)
         receiver.send_signal(signal.SIGTERM)
-        code = receiver.wait(15)
-        assert code == 0, code
+        code = receiver.wait(30)  # it waits 10 s for an object in hand
+        assert code == 0, f"the receiver ended with {code}"
     listening.close()
     for fd in (woken, wake, census):
         os.close(fd)
@@ -195,3 +198,12 @@ def send_bytes(
     _, answer = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
     return None if answer is None else int(answer.Status)
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """Give the log as the receiver writes it."""
+    stream = io.StringIO()
+    logging.configure("receiver", stream)
+    yield stream
+    structlog.reset_defaults()

@@ -174,3 +174,12 @@ def raw(node: Reachable, associate: bytes = b"") -> socket.socket:
     connection.sendall(associate or request_pdu())
     assert read_pdu(connection)[0] == 2
     return connection
+
+
+ONE = pdu(pdv(3, request(STORE)), pdv(2, b"data"))
+
+
+def status_of_one(connection: socket.socket) -> bytes:
+    """Send one small object; return the status."""
+    connection.sendall(ONE)
+    return read_command(connection)[STATUS]

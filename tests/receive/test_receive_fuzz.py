@@ -20,7 +20,7 @@ from pynetdicom import _config
 from pynetdicom.sop_class import CTImageStorage, Verification
 from receive.conversations import ABORT, conversations, findings
 from receive.fuzz_house import Arena, Size, arena, mutate, offered_objects
-from receive.fuzz_receive import CUTS
+from receive.fuzz_receive import CUTS, ROOMS
 from receive.scripted_peer import ECHO, EXPLICIT, FIND, RELEASE, STORE, associate_pdu, pdu, pdv, request
 
 from node.receive.listener import configure
@@ -76,7 +76,7 @@ WELL_SAID = {
     "one object": 1, "three objects": 3, "command in bytes": 1, "long object": 1, "no dataset": 1, "echo": 1,
     "move originator": 1, "private": 1, "cancel": 1, "small answers": 1, "no room for answers": 1, "many contexts": 1,
     "user identity": 1, "role selection": 1, "extended negotiation": 1, "common extended negotiation": 1,
-    "asynchronous operations": 1, "long version": 1, "unknown item": 1,
+    "asynchronous operations": 1, "long version": 1, "unknown item": 1, "too long an object": 1,
 }  # fmt: skip
 
 
@@ -84,6 +84,12 @@ def test_what_is_well_said_is_kept(told: Arena) -> None:
     """Every object of a conversation that breaks no rule, or none that matters, is kept."""
     spoken = conversations()
     assert {name: len(told.tell(spoken[name]).kept) for name in WELL_SAID} == WELL_SAID
+
+
+def test_a_disk_without_room_keeps_nothing_and_owes_no_end(told: Arena) -> None:
+    """What does not fit is A700, and what fits is kept, whatever came before it."""
+    spoken = conversations()["three objects"]
+    assert [len(told.tell(spoken, room=room).kept) for room in (0, 1000, 1 << 40)] == [0, 1, 3]
 
 
 def test_the_judge_sees_what_was_offered() -> None:
@@ -101,7 +107,7 @@ def test_mutated_conversations_break_nothing(told: Arena) -> None:
     before = Size.now()
     for _ in range(500):
         stream = mutate(chance.choice(pool), pool, chance)
-        told.judge(stream, told.tell(stream, chance.choice(CUTS)))
+        told.judge(stream, told.tell(stream, chance.choice(CUTS), chance.choice(ROOMS)))
     after = Size.now()
     assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
     assert after.kilobytes - before.kilobytes < 64 * 1024
@@ -170,10 +176,12 @@ strange = st.one_of(
 @settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-@given(stream=talk(), cuts=st.lists(st.integers(1, 200), max_size=4))
-def test_conversations_out_of_parts_break_nothing(told: Arena, stream: bytes, cuts: list[int]) -> None:
-    """Messages cut and packed in every way, with what may not be between them: as `fuzz_house` demands."""
-    told.judge(stream, told.tell(stream, cuts))
+@given(stream=talk(), cuts=st.lists(st.integers(1, 200), max_size=4), room=st.sampled_from(ROOMS))
+def test_conversations_out_of_parts_break_nothing(
+    told: Arena, stream: bytes, cuts: list[int], room: int
+) -> None:
+    """Messages cut and packed in every way, on a disk with little room: as `fuzz_house` demands."""
+    told.judge(stream, told.tell(stream, cuts, room))
 
 
 @pytest.mark.soak

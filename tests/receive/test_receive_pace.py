@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import pytest
 from peers import wait_for
 from receive.receive_house import Node, Process, kept_dataset, node, process
 from receive.scripted_peer import (
+    FIND,
     STATUS,
     STORE,
     dataset_pdu,
@@ -20,6 +23,7 @@ from receive.scripted_peer import (
     read_command,
     read_pdu,
     request,
+    request_pdu,
     store_pdu,
 )
 
@@ -144,15 +148,33 @@ def test_a_disk_that_stalls_is_no_fault_of_the_sender(node: Callable[..., Node])
     assert [kept_dataset(path) for path in receiver.objects()] == [b"firststall" + b"more" * 20]
 
 
+def test_a_peer_that_never_reads_its_answers_is_let_go(
+    node: Callable[..., Node], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An answer that cannot be written for `pdu` seconds ends the association, and its place is free."""
+    receiver = node(pace=Pace(pdu=1.0))
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", receiver.port))
+    connection.sendall(request_pdu())
+    assert read_pdu(connection)[0] == 2
+    connection.settimeout(5)
+    with contextlib.suppress(OSError):
+        connection.sendall(pdu(*[pdv(3, request(FIND, dataset=False))] * 100) * 500)
+    wait_for(receiver.idle, "the end", 10)
+    assert "peer_silent" in capsys.readouterr().out
+    connection.close()
+
+
 # --- objects that are too long ----------------------------------------------------------------------------
 
 
-def store(connection: object, data: bytes, piece: int = 400) -> bytes:
+def store(connection: socket.socket, data: bytes, piece: int = 400) -> bytes:
     """Send one object in fragments; return the status."""
-    connection.sendall(pdu(pdv(3, request(STORE))))  # type: ignore[attr-defined]
+    connection.sendall(pdu(pdv(3, request(STORE))))
     for at in range(0, len(data), piece):
-        connection.sendall(dataset_pdu(data[at : at + piece], last=at + piece >= len(data)))  # type: ignore[attr-defined]
-    return read_command(connection)[STATUS]  # type: ignore[arg-type]
+        connection.sendall(dataset_pdu(data[at : at + piece], last=at + piece >= len(data)))
+    return read_command(connection)[STATUS]
 
 
 def test_a_longer_object_is_refused_and_the_association_goes_on(

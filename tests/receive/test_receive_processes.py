@@ -323,9 +323,10 @@ def test_receivers_that_get_no_descriptor_wait_and_go_on(site: Making) -> None:
         late.connection.recv(1)
     for connection in held:
         connection.close()
-    wait_for(lambda: all(caller.store() for caller in inside), "a descriptor for each object")
+    late.connection.settimeout(10)
     late.ask()
-    assert late.store()
+    node.waits_for("pacsnode_connections_open", len(inside) + 1)
+    assert all(caller.store() for caller in (*inside, late))
     assert node.verb("status")["refusals"] == {}
     assert node.is_whole()
 
