@@ -27,6 +27,8 @@ from node.store.arrival import read_arrival
 from node.store.records import COMMIT, read_commit
 
 _MOST_MEMORY = 2 << 30
+_NICE = 10
+"""While a scanner sends, the processor belongs to the receivers; what they brought is read in the gaps, and then."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -100,6 +102,7 @@ def main() -> None:
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     warnings.simplefilter("ignore")  # pydicom warns with a peer's values, and they may name a patient
     reader = Reader()

@@ -18,7 +18,7 @@ from node.reader import header_from_json
 from node.store.records import Record
 
 _OUTSTANDING = 64  # of each reader
-_ENOUGH, _GATHER = 32, 0.01
+_ENOUGH, _GATHER = 128, 0.05
 """Objects that are taken in at once, and the seconds for which fewer wait for others to go with."""
 _READ_TIMEOUT = 10.0
 _READ_RATE = 50e6
