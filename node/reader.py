@@ -28,7 +28,9 @@ from node.store.records import COMMIT, read_commit
 
 _MOST_MEMORY = 2 << 30
 _NICE = 10
-"""While a scanner sends, the processor belongs to the receivers; what they brought is read in the gaps, and then."""
+"""While a scanner sends, the processor belongs to the receivers first."""
+IN_GAPS = "--in-gaps"
+"""The argument of a reader that takes only what of the processor nobody else wants: one at least must not."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -103,6 +105,8 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
+    if IN_GAPS in sys.argv:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     warnings.simplefilter("ignore")  # pydicom warns with a peer's values, and they may name a patient
     reader = Reader()

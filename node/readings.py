@@ -14,7 +14,7 @@ from node import commitment
 from node.child import LineChild
 from node.commitment import Dialogue
 from node.model import Cell, Header
-from node.reader import header_from_json
+from node.reader import IN_GAPS, header_from_json
 from node.store.records import Record
 
 _OUTSTANDING = 64  # of each reader
@@ -62,8 +62,8 @@ class Reading:
 class _Reader:
     """One reader process and what it was asked, in order."""
 
-    def __init__(self) -> None:
-        self.child = LineChild("node.reader")
+    def __init__(self, *arguments: str) -> None:
+        self.child = LineChild("node.reader", *arguments)
         self.asked: deque[Reading] = deque()
         self._before: Mapping[str, Cell] = {}
         """What it last told of: it tells of the next object only what differs."""
@@ -121,7 +121,8 @@ class Readings:
     """The records in order, and the readers that work on them."""
 
     def __init__(self, readers: int = min(2, os.cpu_count() or 1)) -> None:
-        self.readers = [_Reader() for _ in range(readers)]
+        """Use *readers* processes, all but the first of them in the gaps that the receivers leave."""
+        self.readers = [_Reader(*([IN_GAPS] if number else [])) for number in range(readers)]
         self.queue: deque[Reading] = deque()
 
     @property

@@ -17,7 +17,7 @@ BY_USER, BY_PROVIDER = 0, 2
 """Who aborts (PS3.8 Table 9-26)."""
 RELEASE_RP = struct.pack(">BBII", 0x06, 0, 4, 0)
 
-_HEADER = 6
+_HEADER = struct.Struct(">BBI")  # type, reserved, length of the rest (PS3.8 9.3.1)
 _SHORT_PDU = 1024  # A-RELEASE and A-ABORT have 4 bytes; answers to requests we never make do not come here
 _WINDOW = 384 * 1024  # the part of the buffer in use: small enough to stay in the processor's cache
 _LATE = 1 << 20  # bytes a peer may still have on their way when it is told that it is over
@@ -55,7 +55,7 @@ class Wire:
         self._limits = {ASSOCIATE_RQ: pace.associate_size, P_DATA: pdu_size}
         # Mapped and not allocated, since pages of it that are never used then cost nothing: few use more than
         # the window, a connection that says nothing uses none.
-        self._buffer = memoryview(mmap.mmap(-1, _HEADER + max(_WINDOW, pdu_size, pace.associate_size)))
+        self._buffer = memoryview(mmap.mmap(-1, _HEADER.size + max(_WINDOW, pdu_size, pace.associate_size)))
         self._start = self._end = 0
         self._aborted = self._hung_up = False
         self._patience = 0.0
@@ -72,14 +72,16 @@ class Wire:
         if self._start == self._end:
             self._start = self._end = 0
             self._wait(patience, idle)
-        self._fetch(_HEADER)
-        kind, _, length = struct.unpack_from(">BBI", self._buffer, self._start)
+        if self._end - self._start < _HEADER.size:
+            self._fetch(_HEADER.size)
+        kind, _, length = _HEADER.unpack_from(self._buffer, self._start)
         if not 1 <= kind <= 7:
             raise FaultError(f"unknown PDU type {kind}{_guess(kind)}")
         if length > self._limits.get(kind, _SHORT_PDU):
             raise FaultError(f"PDU type {kind} of {length} bytes")
-        self._fetch(_HEADER + length)
-        begin = self._start + _HEADER
+        if self._end - self._start < _HEADER.size + length:
+            self._fetch(_HEADER.size + length)
+        begin = self._start + _HEADER.size
         self._start = begin + length
         return kind, self._buffer[begin : self._start]
 
@@ -159,8 +161,6 @@ class Wire:
 
     def _fetch(self, size: int) -> None:
         """Have at least *size* bytes from the start of the PDU on. Raises OSError when that takes too long."""
-        if self._end - self._start >= size:
-            return
         if self._start + size > _WINDOW:
             kept = self._end - self._start
             self._buffer[:kept] = self._buffer[self._start : self._end]

@@ -151,7 +151,7 @@ def _node(shaper: Shaper, node: Node, folder: Path, cores: int) -> NodeSettings:
         data=folder / get(given, "data", shaper.text, ""),
         rules=folder / get(given, "rules", shaper.text, ""),
         durability=pick(shaper, given, "durability", ("power", "process")),  # type: ignore[arg-type]
-        receivers=count(shaper, given.get("receivers"), min(4, max(1, cores // 2))),
+        receivers=count(shaper, given.get("receivers"), min(4, cores)),
     )
 
 
