@@ -115,17 +115,17 @@ def _taken_from(path: Path, keywords: list[str]) -> None:
 
 
 def test_objects_wait_a_moment_for_others_to_go_with() -> None:
-    """While more is being read, one transaction takes 32 objects or what came in 10 ms; else what is there at once."""
+    """While more is being read, one transaction takes 128 objects or what came in 50 ms; else what is there at once."""
     readings = Readings()
     try:
-        for number in range(40):
+        for number in range(140):
             readings.add(Reading(None, [Path(f"{number}.dcm")]))
         readings.ask(1.0)
         assert readings.worth_taking(1.0)  # there is nothing to take, and nothing waits
         readings.queue[0].ready, readings.queue[0].ready_at = True, 1.0
         assert readings.gathering
-        assert [readings.worth_taking(at) for at in (1.0, 1.005, 1.011)] == [False, False, True]
-        for reading in list(readings.queue)[:32]:
+        assert [readings.worth_taking(at) for at in (1.0, 1.04, 1.051)] == [False, False, True]
+        for reading in list(readings.queue)[:128]:
             reading.ready, reading.ready_at = True, 1.0
         assert readings.worth_taking(1.001)
     finally:
