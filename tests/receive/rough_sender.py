@@ -12,6 +12,7 @@ import json
 import random
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -102,6 +103,8 @@ class Job:
     """How likely an object, or an association, is broken off."""
     pause: float = 0.0
     """Seconds between two objects."""
+    papers: str = ""
+    """A folder with `ca.pem`, `sender.pem` and `sender.key`, for one that comes by TLS."""
 
 
 @dataclass
@@ -135,6 +138,10 @@ class Sender:
         self._request = associate_request("PACSNODE", job.calling, CT, EXPLICIT)
         self._said = time.monotonic()
         self._pending = self._order()
+        self._secure: ssl.SSLContext | None = None
+        if job.papers:
+            self._secure = ssl.create_default_context(cafile=f"{job.papers}/ca.pem")
+            self._secure.load_cert_chain(f"{job.papers}/sender.pem", f"{job.papers}/sender.key")
 
     def _order(self) -> list[tuple[int, int]]:
         """What is left to send, the last one first: two series at a time, one object of each in turn."""
@@ -156,7 +163,7 @@ class Sender:
 
     def _association(self) -> None:
         """One association: some objects, and a release or a cut."""
-        with socket.create_connection(("127.0.0.1", self._job.port), timeout=PATIENCE) as connection:
+        with self._connection() as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._cuts():
                 self._cut_request(connection)
@@ -176,6 +183,12 @@ class Sender:
             kind, _ = read_pdu(connection, self._into)
             if kind != 6:
                 raise WrongError(f"A-RELEASE-RQ was answered with PDU type {kind}")
+
+    def _connection(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self._job.port), timeout=PATIENCE)
+        if self._secure is None:
+            return plain
+        return self._secure.wrap_socket(plain, server_hostname="localhost")
 
     def _object(self, connection: socket.socket, message: int, step: int) -> bool:
         """Send the next object; False where the association was cut."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from crash.crash_house import House, house
-from peers import wait_for
+from peers import free_port, wait_for
 from receive.rough_sender import PLACES, Job
 from receive.soak_house import (
     QUICK,
@@ -32,10 +32,12 @@ from receive.soak_house import (
     wait_receiving,
 )
 from test_receive_processes import cycle
+from tls_material import LOOPBACK, Papers
 
 SENDERS = 8
 POWER = ("R7", "R8")
 """Senders whose objects survive power loss; those of the others a killed process only."""
+BY_TLS = ("R6", "R7")
 RECEIVERS = 3
 LEEWAY = 8 * 1024
 """kB that a process may grow by from a fifth of the way to the end: what an allocator keeps, and no leak."""
@@ -49,9 +51,20 @@ def soak(
     durability = {name: "power" if name in POWER else "process" for name in callings}
     senders = "\n".join(f"  {n}: {{sends_as: [{n}], durability: {d}}}" for n, d in durability.items())
     environ = {"PACSNODE__NODE__DURABILITY": "process", "PACSNODE__NODE__RECEIVERS": str(RECEIVERS)}
-    with house(folder / "site", {}, destinations=senders, environ=environ, quiet_for="5 s") as site:
+    papers, secured = Papers(folder / "papers"), free_port()
+    node, _ = papers.pair("node", *LOOPBACK), papers.pair("sender")
+    extra = (
+        f"tls: {{listen: '127.0.0.1:{secured}', certificate: {node.certificate}, key: {node.key}, "
+        f"trusted: {papers.ca.certificate}}}"
+    )
+    with house(
+        folder / "site", {}, destinations=senders, environ=environ, extra=extra, quiet_for="5 s"
+    ) as site:
         site.start()
-        jobs = jobs_of(folder, site.port, callings, series, each, cuts=cuts)
+        jobs = [
+            replace(job, port=secured, papers=str(papers.folder)) if job.calling in BY_TLS else job
+            for job in jobs_of(folder, site.port, callings, series, each, cuts=cuts)
+        ]
         acks = warm_up(site, replace(jobs[0], series=[series + 1], acks=str(folder / "warm.acks"), cuts=0.0))
         watch, asking = Watch(site), Asking(site)
         base = settled(site, watch, "before", 0)
