@@ -189,9 +189,10 @@ def look(site: House) -> dict[str, Used]:
 class Sample:
     """What all processes use at some point of the way."""
 
-    label: str
-    share: int
-    """Percent of the objects that are acknowledged; 101 is after the last of them was indexed."""
+    acknowledged: int
+    """Percent of the objects."""
+    indexed: int
+    """Percent of the objects."""
     used: Mapping[str, Used]
 
 
@@ -200,31 +201,42 @@ class Watch:
     """What the processes use, at each tenth of the way."""
 
     site: House
+    planned: int
+    """How many objects there will be in the index."""
     samples: list[Sample] = field(default_factory=list)
 
-    def take(self, label: str, share: int) -> Sample:
+    def indexed(self) -> int:
+        """How many objects are kept and indexed."""
+        return int(self.site.overview()["instances"].get("kept", 0))
+
+    def take(self, acknowledged: int) -> Sample:
         """Note what they use now."""
-        self.samples.append(Sample(label, share, look(self.site)))
+        self.samples.append(Sample(acknowledged, 100 * self.indexed() // self.planned, look(self.site)))
         return self.samples[-1]
 
     def growth(self, since: int) -> dict[str, int]:
-        """Process → kB by which it grew from *since* percent of the way to the end of it."""
-        way = [sample for sample in self.samples if since <= sample.share <= 100]
+        """Process → kB by which it grew from *since* percent of its work to the end of it."""
         found = {}
-        for name in {name for sample in way for name in sample.used}:
-            memory = [sample.used[name].memory for sample in way if name in sample.used]
-            found[name] = memory[-1] - memory[0]
+        for name in self.samples[-1].used:
+            receives = name.startswith("receiver")
+            way = [
+                s
+                for s in self.samples
+                if (s.acknowledged if receives else s.indexed) >= since and name in s.used
+            ]
+            found[name] = way[-1].used[name].memory - way[0].used[name].memory
         return found
 
     def lines(self) -> list[str]:
         """The table: MB, threads and descriptors of each process."""
         names = sorted({name for sample in self.samples for name in sample.used})
-        found = [" " * 16 + "".join(f"{sample.label:>11}" for sample in self.samples)]
+        labels = [f"{sample.acknowledged}/{sample.indexed} %" for sample in self.samples]
+        found = [" " * 16 + "".join(f"{label:>11}" for label in labels)]
         for name in names:
             cells = [sample.used.get(name) for sample in self.samples]
             text = [f"{c.memory / 1024:.0f}/{c.threads}/{c.descriptors}" if c else "-" for c in cells]
             found.append(f"{name:16}" + "".join(f"{cell:>11}" for cell in text))
-        return [*found, "MB resident / threads / descriptors"]
+        return [*found, "acknowledged/indexed; MB resident/threads/descriptors"]
 
 
 # --- status
@@ -304,27 +316,19 @@ def spread(times: Sequence[float]) -> str:
 # --- the claims
 
 
-def wait_indexed(site: House, planned: int, seconds: float) -> float:
-    """Wait until so many objects are indexed and nothing is open any more; seconds until they were indexed."""
+def wait_indexed(site: House, planned: int, seconds: float) -> None:
+    """Wait until so many objects are indexed and nothing is open any more."""
     database = site.database()
-    began = time.monotonic()
 
-    def indexed() -> bool:
+    def ready() -> bool:
         with database.read() as tx:
-            return queries.overview(tx)["instances"].get("kept", 0) >= planned
-
-    def closed() -> bool:
-        with database.read() as tx:
-            return queries.is_idle(tx)
+            return queries.is_idle(tx) and queries.overview(tx)["instances"].get("kept", 0) >= planned
 
     try:
-        site.wait_for(indexed, f"the index of {planned} objects", seconds)
-        took = time.monotonic() - began
-        site.wait_for(closed, "the end of all series", seconds)
+        site.wait_for(ready, f"the index of {planned} objects", seconds)
     finally:
         database.close()
     site.wait_idle(seconds)
-    return took
 
 
 def assert_exact(site: House, acks: Mapping[str, str], planned: int) -> int:

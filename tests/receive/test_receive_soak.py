@@ -66,20 +66,21 @@ def soak(
             for job in jobs_of(folder, site.port, callings, series, each, cuts=cuts)
         ]
         acks = warm_up(site, replace(jobs[0], series=[series + 1], acks=str(folder / "warm.acks"), cuts=0.0))
-        watch, asking = Watch(site), Asking(site)
-        base = settled(site, watch, "before", 0)
+        watch, asking = Watch(site, (series + 1) * each), Asking(site)
+        base = settled(site, watch, 0)
         asking.start()
         with crowd(jobs) as senders_at_work:
             follow(senders_at_work, watch)
             senders_at_work.assert_well()
             sent = time.monotonic() - senders_at_work.began
-            lag = wait_indexed(site, (series + 1) * each, 60 + senders_at_work.planned / 50)
+            lag = drain(watch, 60 + watch.planned / 50)
+            wait_indexed(site, watch.planned, 60)
         asking.end()
         lines = [
             f"{senders_at_work.planned / sent:.0f} objects/s over {sent:.0f} s, indexed {lag:.1f} s after the last",
             *told(senders_at_work), *asking.lines(),
         ]  # fmt: skip
-        end = settled(site, watch, "after", 101)
+        end = settled(site, watch, 100)
         table(f"a soak of {senders_at_work.planned} objects", [*lines, *watch.lines()])
         assert senders_at_work.counted("lost") == {}
         acks |= senders_at_work.acks()
@@ -111,7 +112,7 @@ def warm_up(site: House, job: Job) -> dict[str, str]:
         return sender.acks()
 
 
-def settled(site: House, watch: Watch, label: str, share: int) -> Sample:
+def settled(site: House, watch: Watch, acknowledged: int) -> Sample:
     """What the processes use when no association is open any more."""
     pids = site.pids("receiver")
     calm: list[tuple[int, int]] = []
@@ -122,7 +123,7 @@ def settled(site: House, watch: Watch, label: str, share: int) -> Sample:
         return calm == before
 
     wait_for(is_calm, "calm receivers")
-    return watch.take(label, share)
+    return watch.take(acknowledged)
 
 
 def follow(senders: Crowd, watch: Watch) -> None:
@@ -133,13 +134,26 @@ def follow(senders: Crowd, watch: Watch) -> None:
         done = senders.acknowledged
         share = 100 * done // senders.planned
         if next_one <= share < 100:
-            watch.take(f"{share} %", share)
+            watch.take(share)
             rate = done / (time.monotonic() - senders.began)
             cuts = senders.counted("cuts").total()
             words = f"{done} of {senders.planned} acknowledged, {rate:.0f}/s, {cuts} times broken off"
             print(words, file=sys.__stderr__, flush=True)
             next_one = share - share % 10 + 10
-    watch.take("100 %", 100)
+    watch.take(100)
+
+
+def drain(watch: Watch, seconds: float) -> float:
+    """Look on at each tenth of the way that the index has still to go; seconds until all is indexed."""
+    began, next_one = time.monotonic(), watch.samples[-1].indexed + 10
+    while (done := watch.indexed()) < watch.planned:
+        if 100 * done // watch.planned >= next_one:
+            watch.take(100)
+            print(f"{done} of {watch.planned} indexed", file=sys.__stderr__, flush=True)
+            next_one = watch.samples[-1].indexed + 10
+        assert time.monotonic() - began < seconds, f"only {done} indexed"
+        time.sleep(0.3)
+    return time.monotonic() - began
 
 
 def told(senders: Crowd) -> list[str]:
