@@ -226,7 +226,7 @@ def test_what_a_client_sends_is_kept(name: str, node: Making, papers: Papers, fi
 
 
 def test_what_orthanc_sends_is_kept(node: Making, papers: Papers, files: list[Path], tmp_path: Path) -> None:
-    """Orthanc, told by REST to store at a modality, with and without DicomTlsEnabled; it writes datasets anew."""
+    """Orthanc, told by REST to store at a modality, with and without UseDicomTls; it writes datasets anew."""
     receiver, pair = node(), papers.pair("ct01")
     with wire(receiver.plain) as plain:
         at = {"AET": "PACSNODE", "Host": "127.0.0.1"}

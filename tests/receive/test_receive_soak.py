@@ -15,22 +15,17 @@ from crash.crash_house import House, house
 from peers import free_port, wait_for
 from receive.rough_sender import PLACES, Job
 from receive.soak_house import (
-    QUICK,
-    Asking,
     Crowd,
-    Sample,
-    Watch,
     assert_ends,
     assert_exact,
     assert_quiet_log,
     assert_series,
     crowd,
     jobs_of,
-    spread,
-    used,
     wait_indexed,
     wait_receiving,
 )
+from receive.soak_watch import QUICK, Asking, Sample, Watch, spread, used
 from test_receive_processes import cycle
 from tls_material import LOOPBACK, Papers
 
