@@ -1,4 +1,4 @@
-"""Independent peers for the tests: DCMTK, Orthanc, dicom3tools, PixelMed and PostgreSQL.
+"""Independent peers for the tests: DCMTK, Orthanc, GDCM, dicom3tools, PixelMed and PostgreSQL.
 
 A missing peer skips the test that needs it, with a reason; in CI, where all are installed, it fails it.
 """

@@ -98,6 +98,7 @@ def test_ci_installs_what_the_tests_need() -> None:
         "orthanc",
         "dicom3tools",
         "libpixelmed-java",
+        "libgdcm-tools",
         "default-jre-headless",
         "openssl",
         "faketime",

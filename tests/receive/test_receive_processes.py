@@ -480,10 +480,10 @@ def probe(port: int, count: int) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=20).close()
 
 
-def cycle(port: int, count: int) -> None:
+def cycle(port: int, count: int, calling: str = "CT01") -> None:
     """Connect, associate, release."""
     for _ in range(count):
-        caller = Caller(port)
+        caller = Caller(port, calling)
         caller.ask()
         assert caller.is_in
         caller.leave()
