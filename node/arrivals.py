@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from node.store.records import Record, read_end, receiver_runs, records_after
 
 log = structlog.get_logger()
 
+_AT_A_TIME = 16  # records of one receiver run, before the next one has its turn
 GROUP = 200
 GROUP_SECONDS = 0.02
 """Objects, and seconds, of one transaction."""
@@ -40,6 +43,8 @@ class Arrivals:
     """Receiver run → last sequence of the group in hand."""
     behind: int = 0
     """Readings of the start that are still to be taken in: nothing is sealed before."""
+    complete: float = 0.0
+    """When everything that had come was queued last, monotonic."""
     releasing: set[int] = field(default_factory=set)
     """Objects in conflict that a person released, on their way through."""
 
@@ -83,20 +88,36 @@ class Arrivals:
             path = intake.object_path(self.parts.data, found["receiver_run"], found["sequence"])
             self.readings.add(Reading(None, [path], rebuild=(row["id"], found["id"])))
 
-    def scan(self) -> None:
-        """Queue the records that came since, in order within each receiver run."""
-        for receiver_run in receiver_runs(self.parts.data):
-            if self.readings.room <= 0:
-                return
-            last = self.queued.get(receiver_run, 0)
-            for record in records_after(self.parts.data, receiver_run, last):
-                self._queue(record)
-                if self.readings.room <= 0:
-                    return
+    def scan(self, now: float) -> None:
+        """Queue what came until the monotonic *now*: in order within each receiver run, and from each in its turn."""
+        sources = [
+            records_after(self.parts.data, run, self.queued.get(run, 0))
+            for run in receiver_runs(self.parts.data)
+        ]
+        while sources and self.readings.room > 0:
+            sources = [source for source in sources if self._queue_some(source)]
+        if not sources:
+            self.complete = now
+
+    @property
+    def caught_up(self) -> float:
+        """The monotonic moment before which all that came is in the tables: sealing knows of nothing later.
+
+        Where the index lags behind, a series whose images still wait to be read must not count as quiet.
+        """
+        waiting = (reading.since for reading in self.readings.queue if reading.record is not None)
+        return next(waiting, self.complete)
+
+    def _queue_some(self, source: Iterator[Record]) -> bool:
+        """Queue a few records of one receiver run; whether there may be more."""
+        found = list(islice(source, _AT_A_TIME))
+        for record in found:
+            self._queue(record)
+        return len(found) == _AT_A_TIME
 
     def _queue(self, record: Record) -> None:
         self.queued[record.run] = record.sequence
-        reading = Reading(record, [record.path])
+        reading = Reading(record, [record.path], since=self.complete)
         reading.ready = record.is_end
         self.readings.add(reading)
 

@@ -151,7 +151,7 @@ class Conductor:
         now = time.monotonic()
         beat(beat_path(self.parts.data), time.time())
         self._look_at_clocks(now)
-        self.arrivals.scan()
+        self.arrivals.scan(now)
         self.readings.ask(now)
         took = self.readings.worth_taking(now) and self.arrivals.take_in()
         wait = self._seal(now)
@@ -204,10 +204,10 @@ class Conductor:
         """Seal what is complete; how long until the next series may be."""
         if self.arrivals.behind:
             return _POLL
-        wait = _POLL
+        wait, until = _POLL, self.arrivals.caught_up
         for series_id in list(self.parts.assembly.series):
             found = verdict(
-                self.parts.assembly.evidence(series_id, now), flow.seal_policy(self.parts, series_id)
+                self.parts.assembly.evidence(series_id, until), flow.seal_policy(self.parts, series_id)
             )
             self._attend(series_id, now)
             if isinstance(found, Sealed):
@@ -216,7 +216,7 @@ class Conductor:
                 faults.reach("after-seal")
                 self.poll_at = 0.0
             else:
-                wait = min(wait, found.wait.total_seconds())
+                wait = min(wait, found.wait.total_seconds() + now - until)
         return wait
 
     def _attend(self, series_id: int, now: float) -> None:

@@ -39,6 +39,8 @@ class Reading:
     asked_at: float = 0.0
     ready_at: float = 0.0
     tries: int = 0
+    since: float = 0.0
+    """It came after this monotonic moment."""
     rebuild: tuple[int, int] | None = None
     """(series, instance) of an open series that is being rebuilt after a restart."""
     compared: int | None = None

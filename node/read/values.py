@@ -33,7 +33,7 @@ def encodings_of(declared: Value) -> tuple[str, ...]:
         return ("latin-1",)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def values_of(vr: str, raw: bytes, encodings: tuple[str, ...], little_endian: bool) -> Value | None:
     """The element's values, `()` when it is empty, None when it holds no text or number to judge."""
     if vr in _BINARY:
