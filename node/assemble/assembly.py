@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 
 from node.assemble.completeness import Carrier, Ended, Evidence, Policy
 from node.facts import Facts, gather
@@ -89,7 +90,7 @@ class Assembly:
         """What speaks for completeness now."""
         found = self.series[series_id]
         carriers = []
-        for association, objects in found.carriers.items():
+        for association, objects in islice(found.carriers.items(), 2):  # a third one says no more
             ended, at = self.ended.get(association, (Ended.OPEN, now))
             carriers.append(Carrier(objects, ended, timedelta(seconds=now - at)))
         return Evidence(timedelta(seconds=now - found.last), carriers, found.peer in self.several)
