@@ -13,7 +13,7 @@ Job = Callable[[], None]
 class Crew:
     """As many threads as there are connections; of those that are done a few wait a while for the next."""
 
-    def __init__(self, spare: int = 4, patience: float = 2.0) -> None:
+    def __init__(self, spare: int = 4, patience: float = 0.5) -> None:
         """Keep at most *spare* idle threads, each for *patience* seconds."""
         self._spare = spare
         self._patience = patience

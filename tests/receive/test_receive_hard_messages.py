@@ -387,7 +387,7 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(process: Process)
     kept = [record for record in records if record.is_object]
     assert acknowledged[0] <= len(kept) <= acknowledged[0] + 4
     assert all(kept_dataset(record.path) == bytes(100_000) for record in kept)
-    assert not list(process.data.rglob("*.part"))
+    wait_for(lambda: not list(process.data.rglob("*.part")), "the last of it to be given up")
 
 
 def test_a_second_sigterm_changes_nothing(process: Process) -> None:

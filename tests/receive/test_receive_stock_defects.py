@@ -55,6 +55,8 @@ CONTEXTS = (
     (5, Verification, (EXPLICIT,)),
 )
 
+pytestmark = pytest.mark.long
+
 
 @dataclass
 class Stock:

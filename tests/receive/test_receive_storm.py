@@ -74,6 +74,7 @@ def survive(
     )
 
 
+@pytest.mark.long
 def test_killed_receivers_lose_nothing_that_was_acknowledged(
     tmp_path: Path, table: Callable[[str, list[str]], None]
 ) -> None:
