@@ -6,6 +6,7 @@ its readability and the node nothing: the conductor starts the next reader and g
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -106,7 +107,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
     if IN_GAPS in sys.argv:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; then it is an ordinary reader
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     warnings.simplefilter("ignore")  # pydicom warns with a peer's values, and they may name a patient
     reader = Reader()
