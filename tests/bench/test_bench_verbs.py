@@ -60,6 +60,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_send_measures_every_way(place: Path) -> None:
     """A row for each way and size with rate, ratio and CPU; every way's settings; folder and processes are gone."""
     need("storescp", "storescu", "Orthanc")
@@ -77,6 +78,7 @@ def test_send_measures_every_way(place: Path) -> None:
     assert left(place) == []
 
 
+@pytest.mark.long
 def test_receive_measures_every_way(place: Path) -> None:
     """A row for each way, with what disk and loopback allow; counts are exact; the budget says what it found."""
     need("storescp", "Orthanc")
