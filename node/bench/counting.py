@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 from node.bench.peers import MAX_PDU
+from node.bench.wire import RELEASE_RP
 from node.send import command
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
 _ASSOCIATE_RQ, _DATA, _RELEASE_RQ = 1, 4, 5
-_RELEASE_RP = struct.pack(">BxIxxxx", 6, 4)
 _COMMAND, _LAST = 1, 2
 _RESPONSE, _NO_DATASET = 0x8000, 0x0101
 
@@ -79,7 +79,7 @@ class Counter:
             if kind == _ASSOCIATE_RQ:
                 connection.sendall(_accepted(bytes(body)))
             elif kind == _RELEASE_RQ:
-                connection.sendall(_RELEASE_RP)
+                connection.sendall(RELEASE_RP)
                 return
             elif kind != _DATA:
                 return

@@ -168,8 +168,11 @@ class Listener:
 
     def _refuse(self, reason: Reason, host: str) -> None:
         """Count and say that a connection from *host* is not served."""
-        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
+        self._count(reason, host)
         log.warning("connection_refused", reason=reason.words, address=host)
+
+    def _count(self, reason: Reason, host: str) -> None:
+        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
 
     def serve(self, connection: socket.socket, remote: tuple[str, int], keys: Keys | None = None) -> None:
         """Serve one connection, which counts until it is closed. What breaks it breaks nothing else."""
@@ -192,8 +195,7 @@ class Listener:
             secured = secure(connection, keys, self.pace)
         except HandshakeError as error:
             if why := str(error):
-                words = LastWords(self.desk.clock().timestamp(), remote[0])
-                self.desk.census.count(Reason.TLS_HANDSHAKE, words)
+                self._count(Reason.TLS_HANDSHAKE, remote[0])
                 log.warning("tls_handshake_failed", reason=why, address=authority(*remote))
             return
         with secured:  # it has taken the descriptor of the other
