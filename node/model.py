@@ -232,7 +232,7 @@ class Header:
     received_at: datetime
     size: int
     digest: str
-    """SHA-256 over the transfer syntax UID and the dataset bytes, not the file meta."""
+    """Over the transfer syntax UID and the dataset's bytes, not the file meta (`digest.whole_digest`)."""
     pixel_digest: str
     """SHA-256 over the bytes from the pixel data (or waveform) element on; empty without one."""
     frames: int
@@ -242,6 +242,8 @@ class Header:
     """Of a rejection note the code of its title, one of `REJECTIONS`; else empty."""
     rejects: tuple[str, ...] = ()
     """The SOP Instance UIDs that such a note names."""
+    pixels_at: int = 0
+    """Where the pixel data (or waveform) element begins, in bytes from the dataset's begin; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True)

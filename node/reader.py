@@ -22,7 +22,7 @@ from typing import Any
 
 from node import commitment, faults
 from node.model import Cell, Header
-from node.read.header import read_header
+from node.read.header import ROOM, read_header
 from node.read.pixels import same_pixels
 from node.store.arrival import read_arrival
 from node.store.records import COMMIT, read_commit
@@ -69,6 +69,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._before: Mapping[str, Cell] = _NONE
+        self._room = bytearray(ROOM)
 
     def answer(self, line: str) -> dict[str, Any]:
         """One request's answer: the last path's header; with two paths, whether both hold the same pixels."""
@@ -79,7 +80,7 @@ class Reader:
                 return _commitment(path)
             faults.reach("before-header")
             arrival, offset = read_arrival(path)
-            header = read_header(path, arrival, offset)
+            header = read_header(path, arrival, offset, self._room)
             found: dict[str, Any] = {"header": header_to_json(header, self._before)}
             if other:
                 found["same"] = same_pixels(other[0], path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from node.digest import digest_again
 from node.errors import Broken
 from node.model import InstanceState
 from node.ops.leftovers import buckets
@@ -27,7 +28,6 @@ from node.store.records import BUCKET, OBJECT, receiver_runs
 from node.store.schema import instance, product, run
 
 _GROUP = 500
-_BLOCK = 1 << 20
 _TELL = 1000
 _REINDEX = "stop the node and run `pacsnode reindex`"
 _BACKUP = "restore it from a backup, or have the source send it again"
@@ -107,7 +107,7 @@ def _database(database: Database, found: Verified) -> None:
 
 def _objects(database: Database, since: datetime | None) -> Iterator[Mapping[str, Any]]:
     """Rows whose received file must be there."""
-    columns = [instance.c[n] for n in ("id", "receiver_run", "sequence", "state", "digest")]
+    columns = [instance.c[n] for n in ("id", "receiver_run", "sequence", "state", "digest", "pixels_at")]
     statement = select(*columns).where(instance.c.state.in_(WITH_FILE))
     if since is not None:
         statement = statement.where(instance.c.received_at >= since)
@@ -137,7 +137,7 @@ def _all(database: Database, statement: Any, key: Any) -> Iterator[Mapping[str, 
 def _object(database: Database, data: Path, row: Mapping[str, Any], found: Verified) -> None:
     path = object_path(data, row["receiver_run"], row["sequence"])
     try:
-        digest = _digest_of(path)
+        digest = _digest_of(path, row["pixels_at"])
         found.bytes += path.stat().st_size
     except FileNotFoundError:
         what = "a received object is gone"
@@ -153,15 +153,11 @@ def _object(database: Database, data: Path, row: Mapping[str, Any], found: Verif
         found.problems.append(Problem(what, str(path.relative_to(data)), _BACKUP))
 
 
-def _digest_of(path: Path) -> str:
-    """As the reader takes it: SHA-256 over the transfer syntax UID and the dataset, not the file meta."""
+def _digest_of(path: Path, pixels_at: int) -> str:
+    """As the reader took it."""
     arrival, offset = read_arrival(path)
-    digest = hashlib.sha256(arrival.transfer_syntax.encode("latin-1", "replace"))
     with path.open("rb") as file:
-        file.seek(offset)
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest_again(file, offset, arrival.transfer_syntax, pixels_at)
 
 
 def _product(database: Database, data: Path, row: Mapping[str, Any], found: Verified) -> None:

@@ -19,6 +19,8 @@ from node.model import Cell, Value
 from node.read.values import LONGEST, encodings_of, values_of
 
 SHARED, PER_FRAME = 0x52009229, 0x52009230
+NO_VALUE = frozenset(("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"))
+"""Value representations of which not even emptiness is a fact."""
 _CHARACTER_SET = 0x00080005
 _DEEPEST = 4
 _MOST_ITEMS = 16
@@ -33,6 +35,11 @@ def attributes_of(dataset: Dataset) -> dict[str, Cell]:
     for name, values in _functional_groups(dataset, encodings, little).items():
         found.setdefault(name, tuple(values))
     return found
+
+
+def pairs_of(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[tuple[str, Value]]:
+    """Name and value of each attribute of a Little Endian *dataset*, functional groups left out."""
+    return _flat(dataset, "", encodings, True, 0)
 
 
 def _plain(dataset: Dataset, tag: int, encodings: tuple[str, ...], little: bool) -> Value | None:
@@ -83,17 +90,24 @@ def _functional_groups(
 
 
 def _name(tag: BaseTag, dataset: Dataset) -> str:
+    return name_of(tag, _creator(tag, dataset) if tag.is_private else "")
+
+
+def name_of(number: int, creator: str) -> str:
+    """What a rule calls an element, empty where it cannot; *creator*: whose it is, if it is private."""
+    tag = BaseTag(number)
     if not tag.is_private:
         return keyword_for_tag(tag)
     if tag.element < 0x1000:
         return ""
-    creator = _creator(tag, dataset)
     if not creator:  # unowned: of use to nobody but `vendor`, who knows whose it was
         return f"({tag.group:04X},{tag.element:04X})"
     return f"({tag.group:04X},xx{tag.element & 0xFF:02X}) {creator}"
 
 
 def _creator(tag: BaseTag, dataset: Dataset) -> str:
+    if tag.element < 0x1000:  # a creator, or the length of its group: nobody's, and never its own
+        return ""
     value = _plain(dataset, (tag.group << 16) + (tag.element >> 8), ("latin-1",), True)
     return value[0] if value else ""
 
@@ -102,10 +116,18 @@ def _vr(element: RawDataElement | DataElement, dataset: Dataset) -> str:
     tag, vr = BaseTag(element.tag), element.VR
     if vr and vr != "UN":
         return vr
+    return vr_of(tag, vr or "", _creator(tag, dataset) if tag.is_private else "")
+
+
+def vr_of(number: int, stated: str, creator: str) -> str:
+    """The VR by which a value is read: the *stated* one, else what the dictionaries say."""
+    if stated and stated != "UN":
+        return stated
+    tag, vr = BaseTag(number), stated
     try:
         if not tag.is_private:
             return dictionary_VR(tag).split(" ")[0]
-        return private_dictionary_VR(tag, _creator(tag, dataset)).split(" ")[0]
+        return private_dictionary_VR(tag, creator).split(" ")[0]
     except KeyError:
         return vr or ("LO" if tag.is_private and 0x10 <= tag.element <= 0xFF else "UN")
 
@@ -134,7 +156,7 @@ def _value(element: Any, dataset: Dataset, encodings: tuple[str, ...], little: b
 
 
 def _converted(element: DataElement) -> Value | None:
-    if element.VR in ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"):
+    if element.VR in NO_VALUE:
         return None
     if element.is_empty:
         return ()

@@ -6,11 +6,11 @@ the reason; a wrong charset, an odd VR or an illegal UID does not make an object
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -20,8 +20,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from node.digest import Content, pixel_digest, whole_digest
 from node.model import Arrival, Cell, Header
 from node.read.elements import attributes_of, first
+from node.read.quick import UnusualError, quick_attributes
 from node.read.rejection import rejected_by, rejection_of
 from node.read.vendor import own_facts
 
@@ -29,29 +31,31 @@ _BULK = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010, 0x54000100, 0x00420011))
 """Float, Double and integer Pixel Data, Waveform Sequence, Encapsulated Document: content, not header."""
 _MOST_INFLATED = 256 << 20
 """A deflated dataset is inflated to at most so many bytes; beyond it is taken for a bomb."""
-_BLOCK = 1 << 20
-_MOST_AT_ONCE = 4 << 20
-"""Bytes of a file that is read whole before it is looked at."""
+ROOM = _MOST_AT_ONCE = 4 << 20
+"""Bytes of a file up to which it is read whole before it is looked at."""
 
 
-def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
+def read_header(path: Path, arrival: Arrival, offset: int, room: bytearray | None = None) -> Header:
     """The header of the Part 10 file at *path* whose dataset begins at *offset*. Never raises for its content.
 
-    Raises OSError when the file itself cannot be read.
+    Whoever reads many lends the same *room* of `ROOM` bytes for each. Raises OSError when the file itself cannot
+    be read.
     """
-    with path.open("rb") as on_disk:
-        file = _in_memory(on_disk)
-        file.seek(offset)
-        digest = hashlib.sha256(arrival.transfer_syntax.encode("latin-1", "replace"))
-        _hash_rest(file, digest)
-        size = file.tell()
+    syntax = arrival.transfer_syntax
+    with path.open("rb", buffering=0) as on_disk:
+        size = os.fstat(on_disk.fileno()).st_size
+        file: Content = on_disk
+        if size <= _MOST_AT_ONCE:
+            file = _whole(on_disk, size, bytearray(size) if room is None else room)
         try:
-            attributes, pixel_digest, named = _parse(file, offset, arrival.transfer_syntax)
-            why = _why_ungrouped(attributes)
+            parsed = _parse(file, offset, syntax)
+            why = _why_ungrouped(parsed.attributes)
             readable = True
         except Exception as error:  # noqa: BLE001 - any peer's bytes may be here
-            attributes, pixel_digest, named, readable = {}, "", (), False
+            parsed, readable = _Parsed({}), False
             why = f"the dataset cannot be parsed ({type(error).__name__})"
+        digest = whole_digest(file, offset, syntax, parsed.pixels_at, parsed.pixel_digest)
+    attributes = parsed.attributes
     own: dict[str, Cell] = {
         "from": ((arrival.peer,),),
         "called": ((arrival.called,),),
@@ -72,19 +76,23 @@ def read_header(path: Path, arrival: Arrival, offset: int) -> Header:
         association=arrival.association,
         received_at=arrival.received_at,
         size=size,
-        digest=digest.hexdigest(),
-        pixel_digest=pixel_digest,
+        digest=digest,
+        pixel_digest=parsed.pixel_digest,
+        pixels_at=parsed.pixels_at,
         frames=_frames(attributes),
         attributes={**attributes, **own_facts(attributes), **own},
         rejection=rejection_of(attributes),
-        rejects=named,
+        rejects=parsed.rejects,
     )
 
 
-def _in_memory(file: BinaryIO) -> BinaryIO:
-    """The same content read at once, where it is small: the disk and the kernel are asked once, not per element."""
-    small = os.fstat(file.fileno()).st_size <= _MOST_AT_ONCE
-    return BytesIO(file.read()) if small else file
+def _whole(file: BinaryIO, size: int, room: bytearray) -> memoryview:
+    """Read the file at once: the kernel is asked once, not per element, and no memory is asked of it each time."""
+    view = memoryview(room)[:size]
+    got = 0
+    while got < size and (more := file.readinto(view[got:])):  # type: ignore[attr-defined]
+        got += more
+    return view[:got]
 
 
 def arrival_of_file(path: Path) -> tuple[Arrival, int]:
@@ -123,20 +131,53 @@ def read_file_meta_info_at(file: BinaryIO) -> Dataset:
     )
 
 
-def _hash_rest(file: BinaryIO, digest: Any) -> None:
-    while block := file.read(_BLOCK):
-        digest.update(block)
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What stands in a dataset."""
+
+    attributes: dict[str, Cell]
+    pixels_at: int = 0
+    """As in `Header`."""
+    pixel_digest: str = ""
+    rejects: tuple[str, ...] = ()
 
 
-def _parse(file: BinaryIO, offset: int, syntax: str) -> tuple[dict[str, Cell], str, tuple[str, ...]]:
+def _parse(content: Content, offset: int, syntax: str) -> _Parsed:
     """Attributes, the digest of the pixels, and what the object rejects if it is a rejection note."""
     if syntax == DeflatedExplicitVRLittleEndian:
-        file.seek(offset)
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        data = inflater.decompress(file.read(), _MOST_INFLATED)
-        if inflater.unconsumed_tail:
-            raise ValueError("inflates to more than the limit")
-        file, offset = BytesIO(data), 0
+        inflated = _parse_plain(memoryview(_inflated(content, offset)), 0, syntax)
+        return replace(inflated, pixels_at=0)  # in the file they stand deflated
+    return _parse_plain(content, offset, syntax)
+
+
+def _parse_plain(content: Content, offset: int, syntax: str) -> _Parsed:
+    """As `_parse`, of a dataset that is not deflated, whatever *syntax* says."""
+    if isinstance(content, memoryview) and syntax != ExplicitVRBigEndian:
+        try:
+            attributes, at = quick_attributes(content, offset, syntax == ImplicitVRLittleEndian, _BULK)
+            if not rejection_of(attributes):
+                digest = pixel_digest(content, at, syntax) if at >= 0 else ""
+                return _Parsed(attributes, max(0, at - offset), digest)
+        except UnusualError:
+            pass
+    return _parse_slowly(BytesIO(content) if isinstance(content, memoryview) else content, offset, syntax)
+
+
+def _inflated(content: Content, offset: int) -> bytes:
+    if isinstance(content, memoryview):
+        deflated: bytes | memoryview = content[offset:]
+    else:
+        content.seek(offset)
+        deflated = content.read()
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(deflated, _MOST_INFLATED)
+    if inflater.unconsumed_tail:
+        raise ValueError("inflates to more than the limit")
+    return data
+
+
+def _parse_slowly(file: BinaryIO, offset: int, syntax: str) -> _Parsed:
+    """As `_parse_plain`, whatever stands there."""
     file.seek(offset)
     seen: list[int] = []
 
@@ -153,13 +194,11 @@ def _parse(file: BinaryIO, offset: int, syntax: str) -> tuple[dict[str, Cell], s
     dataset.set_original_encoding(UID(syntax) == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
     if not len(dataset):
         raise ValueError("no data elements")
-    pixels = ""
-    if seen and seen[0] in _BULK:
-        digest = hashlib.sha256(syntax.encode("latin-1", "replace"))
-        _hash_rest(file, digest)
-        pixels = digest.hexdigest()
+    at = file.tell() if seen and seen[0] in _BULK else -1
     attributes = attributes_of(dataset)
-    return attributes, pixels, rejected_by(dataset) if rejection_of(attributes) else ()
+    digest = pixel_digest(file, at, syntax) if at >= 0 else ""
+    rejects = rejected_by(dataset) if rejection_of(attributes) else ()
+    return _Parsed(attributes, max(0, at - offset), digest, rejects)
 
 
 def _why_ungrouped(attributes: Mapping[str, Cell]) -> str:

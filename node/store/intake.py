@@ -96,8 +96,8 @@ def add_instance(
         tx, instance,
         receiver_run=record[0], sequence=record[1], state=state, reason=reason, series_id=series_id,
         sop_uid=header.sop_uid or None, sop_class=header.sop_class, transfer_syntax=header.transfer_syntax,
-        digest=header.digest, pixel_digest=header.pixel_digest, size=header.size, peer=header.peer,
-        association=header.association, received_at=header.received_at,
+        digest=header.digest, pixel_digest=header.pixel_digest, pixels_at=header.pixels_at, size=header.size,
+        peer=header.peer, association=header.association, received_at=header.received_at,
     )  # fmt: skip
 
 

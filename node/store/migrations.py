@@ -124,6 +124,8 @@ _NEW_3 = (
     "CREATE INDEX delivery_order ON delivery (destination, rank, id) WHERE state IN ('waiting', 'sending')",
     "CREATE INDEX delivery_commit ON delivery (destination, commit_due) WHERE commit_due IS NOT NULL",
 )
+_INSTANCE_4 = """pixel_digest VARCHAR(64) NOT NULL,
+	pixels_at INTEGER NOT NULL"""
 _SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME"}
 _POSTGRESQL = {"id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE"}
 
@@ -208,6 +210,20 @@ STEPS: Mapping[int, Step] = {
             "ALTER TABLE destination ALTER kind DROP DEFAULT, ALTER trial DROP DEFAULT, "
             "ALTER waiting_bytes DROP DEFAULT",
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
+        ),
+    ),
+    3: Step(  # pixels hashed once
+        rebuilt=(
+            Rebuilt(
+                "instance",
+                (("pixel_digest VARCHAR(64) NOT NULL", _INSTANCE_4),),
+                {"pixels_at": "0"},
+            ),
+        ),
+        sqlite=(),
+        postgresql=(
+            "ALTER TABLE instance ADD pixels_at BIGINT NOT NULL DEFAULT 0",
+            "ALTER TABLE instance ALTER pixels_at DROP DEFAULT",
         ),
     ),
 }  # fmt: skip

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.engine import Dialect
 
-VERSION = 3
+VERSION = 4
 """Of the schema; a database of a later version is refused."""
 
 
@@ -125,6 +125,7 @@ instance = Table(  # one row per received object
     Column("transfer_syntax", Words(), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("pixel_digest", String(64), nullable=False),
+    Column("pixels_at", Id, nullable=False, default=0),  # as in `Header`; the digest depends on it
     Column("size", Id, nullable=False),
     Column("peer", Words(), nullable=False),
     Column("association", Words(), nullable=False),
