@@ -8,7 +8,7 @@ from node.route.conditions import Condition
 from node.route.rule import Rule
 from node.route.values import Kind, squeeze
 from node.route.when import Group, Line, When
-from node.shape import nearest
+from node.shape import Place, nearest
 
 _ALWAYS_THERE = frozenset(
     {
@@ -24,26 +24,29 @@ _WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
 
 
 def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
-    """A sentence, with file and line, for everything worth a second look."""
+    """A sentence, with its place, for everything worth a second look."""
     return tuple(sentence for rule in rules for sentence in _of_rule(rule, peers))
 
 
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
-    file = rule.place.file
     if not rule.tries:
         yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
     certain = _certain(rule)
     for block in (rule.use, rule.when):
         for line, how in _exclusions(block):
             if line.name not in certain:
-                yield f"{file}:{line.line}: {line.name} may be missing from an image; {how}"
+                yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
         for line in block.conditions():
             for sentence in _of_line(line, rule, peers):
-                yield f"{file}:{line.line}: {sentence}"
+                yield f"{_at(rule, line)}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
+
+
+def _at(rule: Rule, line: Line) -> Place:
+    return Place(rule.place.file, line.line, line.column)
 
 
 def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:

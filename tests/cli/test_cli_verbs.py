@@ -122,7 +122,7 @@ def test_a_mistake_in_the_site_file_is_on_stderr(site: Place) -> None:
     for verb in (["check"], ["status"], ["series"], ["run"], ["echo", "PACS"], ["explain", "--series", "1"]):
         result = site.run(*verb)
         assert result.exit_code == 2, verb
-        assert "node.yaml:2: " in result.stderr
+        assert "node.yaml:2:" in result.stderr
         assert "did you mean timezone?" in result.stderr
         assert result.stdout == ""
 
