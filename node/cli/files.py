@@ -79,7 +79,7 @@ def _print_report(
         click.echo(f"warning: {line}")
     failed = [case for case in report.cases if not case.passed]
     for case in failed:
-        click.echo(f"{case.place}: {case.rule}: try: {case.message}")
+        click.echo(checking.told(case))
     for name, error in reached.items():
         click.echo(error or f"{name} answers")
     passed = len(report.cases) - len(failed)

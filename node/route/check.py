@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from node.errors import Misconfigured
 from node.model import OperatorSpec
 from node.route.aggregates import Context
 from node.route.match import Judgement, judge
-from node.route.rules import Rule, read_rules
+from node.route.rules import Rule, RuleSet, parse_rules, read_rules
 from node.route.tries import Try
 from node.shape import Place
 
@@ -49,6 +50,20 @@ def check(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Ma
     """Read all rules and run their cases; never raises for what stands in a rule."""
     rules, errors, warnings = read_rules(files, specs, peers)
     return Report(errors, warnings, tuple(run_cases(rules)), tuple(rule.name for rule in rules))
+
+
+def prove(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> RuleSet:
+    """The rules, where all of them are right and do what their cases expect. Raises Misconfigured with every reason."""
+    rules = parse_rules(files, specs, peers)
+    failed = [told(case) for case in run_cases(rules.rules) if not case.passed]
+    if failed:
+        raise Misconfigured(*failed)
+    return rules
+
+
+def told(case: Case) -> str:
+    """A case in a line, with its place."""
+    return f"{case.place}: {case.rule}: try: {case.message}"
 
 
 def run_cases(rules: Sequence[Rule]) -> Iterator[Case]:

@@ -27,6 +27,7 @@ __all__ = [
     "RuleSet",
     "Send",
     "When",
+    "digest_of",
     "parse_rules",
     "parse_when",
     "read_folder",
@@ -122,8 +123,12 @@ def parse_rules(
     found, mistakes, warnings = read_rules(files, specs, peers)
     if mistakes:
         raise Misconfigured(*mistakes)
-    digest = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
-    return RuleSet(found, digest, warnings)
+    return RuleSet(found, digest_of(files), warnings)
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over names and texts: what tells one set of rule files from another."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 
 def read_rules(
