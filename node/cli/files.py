@@ -15,6 +15,7 @@ from node.cli.frame import (
     FAILED,
     REFUSED,
     WRONG,
+    ago,
     as_json,
     main,
     paths,
@@ -29,7 +30,10 @@ from node.flow import securing
 from node.route import check as checking
 from node.route.rules import scan_folder
 from node.settings import Settings
+from node.store.queries import Search
 from node.words import counted
+
+_MOST_SERIES = 100_000
 
 
 @main.command()
@@ -92,7 +96,13 @@ def _print_report(
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @rules_folder
-@click.option("--series", "series", help="A series the node holds: its number or Series Instance UID.")
+@click.option("--series", default="", help="A series the node holds: its number or Series Instance UID.")
+@click.option("--accession", default="", help="Series the node holds, by Accession Number.")
+@click.option("--patient", default="", help="Series the node holds, by Patient ID.")
+@click.option("--study", default="", help="Series the node holds, by Study Instance UID.")
+@click.option(
+    "--since", default="", help="Series that came in this time, such as 30 d: which of them each rule takes."
+)
 @click.option("--from", "peer", default="", help="The peer these files would come from.")
 @as_json
 @click.pass_context
@@ -101,21 +111,35 @@ def explain(
     context: click.Context,
     paths: tuple[Path, ...],
     rules: Path | None,
-    series: str | None,
     peer: str,
     as_json: bool,
+    **asked: str,
 ) -> int:
-    """Dry run: each series, each rule, each clause with the value seen."""
-    if bool(paths) == bool(series):
-        raise Misconfigured("explain takes files or folders, or --series with one series of the node")
-    settings = site_of(context) if series else site_if_any_of(context)
+    """Dry run: each series, each rule, each clause with the value seen.
+
+    PATHS are files, folders, DICOMDIRs or zip files; else the options name what the node holds.
+    """
+    since = ago("--since", asked.pop("since"))
+    search = Search(
+        asked["accession"], asked["patient"], asked["study"], since, _MOST_SERIES, asked["series"]
+    )
+    kept = bool(since or any(asked.values()))
+    if bool(paths) == kept:
+        raise Misconfigured(
+            "explain takes files or folders, or what the node holds: --series, --accession, --patient, --study, --since"
+        )
+    settings = site_of(context) if kept else site_if_any_of(context)
     ruleset = rules_of(settings, rules)
-    found = desk.explain_kept(settings, ruleset, series) if series and settings else None
-    explained, passed_over = (found, {}) if found else desk.explain_files(settings, ruleset, paths, peer)
+    explained = desk.explain_kept(settings, ruleset, search) if kept and settings else []
+    passed_over: Mapping[str, str] = {}
+    if paths:
+        explained, passed_over = desk.explain_files(settings, ruleset, paths, peer)
     if as_json:
         show.as_json(desk.explanation_json(explained, passed_over))
     else:
-        click.echo("\n".join(map(show.printable, desk.explanation_lines(explained, passed_over))))
+        many = since and not any(asked.values())
+        lines = desk.matched_lines(explained) if many else desk.explanation_lines(explained, passed_over)
+        click.echo("\n".join(map(show.printable, lines)))
     return DONE
 
 

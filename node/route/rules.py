@@ -97,6 +97,8 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
     Raises Misconfigured where there is no such folder.
     """
+    if folder.is_file():
+        return {folder.name: read(folder, str(folder))}, ()
     if not folder.is_dir():
         raise Misconfigured(
             f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
