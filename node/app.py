@@ -19,6 +19,7 @@ from node import rulebook
 from node import settings as site
 from node.errors import Misconfigured
 from node.flow import Parts, securing
+from node.flow.forms import SHOWN_AS
 from node.model import OperatorSpec
 from node.ops import log as logging
 from node.ops.health import where
@@ -79,6 +80,16 @@ class _Anyone(dict[str, bool]):
 def destinations(settings: Settings | None) -> Mapping[str, bool]:
     """Peer → whether something can be sent to it; without a site file every name is taken for a peer."""
     return _Anyone() if settings is None else {name: peer.receives for name, peer in settings.peers.items()}
+
+
+def shown_kinds(settings: Settings | None) -> dict[str, list[str]]:
+    """Peer → the kinds of results that its users see; who sees everything is not named."""
+    peers = settings.peers if settings else {}
+    return {
+        name: [kind for kind, word in SHOWN_AS.items() if word in peer.shows]
+        for name, peer in peers.items()
+        if peer.shows is not None
+    }
 
 
 def limits_of(settings: Settings | None) -> Limits:

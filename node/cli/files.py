@@ -50,7 +50,7 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     folder = rules or (settings.node.rules if settings else Path("rules"))
     specs, mistakes = app.operators()
     files, unreadable = scan_folder(folder)
-    report = checking.check(files, specs, app.destinations(settings))
+    report = checking.check(files, specs, app.destinations(settings), app.shown_kinds(settings))
     secure, cautions = _secured(settings)
     report = replace(
         report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *report.warnings)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from node.route.conditions import Condition
+from node.route.impossible import contradictions
+from node.route.overlaps import overlaps
 from node.route.rule import Rule
+from node.route.terms import doubtful
 from node.route.values import Kind, squeeze
 from node.route.when import Group, Line, When
 from node.shape import Place, nearest
@@ -25,7 +28,8 @@ _WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
 
 def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
     """A sentence, with its place, for everything worth a second look."""
-    return tuple(sentence for rule in rules for sentence in _of_rule(rule, peers))
+    of_each = (sentence for rule in rules for sentence in _of_rule(rule, peers))
+    return tuple(dict.fromkeys((*of_each, *overlaps(rules))))
 
 
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
@@ -39,13 +43,15 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
         for line in block.conditions():
             for sentence in _of_line(line, rule, peers):
                 yield f"{_at(rule, line)}: {sentence}"
+    for where, sentence in contradictions(rule):
+        yield f"{_at(rule, where)}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
 
 
-def _at(rule: Rule, line: Line) -> Place:
+def _at(rule: Rule, line: Line | Group) -> Place:
     return Place(rule.place.file, line.line, line.column)
 
 
@@ -63,6 +69,7 @@ def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]
         ]
         if singles:
             yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
+    yield from doubtful(line)
     if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(rule):
         # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
         yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"

@@ -12,6 +12,7 @@ from node.route.aggregates import Context
 from node.route.match import Judgement, judge
 from node.route.rules import Rule, RuleSet, parse_rules, read_rules
 from node.route.tries import Try
+from node.route.unshown import Shows, unshown
 from node.shape import Place
 
 _CLOCK_NOT_GIVEN = Context(now=datetime(2024, 1, 1, 12, tzinfo=UTC), timezone="")
@@ -46,9 +47,15 @@ class Report:
         return not self.errors and all(case.passed for case in self.cases)
 
 
-def check(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> Report:
+def check(
+    files: Mapping[str, str],
+    specs: Mapping[str, OperatorSpec],
+    peers: Mapping[str, bool],
+    shows: Shows | None = None,
+) -> Report:
     """Read all rules and run their cases; never raises for what stands in a rule."""
     rules, errors, warnings = read_rules(files, specs, peers)
+    warnings = (*warnings, *unshown(rules, specs, shows or {}))
     return Report(errors, warnings, tuple(run_cases(rules)), tuple(rule.name for rule in rules))
 
 
