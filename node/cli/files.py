@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from node import app, desk, dryrun, show, talk
+from node import app, desk, dryrun, probing, show, talk
 from node.cli.frame import (
     DONE,
     FAILED,
@@ -27,8 +27,9 @@ from node.cli.frame import (
 )
 from node.errors import Misconfigured
 from node.flow import securing
+from node.model import OperatorSpec
 from node.route import check as checking
-from node.route.rules import scan_folder
+from node.route.rules import Rule, read_rules, scan_folder
 from node.settings import Settings
 from node.store.queries import Search
 from node.words import counted
@@ -38,7 +39,11 @@ _MOST_SERIES = 100_000
 
 @main.command()
 @rules_folder
-@click.option("--connect", is_flag=True, help="Also C-ECHO every peer that has an address.")
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Also ask every peer with an address whether it is there, and what it would take.",
+)
 @as_json
 @click.pass_context
 @verb
@@ -50,19 +55,41 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     folder = rules or (settings.node.rules if settings else Path("rules"))
     specs, mistakes = app.operators()
     files, unreadable = scan_folder(folder)
-    report = checking.check(files, specs, app.destinations(settings), app.shown_kinds(settings))
+    empty = [] if files or unreadable else [f"{folder}: there is no rule file, so nothing is routed"]
+    peers = app.destinations(settings)
+    report = checking.check(files, specs, peers, app.shown_kinds(settings))
     secure, cautions = _secured(settings)
     report = replace(
-        report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *report.warnings)
+        report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *empty, *report.warnings)
     )
-    reached = talk.echo_all(settings) if connect and settings else {}
+    reached, taken = (
+        _asked(settings, read_rules(files, specs, peers)[0], specs) if connect and settings else ({}, [])
+    )
     if as_json:
-        show.as_json({**asdict(report), "ok": report.ok, "operators": mistakes, "peers": reached})
+        told = {
+            "ok": report.ok,
+            "operators": mistakes,
+            "peers": reached,
+            "contexts": [asdict(row) for row in taken],
+        }
+        show.as_json({**asdict(report), **told})
     else:
         _print_report(report, mistakes, reached)
+        if taken:
+            show.table([probing.shown(row) for row in taken], _CONTEXTS, "")
     if not report.ok:
         return WRONG
-    return FAILED if any(reached.values()) else DONE
+    return FAILED if any(reached.values()) or any(map(probing.is_failure, taken)) else DONE
+
+
+_CONTEXTS = {"peer": "peer", "sop_class": "would be sent", "rules": "by", "accepts": "is taken as"}
+
+
+def _asked(
+    settings: Settings, rules: Sequence[Rule], specs: Mapping[str, OperatorSpec]
+) -> tuple[dict[str, str | None], list[probing.Row]]:
+    """Every peer with an address: whether it answers, and what it would take of what the rules send."""
+    return talk.echo_all(settings), probing.probe(settings, rules, specs)
 
 
 def _secured(settings: Settings | None) -> tuple[list[str], list[str]]:

@@ -70,7 +70,7 @@ def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]
         if singles:
             yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
     yield from doubtful(line)
-    if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(rule):
+    if line.name.endswith("RadionuclideTotalDose") and "pt" not in modalities(rule):
         # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
         yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"
 
@@ -79,14 +79,14 @@ def _texts(condition: Condition) -> list[str]:
     return [str(o[0]) for t in condition.tests if t.op in ("equals", "one_of") for o in t.operands if o]
 
 
-def _modalities(rule: Rule) -> frozenset[str]:
+def modalities(rule: Rule) -> frozenset[str]:
     """The modalities the rule is bound to; none when it takes any."""
     lines = [line for line in rule.when.lines if isinstance(line, Line) and line.name == "Modality"]
     return frozenset(text for line in lines for text in _texts(line.condition))
 
 
 def _certain(rule: Rule) -> frozenset[str]:
-    bound = _modalities(rule)
+    bound = modalities(rule)
     image_type = {"ImageType"} if bound and bound <= _WITH_IMAGE_TYPE else set()
     asked = {
         line.name

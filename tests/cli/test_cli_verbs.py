@@ -470,6 +470,36 @@ def test_echo_says_whether_a_peer_answers(tmp_path: Path, peer: Peer) -> None:
     assert (result.exit_code, result.stderr) == (2, "PASC is not among the peers; did you mean PACS?\n")
 
 
+def test_check_connect_says_what_a_peer_would_take(tmp_path: Path, peer: Peer) -> None:
+    """Each kind of object that the rules would send there, and in which transfer syntaxes it is accepted."""
+    rules = """rule: outline
+purpose: p
+owner: o@h.example
+when: {Modality: CT}
+do: [{segment_body: {}, as: body}]
+send: [{what: body, to: PACS}, {what: received, to: PACS, mode: sealed}]
+"""
+    site = place(tmp_path / "site", rules, port=peer.port)
+    site.site.write_text("".join(t for t in site.site.read_text().splitlines(True) if "ARCHIVE" not in t))
+    result = site.run("check", "--connect", "--json")
+    assert result.exit_code == 1
+    told = {row["sop_class"]: row for row in json.loads(result.stdout)["contexts"]}
+    assert "1.2.840.10008.1.2.1" in told["CT Image Storage"]["accepts"]
+    assert told["CT Image Storage"]["problem"] == ""
+    assert told["Segmentation Storage"]["accepts"] == []
+    assert told["Segmentation Storage"]["problem"].startswith(
+        "results of outline are not taken: the SOP class"
+    )
+    assert told["Enhanced CT Image Storage"]["problem"].startswith("not taken")
+    text = site.run("check", "--connect", COLUMNS="300").stdout
+    assert "explicit, implicit" in text
+    assert peer.got == []
+    (site.folder / "rules" / "all.yaml").write_text(
+        rules.replace("{what: body, to: PACS}, ", "").replace("do: [{segment_body: {}, as: body}]\n", "")
+    )
+    assert site.run("check", "--connect").exit_code == 0  # that a PACS takes no enhanced CT is its own affair
+
+
 def test_check_connect_asks_every_peer(tmp_path: Path, peer: Peer) -> None:
     """One that does not answer fails the check (1), though its rules are right."""
     site = place(tmp_path / "site", port=peer.port)
