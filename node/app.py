@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -15,27 +14,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import delete, insert
 
+from node import rulebook
 from node import settings as site
 from node.errors import Misconfigured
 from node.flow import Parts, securing
+from node.flow.forms import SHOWN_AS
 from node.model import OperatorSpec
 from node.ops import log as logging
+from node.ops.health import where
 from node.process.job import spec_from_json
 from node.process.supervise import Limits
+from node.proofreader import proved
 from node.reindex import reindex
-from node.route.rules import RuleSet, When, parse_rules, parse_when, read_folder
+from node.route.rules import RuleSet, When, parse_rules, parse_when
+from node.rulewatch import Looks, Outcome
 from node.settings import SealPolicy, Settings
 from node.shape import Shaper
 from node.store import watch
-from node.store.database import Database, belongs, note, open_database
-from node.store.files import Disk
-from node.store.schema import meta
-from node.store.watch import RULES_PROBLEM
+from node.store.database import Database, belongs, open_database
 from node.supervisor import supervise_node
-
-_LAST_GOOD = "rules.json"
 
 log = structlog.get_logger()
 
@@ -82,6 +80,16 @@ class _Anyone(dict[str, bool]):
 def destinations(settings: Settings | None) -> Mapping[str, bool]:
     """Peer → whether something can be sent to it; without a site file every name is taken for a peer."""
     return _Anyone() if settings is None else {name: peer.receives for name, peer in settings.peers.items()}
+
+
+def shown_kinds(settings: Settings | None) -> dict[str, list[str]]:
+    """Peer → the kinds of results that its users see; who sees everything is not named."""
+    peers = settings.peers if settings else {}
+    return {
+        name: [kind for kind, word in SHOWN_AS.items() if word in peer.shows]
+        for name, peer in peers.items()
+        if peer.shows is not None
+    }
 
 
 def limits_of(settings: Settings | None) -> Limits:
@@ -166,12 +174,8 @@ def disk_problem(settings: Settings) -> str:
 
 
 def rules_changed(settings: Settings) -> bool:
-    """Whether the rule files differ from the set that passed last; they are read when the node starts."""
-    try:
-        kept = json.loads((settings.node.data / _LAST_GOOD).read_text(encoding="utf-8"))
-        return bool(kept != read_folder(settings.node.rules))
-    except (OSError, ValueError, Misconfigured):
-        return True
+    """Whether the rule files differ from the set that is in use, or was when the node stopped."""
+    return rulebook.differs(settings.node)
 
 
 def seal_lines(settings: Settings) -> list[tuple[When | None, SealPolicy]]:
@@ -200,7 +204,7 @@ def build(settings: Settings) -> Parts:
     database = own_database(settings)
     specs = operator_specs()
     rules, problem = load_rules(settings, specs)
-    _remember_problem(database, problem)
+    rulebook.remember(database, problem, datetime.now(UTC))
     return _parts(settings, database, rules, specs, lines)
 
 
@@ -227,42 +231,31 @@ def _parts(
 
 
 def load_rules(settings: Settings, specs: Mapping[str, OperatorSpec]) -> tuple[RuleSet, str]:
-    """The rules in use, and what is wrong with the ones in the folder.
+    """The rules in use at a start, and what is wrong with the ones in the folder."""
+    return rulebook.load(settings.node, specs, destinations(settings))
 
-    A set that passes is kept in the data folder; one that does not leaves the last good one in use,
-    and on first start none at all: the node then receives, and routes nothing.
-    """
-    kept = settings.node.data / _LAST_GOOD
+
+def rule_looks(parts: Parts) -> Looks:
+    """Where the conductor looks for rules that changed, and how they are proved: by a child, beside the loop."""
+    settings, specs = parts.settings, parts.specs
     peers = destinations(settings)
-    try:
-        files = read_folder(settings.node.rules)
-        rules = parse_rules(files, specs, peers)
-    except Misconfigured as error:
-        if not kept.exists():
-            return parse_rules({}, specs, peers), str(error)
-        try:
-            return parse_rules(json.loads(kept.read_text(encoding="utf-8")), specs, peers), str(error)
-        except Misconfigured as older:
-            return parse_rules(
-                {}, specs, peers
-            ), f"{error}\nand the last good rules do not fit either: {older}"
-    _keep_good(kept, json.dumps(files).encode())
-    return rules, ""
+    problem = rules_problem(parts.database)
+    return Looks(settings.node.rules, parts.rules, problem, lambda files: proved(files, specs, peers))
 
 
-def _keep_good(kept: Path, text: bytes) -> None:
-    """Keep the rules that passed. A full disk is no reason not to work: it is by working that it gets emptier."""
-    with contextlib.suppress(OSError):
-        if not (kept.exists() and kept.read_bytes() == text):
-            Disk().replace_file(kept, text)
+def use_rules(parts: Parts, outcome: Outcome) -> str:
+    """Use the rules that passed, or say why those in the folder are not used; what is told of it.
 
-
-def _remember_problem(database: Database, problem: str) -> None:
-    with database.write() as tx:
-        tx.execute(delete(meta).where(meta.c.key == RULES_PROBLEM))
-        if problem:
-            tx.execute(insert(meta).values(key=RULES_PROBLEM, value=problem))
-            note(tx, datetime.now(UTC), "rules_refused", problem)
+    Called between two transactions: one sees the old rules, the next the new ones, and none a mixture.
+    """
+    if outcome.rules is None:
+        rulebook.refuse(parts.database, outcome.problem, parts.now())
+        return where(outcome.problem)
+    rulebook.keep(parts.data, outcome.files)
+    words = rulebook.difference(parts.rules, outcome.rules)
+    rulebook.take(parts.database, words, parts.now())
+    parts.rules = outcome.rules
+    return words
 
 
 def rules_problem(database: Database) -> str:

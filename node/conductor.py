@@ -33,6 +33,7 @@ from node.ops.health import beat, beat_path
 from node.ops.reserve import is_out_of_room, tend
 from node.readings import Readings
 from node.refusals import Refusals
+from node.rulewatch import RuleWatch
 from node.sendings import Sendings
 from node.store import intake, watch, work
 from node.store.database import note
@@ -66,6 +67,7 @@ class Conductor:
         self.arrivals = Arrivals(self.parts, self.readings, self.commitments)
         self.dispatch = Dispatch(self.parts, self.sendings, self.transcodings, self.commitments)
         self.refusals = Refusals(self.parts, self.census_fd)
+        self.rules = RuleWatch(app.rule_looks(self.parts))
         self.selector = selectors.DefaultSelector()
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
@@ -84,6 +86,7 @@ class Conductor:
         if self.wake_fd is not None:
             self.selector.register(self.wake_fd, selectors.EVENT_READ, "wake")
         self.selector.register(self.engine.wake_fd, selectors.EVENT_READ, "engine")
+        self.rules.start()
         log.info("conductor_started")
         while not self.stopping:
             wait = self._turn()
@@ -160,6 +163,7 @@ class Conductor:
         if now >= self.poll_at:
             tend(self.parts.data)
             self.refusals.turn(now)
+            self._take_rules()
             self._obey()
             self._route()
             self._finish()
@@ -253,6 +257,17 @@ class Conductor:
             self.engine.give_up(run, attempt)
         self.arrivals.release()
 
+    # --- rules
+
+    def _take_rules(self) -> None:
+        """Rules that passed since the last turn take the place of the others, all at once; refused ones are told."""
+        for outcome in self.rules.outcomes():
+            words = app.use_rules(self.parts, outcome)
+            if outcome.rules is None:
+                log.warning("rules_refused", reason=words)
+            else:
+                log.info("rules_taken", reason=words)
+
     # --- run
 
     def _start_runs(self) -> None:
@@ -296,6 +311,7 @@ class Conductor:
     def _stop(self) -> None:
         """Senders finish their object; workers are ended, and their runs wait for the next start."""
         log.info("conductor_stopping")
+        self.rules.stop()
         self.sendings.child.ask_to_stop()
         until = time.monotonic() + 10
         while self.sendings.open and time.monotonic() < until:

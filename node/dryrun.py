@@ -20,6 +20,7 @@ from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
 from node.route.match import Context, Judgement, judge, judge_immediate
 from node.route.rules import Rule
+from node.sources import Source, Sources
 from node.words import counted
 
 
@@ -59,22 +60,17 @@ def files_in(paths: Iterable[Path]) -> Iterator[Path]:
         yield from sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else (path,)
 
 
-def find_series(paths: Iterable[Path], peer: str = "") -> Found:
+def find_series(paths: Iterable[Path], sources: Sources, peer: str = "") -> Found:
     """Group files into series as the node does; *peer* stands for who would have sent them."""
     series: dict[tuple[str, str], FoundSeries] = {}
     passed_over: dict[str, str] = {}
     seen: set[str] = set()
-    for path in files_in(paths):
-        try:
-            arrival, offset = arrival_of_file(path)
-            header = read_header(path, arrival, offset)
-        except (ValueError, OSError) as error:
-            passed_over[str(path)] = str(error)
-            continue
-        if header.why:
-            passed_over[str(path)] = header.why
+    for source in sources.of(paths):
+        header, why = _header(source)
+        if header is None:
+            passed_over[source.shown] = why
         elif header.sop_uid in seen:
-            passed_over[str(path)] = "the same SOP Instance UID as another file here"
+            passed_over[source.shown] = "the same SOP Instance UID as another file here"
         else:
             seen.add(header.sop_uid)
             if peer:
@@ -82,8 +78,20 @@ def find_series(paths: Iterable[Path], peer: str = "") -> Found:
             key = (header.study_uid, header.series_uid)
             found = series.setdefault(key, FoundSeries(*key))
             found.headers.append(header)
-            found.paths.append(path)
+            found.paths.append(source.path)
     return Found(tuple(series.values()), passed_over)
+
+
+def _header(source: Source) -> tuple[Header | None, str]:
+    """What a file says, or why it belongs to no series."""
+    if source.why_not:
+        return None, source.why_not
+    try:
+        arrival, offset = arrival_of_file(source.path)
+        header = read_header(source.path, arrival, offset)
+    except (ValueError, OSError) as error:
+        return None, str(error)
+    return (None, header.why) if header.why else (header, "")
 
 
 def context_of(found: FoundSeries, timezone: str, now: datetime) -> Context:

@@ -1,4 +1,4 @@
-"""YAML nodes → typed values, with file and line in every message.
+"""YAML nodes → typed values, with file, line and column in every message.
 
 YAML's own typing is never used: `NO`, `0012` and `1e3` stay the text the user wrote until a field
 asks for a number, a duration or yes/no. Mistakes are collected, so that one reading names them all.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
-
 from node.errors import Misconfigured
+from node.yamltext import Node, Place, load, parse, read, walk
+
+__all__ = ["Node", "Place", "Shaper", "duration", "load", "nearest", "parse", "quantity", "read", "walk"]
 
 T = TypeVar("T")
 
@@ -29,113 +26,11 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value stands in a file; prints as `file:line`."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One YAML value with its place: text, a list, or a mapping in the order it was written."""
-
-    place: Place
-    value: str | tuple[Node, ...] | dict[str, Node]
-    quoted: bool = False
-    """The user put quotes around the text."""
-
-    @property
-    def is_text(self) -> bool:
-        """A scalar."""
-        return isinstance(self.value, str)
-
-    @property
-    def is_list(self) -> bool:
-        """A sequence."""
-        return isinstance(self.value, tuple)
-
-    @property
-    def is_mapping(self) -> bool:
-        """A mapping."""
-        return isinstance(self.value, dict)
-
-    @property
-    def text(self) -> str:
-        """The scalar's text; an empty one for anything else."""
-        return self.value if isinstance(self.value, str) else ""
-
-    @property
-    def items(self) -> tuple[Node, ...]:
-        """The list's items; a single value stands for a list of one."""
-        return self.value if isinstance(self.value, tuple) else (self,)
-
-    @property
-    def fields(self) -> dict[str, Node]:
-        """The mapping's entries; none for anything else."""
-        return self.value if isinstance(self.value, dict) else {}
-
-    def plain(self) -> Any:
-        """The same value as nested dicts, lists and texts, without places."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, tuple):
-            return [node.plain() for node in self.value]
-        return self.value
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean …?)` for a word close to a known one, else an empty text."""
     by_lower = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[found[0]]}?" if found else ""
-
-
-def parse(text: str, file: str) -> list[Node]:
-    """Every YAML document in *text*. Raises Misconfigured where the text is not YAML."""
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        return [_convert(document, file) for document in yaml.compose_all(text) if document is not None]
-    except RecursionError:  # an alias inside what it names, or a thousand brackets
-        raise Misconfigured(f"{file}:1: nested too deeply, or an alias that refers to itself") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise Misconfigured(f"{file}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except YAMLError as error:
-        raise Misconfigured(f"{file}:1: not valid YAML: {error}") from None
-
-
-def load(path: Path, shown: str | None = None) -> list[Node]:
-    """Every YAML document of a file; *shown* is how messages name it. Raises Misconfigured."""
-    name = shown or str(path)
-    try:
-        return parse(path.read_text(encoding="utf-8"), name)
-    except OSError as error:
-        raise Misconfigured(f"{name}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Misconfigured(f"{name}: not UTF-8 text; save the file as UTF-8") from None
-
-
-def _convert(node: Any, file: str) -> Node:
-    place = Place(file, node.start_mark.line + 1)
-    if isinstance(node, ScalarNode):
-        return Node(place, node.value, node.style in ("'", '"'))
-    if isinstance(node, MappingNode):
-        fields: dict[str, Node] = {}
-        for key, value in node.value:
-            if not isinstance(key, ScalarNode):
-                raise Misconfigured(f"{file}:{key.start_mark.line + 1}: a key must be a word")
-            if key.value in fields:
-                raise Misconfigured(f"{file}:{key.start_mark.line + 1}: {key.value} is given twice")
-            child = _convert(value, file)
-            fields[key.value] = Node(Place(file, key.start_mark.line + 1), child.value, child.quoted)
-        return Node(place, fields)
-    return Node(place, tuple(_convert(item, file) for item in node.value))
 
 
 class Shaper:
@@ -252,11 +147,3 @@ def _percent(text: str) -> float | None:
     if found is None or found[1] != "%" or not 0 <= found[0] <= 100:
         return None
     return found[0] / 100
-
-
-def walk(node: Node) -> Iterator[Node]:
-    """*node* and everything below it."""
-    yield node
-    children = node.value.values() if isinstance(node.value, dict) else node.items if node.is_list else ()
-    for child in children:
-        yield from walk(child)

@@ -159,12 +159,12 @@ def test_status_adds_up_what_was_refused_while_the_node_runs(settings: Settings)
 
 
 def test_status_says_that_the_rules_in_the_folder_are_not_in_use(settings: Settings) -> None:
-    """Rules are read at start: an edit since then is told, and how to put it to use."""
+    """An edit while the node does not run is told, and when it counts."""
     write(settings, GOOD)
     app.build(settings).database.close()
     assert not desk.status(settings)["rules_changed"]
     write(settings, GOOD.replace("rule: all", "rule: everything"))
-    assert "restart the node" in "\n".join(desk.status_lines(desk.status(settings)))
+    assert "taken when the node starts, if they pass" in "\n".join(desk.status_lines(desk.status(settings)))
 
 
 def test_a_lost_database_is_told_by_every_verb(settings: Settings) -> None:

@@ -135,9 +135,9 @@ engine: local
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("unknown_sender: refuse", "f:7: unknown key unknown_sender; did you mean unknown_senders?"),
-        ("unknown_senders: accpet", "f:7: accpet is not one of refuse, accept; did you mean accept?"),
-        ("peers: {A: {sends_as: A, adress: x:1}}", "f:7: unknown key adress; did you mean address?"),
+        ("unknown_sender: refuse", "f:7:1: unknown key unknown_sender; did you mean unknown_senders?"),
+        ("unknown_senders: accpet", "f:7:1: accpet is not one of refuse, accept; did you mean accept?"),
+        ("peers: {A: {sends_as: A, adress: x:1}}", "f:7:26: unknown key adress; did you mean address?"),
         ("peers: {A: {sends_as: [SEVENTEEN_LETTERS]}}", "AE title SEVENTEEN_LETTERS has 17 characters"),
         ("peers: {A: {sends_as: ['A\\B']}}", "plain ASCII without backslash"),
         ('peers: {A: {sends_as: ["A\\tB"]}}', "plain ASCII without backslash or control"),
@@ -239,14 +239,14 @@ engine: local
 def test_a_mistake_is_named(text: str, expected: str) -> None:
     """One mistake gives one sentence, with file and line and what would be right."""
     (sentence,) = mistakes(text)
-    assert sentence.startswith("f:7: ")
+    assert sentence.startswith("f:7:")
     assert expected in sentence
 
 
 @pytest.mark.parametrize("key", ["deidentify", "never_process"])
 def test_a_later_key_is_refused(key: str) -> None:
     """A key of the design that this version does not act on is refused, not ignored."""
-    assert mistakes(f"{key}: {{}}") == [f"f:7: {key} is not available in this version; remove it"]
+    assert mistakes(f"{key}: {{}}") == [f"f:7:1: {key} is not available in this version; remove it"]
 
 
 def test_how_a_peer_is_sent_to_is_read() -> None:
@@ -313,7 +313,7 @@ def test_two_peers_cannot_be_one_sender(second: str) -> None:
     (sentence,) = mistakes(
         f"peers:\n  A: {{sends_as: CT, from_address: 10.1.2.3}}\n  B: {{sends_as: CT, {second}}}"
     )
-    assert sentence.startswith("f:9: peers A and B both send as CT")
+    assert sentence.startswith("f:9:3: peers A and B both send as CT")
 
 
 def test_the_address_tells_peers_apart() -> None:

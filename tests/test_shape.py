@@ -27,9 +27,9 @@ def test_text_stays_what_the_user_wrote(text: str) -> None:
 def test_places() -> None:
     """Keys, list items and later documents know their line in the file."""
     first, second = parse("a: 1\nb:\n  - x\n  - y: z\n---\nc: 2\n", "f.yaml")
-    assert str(first.fields["b"].place) == "f.yaml:2"
-    assert str(first.fields["b"].items[1].fields["y"].place) == "f.yaml:4"
-    assert str(second.fields["c"].place) == "f.yaml:6"
+    assert str(first.fields["b"].place) == "f.yaml:2:1"
+    assert str(first.fields["b"].items[1].fields["y"].place) == "f.yaml:4:5"
+    assert str(second.fields["c"].place) == "f.yaml:6:1"
 
 
 def test_plain_quoted_items_and_walk() -> None:
@@ -44,12 +44,13 @@ def test_plain_quoted_items_and_walk() -> None:
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("a: [1", "f.yaml:1"), ("a: 1\na: 2", "f.yaml:2"),
-     ("? [x]\n: y", "f.yaml:1"), ("a: &x [*x]", "f.yaml:1"),
-     ("a: " + "[" * 3000, "f.yaml:1"), ("a: \x07", "f.yaml:1"), ("a: *nobody", "f.yaml:1")],
+    [("a: [1", "f.yaml:1:6"), ("a: 1\na: 2", "f.yaml:2:1"),
+     ("? [x]\n: y", "f.yaml:1:3"), ("a: &x [*x]", "f.yaml:1:8"),
+     ("a: " + "[" * 3000, "f.yaml:1:43"), ("a: \x07", "f.yaml:1:4"), ("a: *nobody", "f.yaml:1:4"),
+     ("a: {<<: {b: c}}", "f.yaml:1:5"), ("a: !!int 3", "f.yaml:1:4"), ("a:\n\t- x", "f.yaml:2:1")],
 )  # fmt: skip
 def test_what_is_no_yaml_is_refused_with_its_place(text: str, place: str) -> None:
-    """Broken YAML, double keys, circular aliases and endless brackets are refused with file and line."""
+    """Broken YAML, double keys, circular aliases and endless brackets are refused with file, line and column."""
     with pytest.raises(Misconfigured) as refused:
         parse(text, "f.yaml")
     assert refused.value.mistakes[0].startswith(f"{place}: ")
@@ -73,8 +74,8 @@ def test_fields_name_unknown_and_missing_keys_at_once() -> None:
     found = shaper.fields(one("lisen: x\nae_title: y"), ("listen", "ae_title", "data"), ("data",))
     assert set(found) == {"ae_title"}
     assert shaper.mistakes == [
-        "f.yaml:1: unknown key lisen; did you mean listen?",
-        "f.yaml:1: data is missing",
+        "f.yaml:1:1: unknown key lisen; did you mean listen?",
+        "f.yaml:1:1: data is missing",
     ]
     with pytest.raises(Misconfigured) as refused:
         shaper.finish()
@@ -122,7 +123,7 @@ def test_wrong_values_say_what_is_expected(read: str, text: str, words: str) -> 
     shaper = Shaper()
     getattr(shaper, read)(one(text))
     (told,) = shaper.mistakes
-    assert told.startswith("f.yaml:1: expected ")
+    assert told.startswith("f.yaml:1:1: expected ")
     assert words in told
 
 
@@ -132,8 +133,8 @@ def test_limits_and_choices() -> None:
     shaper.integer(one("0"), at_least=1)
     shaper.choice(one("rufuse"), ("refuse", "accept"))
     assert shaper.mistakes == [
-        "f.yaml:1: 0 is too small; the least is 1",
-        "f.yaml:1: rufuse is not one of refuse, accept; did you mean refuse?",
+        "f.yaml:1:1: 0 is too small; the least is 1",
+        "f.yaml:1:1: rufuse is not one of refuse, accept; did you mean refuse?",
     ]
 
 
@@ -162,4 +163,4 @@ def test_no_text_breaks_a_reader(text: str) -> None:
     shaper.size(node)
     shaper.percent(node)
     shaper.yes_no(node)
-    assert all(told.startswith("f.yaml:1: ") for told in shaper.mistakes)
+    assert all(told.startswith("f.yaml:1:1: ") for told in shaper.mistakes)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from node import app, desk, dryrun, show, talk
+from node import app, desk, dryrun, probing, show, talk
 from node.cli.frame import (
     DONE,
     FAILED,
     REFUSED,
     WRONG,
+    ago,
     as_json,
     main,
     paths,
@@ -26,15 +27,23 @@ from node.cli.frame import (
 )
 from node.errors import Misconfigured
 from node.flow import securing
+from node.model import OperatorSpec
 from node.route import check as checking
-from node.route.rules import scan_folder
+from node.route.rules import Rule, read_rules, scan_folder
 from node.settings import Settings
+from node.store.queries import Search
 from node.words import counted
+
+_MOST_SERIES = 100_000
 
 
 @main.command()
 @rules_folder
-@click.option("--connect", is_flag=True, help="Also C-ECHO every peer that has an address.")
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Also ask every peer with an address whether it is there, and what it would take.",
+)
 @as_json
 @click.pass_context
 @verb
@@ -46,19 +55,41 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     folder = rules or (settings.node.rules if settings else Path("rules"))
     specs, mistakes = app.operators()
     files, unreadable = scan_folder(folder)
-    report = checking.check(files, specs, app.destinations(settings))
+    empty = [] if files or unreadable else [f"{folder}: there is no rule file, so nothing is routed"]
+    peers = app.destinations(settings)
+    report = checking.check(files, specs, peers, app.shown_kinds(settings))
     secure, cautions = _secured(settings)
     report = replace(
-        report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *report.warnings)
+        report, errors=(*secure, *unreadable, *report.errors), warnings=(*cautions, *empty, *report.warnings)
     )
-    reached = talk.echo_all(settings) if connect and settings else {}
+    reached, taken = (
+        _asked(settings, read_rules(files, specs, peers)[0], specs) if connect and settings else ({}, [])
+    )
     if as_json:
-        show.as_json({**asdict(report), "ok": report.ok, "operators": mistakes, "peers": reached})
+        told = {
+            "ok": report.ok,
+            "operators": mistakes,
+            "peers": reached,
+            "contexts": [asdict(row) for row in taken],
+        }
+        show.as_json({**asdict(report), **told})
     else:
         _print_report(report, mistakes, reached)
+        if taken:
+            show.table([probing.shown(row) for row in taken], _CONTEXTS, "")
     if not report.ok:
         return WRONG
-    return FAILED if any(reached.values()) else DONE
+    return FAILED if any(reached.values()) or any(map(probing.is_failure, taken)) else DONE
+
+
+_CONTEXTS = {"peer": "peer", "sop_class": "would be sent", "rules": "by", "accepts": "is taken as"}
+
+
+def _asked(
+    settings: Settings, rules: Sequence[Rule], specs: Mapping[str, OperatorSpec]
+) -> tuple[dict[str, str | None], list[probing.Row]]:
+    """Every peer with an address: whether it answers, and what it would take of what the rules send."""
+    return talk.echo_all(settings), probing.probe(settings, rules, specs)
 
 
 def _secured(settings: Settings | None) -> tuple[list[str], list[str]]:
@@ -79,7 +110,7 @@ def _print_report(
         click.echo(f"warning: {line}")
     failed = [case for case in report.cases if not case.passed]
     for case in failed:
-        click.echo(f"{case.place}: {case.rule}: try: {case.message}")
+        click.echo(checking.told(case))
     for name, error in reached.items():
         click.echo(error or f"{name} answers")
     passed = len(report.cases) - len(failed)
@@ -92,7 +123,13 @@ def _print_report(
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @rules_folder
-@click.option("--series", "series", help="A series the node holds: its number or Series Instance UID.")
+@click.option("--series", default="", help="A series the node holds: its number or Series Instance UID.")
+@click.option("--accession", default="", help="Series the node holds, by Accession Number.")
+@click.option("--patient", default="", help="Series the node holds, by Patient ID.")
+@click.option("--study", default="", help="Series the node holds, by Study Instance UID.")
+@click.option(
+    "--since", default="", help="Series that came in this time, such as 30 d: which of them each rule takes."
+)
 @click.option("--from", "peer", default="", help="The peer these files would come from.")
 @as_json
 @click.pass_context
@@ -101,21 +138,35 @@ def explain(
     context: click.Context,
     paths: tuple[Path, ...],
     rules: Path | None,
-    series: str | None,
     peer: str,
     as_json: bool,
+    **asked: str,
 ) -> int:
-    """Dry run: each series, each rule, each clause with the value seen."""
-    if bool(paths) == bool(series):
-        raise Misconfigured("explain takes files or folders, or --series with one series of the node")
-    settings = site_of(context) if series else site_if_any_of(context)
+    """Dry run: each series, each rule, each clause with the value seen.
+
+    PATHS are files, folders, DICOMDIRs or zip files; else the options name what the node holds.
+    """
+    since = ago("--since", asked.pop("since"))
+    search = Search(
+        asked["accession"], asked["patient"], asked["study"], since, _MOST_SERIES, asked["series"]
+    )
+    kept = bool(since or any(asked.values()))
+    if bool(paths) == kept:
+        raise Misconfigured(
+            "explain takes files or folders, or what the node holds: --series, --accession, --patient, --study, --since"
+        )
+    settings = site_of(context) if kept else site_if_any_of(context)
     ruleset = rules_of(settings, rules)
-    found = desk.explain_kept(settings, ruleset, series) if series and settings else None
-    explained, passed_over = (found, {}) if found else desk.explain_files(settings, ruleset, paths, peer)
+    explained = desk.explain_kept(settings, ruleset, search) if kept and settings else []
+    passed_over: Mapping[str, str] = {}
+    if paths:
+        explained, passed_over = desk.explain_files(settings, ruleset, paths, peer)
     if as_json:
         show.as_json(desk.explanation_json(explained, passed_over))
     else:
-        click.echo("\n".join(map(show.printable, desk.explanation_lines(explained, passed_over))))
+        many = since and not any(asked.values())
+        lines = desk.matched_lines(explained) if many else desk.explanation_lines(explained, passed_over)
+        click.echo("\n".join(map(show.printable, lines)))
     return DONE
 
 

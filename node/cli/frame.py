@@ -32,7 +32,7 @@ DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 rules_folder = click.option(
-    "--rules", type=click.Path(path_type=Path), help="Another rule folder than the site's."
+    "--rules", type=click.Path(path_type=Path), help="Another rule folder, or rule file, than the site's."
 )
 
 

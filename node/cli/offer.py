@@ -35,10 +35,13 @@ def operators(name: str | None, as_json: bool) -> int:
 
 
 @main.command()
+@click.pass_context
 @verb
-def schema() -> int:
-    """The JSON schema of rule files, for editors."""
-    show.as_json(schemas.schema(app.operator_specs()))
+def schema(context: click.Context) -> int:
+    """The JSON schema of rule files, for editors; with a site file it knows the peers."""
+    settings = site_if_any_of(context)
+    peers = app.destinations(settings) if settings else None
+    show.as_json(schemas.schema(app.operator_specs(), peers))
     return DONE
 
 

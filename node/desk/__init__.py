@@ -16,6 +16,7 @@ from node.desk.explaining import (
     explain_kept,
     explanation_json,
     explanation_lines,
+    matched_lines,
     process_files,
     processed_json,
     processed_lines,
@@ -27,7 +28,7 @@ from node.desk.writing import Example, new_rule
 
 __all__ = [
     "Asked", "Example", "Explained", "Replayed", "act", "acted_lines", "explain_files", "explain_kept",
-    "explanation_json", "explanation_lines", "new_rule", "operator_lines", "operators_json",
+    "explanation_json", "explanation_lines", "matched_lines", "new_rule", "operator_lines", "operators_json",
     "operators_table", "process_files", "processed_json", "processed_lines", "release_object", "replay",
     "replay_lines", "sop_class_uid", "status", "status_lines", "timeline_lines", "timelines",
     "unknown_operator",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from node.route import explain
 from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
 from node.settings import Settings
+from node.sources import opened
 from node.store import queries
 from node.store.database import open_database
+from node.store.queries import Search
 from node.words import counted
 
 
@@ -71,7 +74,8 @@ def explain_files(
     settings: Settings | None, rules: RuleSet, paths: Sequence[Path], peer: str
 ) -> tuple[list[Explained], Mapping[str, str]]:
     """Judge the series among files as the node would, and name the files that belong to none."""
-    found = dryrun.find_series(paths, peer)
+    with opened() as sources:
+        found = dryrun.find_series(paths, sources, peer)
     timezone, now = settings.node.timezone if settings else "UTC", datetime.now(UTC)
     explained = [
         Explained(
@@ -89,10 +93,11 @@ def process_files(
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
     rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
-    found = dryrun.find_series(paths, peer)
-    if not found.series:
-        raise Refused("no DICOM series among these files")
-    return [one for rule in rules.rules for one in dryrun.process(rule, specs, found, place)]
+    with opened() as sources:
+        found = dryrun.find_series(paths, sources, peer)
+        if not found.series:
+            raise Refused("no DICOM series among these files")
+        return [one for rule in rules.rules for one in dryrun.process(rule, specs, found, place)]
 
 
 def _text(file: Path) -> str:
@@ -136,22 +141,61 @@ def _folder(one: dryrun.Processed, made: Product) -> str:
     return str((one.folder / made.path).parent)
 
 
-def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained]:
-    """Judge a series that the node holds, exactly as `flow.route` does. Raises Refused where there is none."""
+def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Explained]:
+    """Judge series that the node holds, exactly as `flow.route` does. Raises Refused where there are none.
+
+    A series is judged by the facts that were written when it was sealed, so also where its files are gone.
+    """
     database = open_database(settings.state, settings.node.data, create=False)
     parts = Parts(
         database=database, settings=settings, rules=rules, seal_lines=(), specs={},
         now=lambda: datetime.now(UTC), monotonic=lambda: 0.0,
     )  # fmt: skip
     with database.read() as tx:
-        row = queries.series_by_ref(tx, ref)
-        if row is None:
-            raise Refused(f"series {ref}: the node holds no such series; `pacsnode series` lists them")
+        found = queries.find_series(tx, search)
+        if search.series:
+            newest = queries.series_by_ref(tx, search.series)
+            found = [newest] if newest else []
+    asked = f"series {search.series}" if search.series else "what was asked for"
+    if not found:
+        raise Refused(f"{asked}: the node holds no such series; `pacsnode series` lists them")
+    judged = [one for row in found if (one := _explain_row(parts, row)) is not None]
+    if not judged:
+        raise Refused(_not_judged(asked, found[-1]))
+    return judged
+
+
+def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
+    """One revision; None where it is not sealed yet, or nothing of it is left."""
+    if row["state"] in (SeriesState.REJECTED, SeriesState.RECEIVING):
+        return None
+    with parts.database.read() as tx:
         members, judged = judgements(tx, parts, row)
-    if row["state"] == SeriesState.REJECTED:
-        raise Refused(f"series {ref} is rejected as a whole, so no rule is asked: {row['reason']}")
     if not members:
-        raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
-    held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"
+        return None
+    at = f", {row['last_at']:%Y-%m-%d %H:%M} UTC" if row["last_at"] else ""
+    held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}{at}"
     title = f"series {row['id']} revision {row['revision']}: {held}"
-    return [Explained(title, row["series_uid"], judged, {}, len(members))]
+    return Explained(title, row["series_uid"], judged, {}, len(members))
+
+
+def _not_judged(asked: str, row: Mapping[str, Any]) -> str:
+    if row["state"] == SeriesState.REJECTED:
+        return f"{asked} is rejected as a whole, so no rule is asked: {row['reason']}"
+    return f"{asked} is still {row['state']}; it is judged when it is sealed"
+
+
+def matched_lines(explained: Sequence[Explained]) -> Iterator[str]:
+    """Which of many series each rule would have matched, and why not the others: the most frequent reason first."""
+    for place, rule in enumerate(explained[0].judged if explained else ()):
+        told = [(one, one.judged[place]) for one in explained]
+        hits = [one for one, judged in told if judged.runs or judged.routes]
+        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {len(hits)} of {len(explained)} series"
+        yield from (f"  ✓ {one.title}" for one in hits)
+        against = Counter(
+            (explain.mark(judged), judged.decided_by)
+            for _, judged in told
+            if not (judged.runs or judged.routes)
+        )
+        yield from (f"  {mark} {count} because of {by}" for (mark, by), count in against.most_common())
+        yield ""

@@ -121,10 +121,11 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for name in found["windows_closed"]:
         yield f"[yellow]{show.safe(name)} is not sent to now: its `window` is closed[/]"
     if found["rules_problem"]:
-        yield "[red]at the last start the rules had mistakes; the last good ones are in use:[/]"
+        yield "[red]the rule files have mistakes; the last rules that passed are in use:[/]"
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
-    if found["rules_changed"]:
-        yield "[yellow]the rules in the folder are not the ones in use: `pacsnode check` them and restart the node[/]"
+    elif found["rules_changed"]:
+        when = "in some seconds, if they pass" if found["running"] else "when the node starts, if they pass"
+        yield f"[yellow]the rules in the folder are not the ones in use: they are taken {when} `pacsnode check`[/]"
 
 
 def _refusal_lines(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[str]:

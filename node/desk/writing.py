@@ -12,6 +12,7 @@ from node.errors import Broken, Misconfigured, Refused
 from node.route import check as checking
 from node.route.rules import read_rules, scan_folder
 from node.settings import Settings
+from node.sources import opened
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def new_rule(settings: Settings | None, example: Example) -> str:
         raise unknown_operator(example.operator, specs)
     if example.out.exists():
         raise Misconfigured(f"{example.out} is there already; name another file, it is not overwritten")
-    found = dryrun.find_series(example.paths)
+    with opened() as sources:
+        found = dryrun.find_series(example.paths, sources)
     if not found.series:
         raise Refused("no DICOM series among these files")
     files = scan_folder(settings.node.rules)[0] if settings and settings.node.rules.is_dir() else {}

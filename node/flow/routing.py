@@ -139,7 +139,7 @@ def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Map
 def _of_one_rule(chosen: Sequence[Judgement]) -> str:
     """What became of a series that one rule was asked about."""
     if not chosen:
-        return "that rule is not among those in use: `pacsnode check` the rules and restart the node"
+        return "that rule is not among those in use: `pacsnode check` the rules"
     (j,) = chosen
     return j.rule.name if j.runs or j.routes else f"{j.rule.name}: {j.because}"
 

@@ -21,7 +21,7 @@ BEAT_EVERY = 1.0
 STALE = 15.0
 """Seconds after which a role without a sign of life counts as not working."""
 _BLOCK = 4096
-_PLACE = re.compile(r"[^\s:]+:\d+(?=: )")
+_PLACE = re.compile(r"[^\s:]+:\d+(?::\d+)?(?=: )")
 
 
 def board_path(data: Path) -> Path:

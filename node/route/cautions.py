@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from node.route.conditions import Condition
+from node.route.impossible import contradictions
+from node.route.overlaps import overlaps
 from node.route.rule import Rule
+from node.route.terms import doubtful
 from node.route.values import Kind, squeeze
 from node.route.when import Group, Line, When
-from node.shape import nearest
+from node.shape import Place, nearest
 
 _ALWAYS_THERE = frozenset(
     {
@@ -24,26 +27,32 @@ _WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
 
 
 def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
-    """A sentence, with file and line, for everything worth a second look."""
-    return tuple(sentence for rule in rules for sentence in _of_rule(rule, peers))
+    """A sentence, with its place, for everything worth a second look."""
+    of_each = (sentence for rule in rules for sentence in _of_rule(rule, peers))
+    return tuple(dict.fromkeys((*of_each, *overlaps(rules))))
 
 
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
-    file = rule.place.file
     if not rule.tries:
         yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
     certain = _certain(rule)
     for block in (rule.use, rule.when):
         for line, how in _exclusions(block):
             if line.name not in certain:
-                yield f"{file}:{line.line}: {line.name} may be missing from an image; {how}"
+                yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
         for line in block.conditions():
             for sentence in _of_line(line, rule, peers):
-                yield f"{file}:{line.line}: {sentence}"
+                yield f"{_at(rule, line)}: {sentence}"
+    for where, sentence in contradictions(rule):
+        yield f"{_at(rule, where)}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
+
+
+def _at(rule: Rule, line: Line | Group) -> Place:
+    return Place(rule.place.file, line.line, line.column)
 
 
 def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
@@ -60,7 +69,8 @@ def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]
         ]
         if singles:
             yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
-    if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(rule):
+    yield from doubtful(line)
+    if line.name.endswith("RadionuclideTotalDose") and "pt" not in modalities(rule):
         # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
         yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"
 
@@ -69,14 +79,14 @@ def _texts(condition: Condition) -> list[str]:
     return [str(o[0]) for t in condition.tests if t.op in ("equals", "one_of") for o in t.operands if o]
 
 
-def _modalities(rule: Rule) -> frozenset[str]:
+def modalities(rule: Rule) -> frozenset[str]:
     """The modalities the rule is bound to; none when it takes any."""
     lines = [line for line in rule.when.lines if isinstance(line, Line) and line.name == "Modality"]
     return frozenset(text for line in lines for text in _texts(line.condition))
 
 
 def _certain(rule: Rule) -> frozenset[str]:
-    bound = _modalities(rule)
+    bound = modalities(rule)
     image_type = {"ImageType"} if bound and bound <= _WITH_IMAGE_TYPE else set()
     asked = {
         line.name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from node.errors import Misconfigured
 from node.model import OperatorSpec
 from node.route.aggregates import Context
 from node.route.match import Judgement, judge
-from node.route.rules import Rule, read_rules
+from node.route.rules import Rule, RuleSet, parse_rules, read_rules
 from node.route.tries import Try
+from node.route.unshown import Shows, unshown
+from node.shape import Place
 
 _CLOCK_NOT_GIVEN = Context(now=datetime(2024, 1, 1, 12, tzinfo=UTC), timezone="")
 """A case that needs the time says so in `given`; the clock of the machine must not decide it."""
@@ -22,7 +25,7 @@ class Case:
 
     rule: str
     place: str
-    """file:line"""
+    """file:line:column"""
     passed: bool
     message: str
     """What was expected and what happened."""
@@ -44,22 +47,59 @@ class Report:
         return not self.errors and all(case.passed for case in self.cases)
 
 
-def check(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> Report:
+def check(
+    files: Mapping[str, str],
+    specs: Mapping[str, OperatorSpec],
+    peers: Mapping[str, bool],
+    shows: Shows | None = None,
+) -> Report:
     """Read all rules and run their cases; never raises for what stands in a rule."""
     rules, errors, warnings = read_rules(files, specs, peers)
-    cases = tuple(_run(rule, case, _group_of(rule, rules)) for rule in rules for case in rule.tries)
-    return Report(errors, warnings, cases, tuple(rule.name for rule in rules))
+    warnings = (*warnings, *unshown(rules, specs, shows or {}))
+    return Report(errors, warnings, tuple(run_cases(rules)), tuple(rule.name for rule in rules))
 
 
-def _group_of(rule: Rule, rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The rule and those that `unless` and `fallback` make it depend on."""
-    others = (r for r in rules if r.group and r.group == rule.group and r.name != rule.name)
-    return (rule, *others)
+def prove(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> RuleSet:
+    """The rules, where all of them are right and do what their cases expect. Raises Misconfigured with every reason."""
+    rules = parse_rules(files, specs, peers)
+    failed = [told(case) for case in run_cases(rules.rules) if not case.passed]
+    if failed:
+        raise Misconfigured(*failed)
+    return rules
+
+
+def told(case: Case) -> str:
+    """A case in a line, with its place."""
+    return f"{case.place}: {case.rule}: try: {case.message}"
+
+
+def run_cases(rules: Sequence[Rule]) -> Iterator[Case]:
+    """Every case of every rule, in order."""
+    groups: dict[str, list[Rule]] = {}
+    for rule in rules:
+        groups.setdefault(rule.group, []).append(rule)
+    for rule in rules:
+        deciding = _deciding(rule, groups[rule.group]) if rule.group and rule.tries else (rule,)
+        yield from (_run(rule, case, deciding) for case in rule.tries)
+
+
+def _deciding(rule: Rule, group: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rule and those that `unless` and `fallback` make it depend on: most of a large group do not matter."""
+    if rule.fallback:
+        return (rule, *(other for other in group if other.name != rule.name))
+    by_name = {other.name: other for other in group}
+    needed, asked = {rule.name: rule}, list(rule.unless)
+    while asked:
+        name = asked.pop()
+        if name in by_name and name not in needed:
+            needed[name] = by_name[name]
+            asked.extend(by_name[name].unless)
+    return tuple(needed.values())
 
 
 def _run(rule: Rule, case: Try, group: Sequence[Rule]) -> Case:
     found = judge(group, case.facts, _CLOCK_NOT_GIVEN, case.whole)[0]
-    place = f"{rule.place.file}:{case.line}"
+    place = str(Place(rule.place.file, case.line, case.column))
     happened = f"it {_told(found)}"
     if found.runs != case.runs:
         message = f"expected runs: {'yes' if case.runs else 'no'}, but {happened}"

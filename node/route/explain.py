@@ -32,7 +32,7 @@ def mark(judgement: Judgement) -> str:
 def lines(judgement: Judgement) -> list[str]:
     """The rule with its verdict, then each clause with its mark and the value seen."""
     rule = judgement.rule
-    found = [f"{mark(judgement)} {rule.name} ({rule.place}): {verdict(judgement)}"]
+    found = [f"{mark(judgement)} {rule.name} ({rule.place.of_line}): {verdict(judgement)}"]
     width = min(max((len(c.text) for c in judgement.clauses), default=0), 60)
     found += [f"    {MARKS[c.outcome]} {c.text:<{width}}  {c.reason}" for c in judgement.clauses]
     return found
@@ -43,7 +43,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     rule = judgement.rule
     return {
         "rule": rule.name,
-        "place": str(rule.place),
+        "place": rule.place.of_line,
         "outcome": str(judgement.outcome),
         "runs": judgement.runs,
         "routes": judgement.routes,

@@ -1,4 +1,4 @@
-"""Rule files → frozen rules; every mistake of every file at once, with file and line."""
+"""Rule files → frozen rules; every mistake of every file at once, with file, line and column."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from node.route.steps import parse_steps
 from node.route.together import check_together, needs_the_series
 from node.route.tries import parse_tries
 from node.route.when import When, parse_when
-from node.shape import Node, Place, Shaper, parse
+from node.shape import Node, Place, Shaper, parse, read
 
 __all__ = [
     "Rule",
     "RuleSet",
     "Send",
     "When",
+    "digest_of",
     "parse_rules",
     "parse_when",
     "read_folder",
@@ -96,21 +97,21 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
     Raises Misconfigured where there is no such folder.
     """
+    if folder.is_file():
+        return {folder.name: read(folder, str(folder))}, ()
     if not folder.is_dir():
         raise Misconfigured(
             f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
         )
     found: dict[str, str] = {}
-    mistakes = []
+    mistakes: list[str] = []
     for path in sorted(
         p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith(".")
     ):
         try:
-            found[f"{folder.name}/{path.name}"] = path.read_text(encoding="utf-8")
-        except OSError as error:
-            mistakes.append(f"{path}: cannot be read: {error.strerror}")
-        except UnicodeDecodeError:
-            mistakes.append(f"{path}: not UTF-8 text; save the file as UTF-8")
+            found[f"{folder.name}/{path.name}"] = read(path, str(path))
+        except Misconfigured as error:
+            mistakes.extend(error.mistakes)
     return found, tuple(mistakes)
 
 
@@ -124,8 +125,12 @@ def parse_rules(
     found, mistakes, warnings = read_rules(files, specs, peers)
     if mistakes:
         raise Misconfigured(*mistakes)
-    digest = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
-    return RuleSet(found, digest, warnings)
+    return RuleSet(found, digest_of(files), warnings)
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over names and texts: what tells one set of rule files from another."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 
 def read_rules(
@@ -151,9 +156,9 @@ def read_rules(
 
 
 def _by_place(mistakes: Sequence[str]) -> list[str]:
-    def place(mistake: str) -> tuple[str, int]:
-        match = re.match(r"(.*?):(\d+): ", mistake)
-        return (match[1], int(match[2])) if match else (mistake, 0)
+    def place(mistake: str) -> tuple[str, int, int]:
+        match = re.match(r"(.*?):(\d+)(?::(\d+))?: ", mistake)
+        return (match[1], int(match[2]), int(match[3] or 0)) if match else (mistake, 0, 0)
 
     return sorted(dict.fromkeys(mistakes), key=place)
 
@@ -277,14 +282,14 @@ class _Reader:
         """`use` asks single images, an immediate rule single objects: neither knows the series as a whole."""
         for line in rule.use.conditions():
             if line.name in NOT_OF_ONE_IMAGE or line.condition.some:
-                at = Node(Place(self.node.place.file, line.line), "")
+                at = Node(Place(self.node.place.file, line.line, line.column), "")
                 what = "some asks" if line.condition.some else f"{line.name} tells"
                 self.shaper.wrong(
                     at, f"{what} about the series, but use picks single images; put it under when:"
                 )
         send = next((send for send in rule.sends if send.immediate), None)
         for line in needs_the_series(rule) if send else ():
-            at = Node(Place(self.node.place.file, line.line), "")
+            at = Node(Place(self.node.place.file, line.line, line.column), "")
             self.shaper.wrong(
                 at,
                 f"{line.text} is known only when the series is complete, but line {send.line if send else 0} "

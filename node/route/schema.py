@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydicom.datadict import keyword_dict
 
 from node.model import KIND_OF, OperatorSpec, Parameter, Priority
-from node.route.keywords import OURS, lookup
+from node.route.keywords import OURS, Attribute, lookup
 from node.route.rules import KEYS
+from node.route.sends import KEYS as SEND_KEYS
 from node.route.sends import SETTABLE
 from node.route.splitting import EACH_PART, FACTS
-from node.route.values import unit_name
+from node.route.values import ORDERED, Kind, unit_name
 from node.route.when import OPERATORS
 
 _TEXT = {"type": ["string", "number", "boolean"]}
-_YES_NO = {"enum": ["yes", "no", True, False]}
+_YES_NO = {"enum": ["yes", "no", "on", "off", True, False]}
 _CONDITION = {"$ref": "#/definitions/condition"}
 _BLOCK = {"$ref": "#/definitions/when"}
 
 
-def schema(specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
-    """JSON Schema (draft 7) of one rule document; the operators are those of *specs*."""
-    properties = {key: {"description": text, **_shape(key, specs)} for key, text in KEYS.items()}
+Peers = Mapping[str, bool]
+"""Peer → whether it can receive; none where no site file says which there are."""
+
+
+def schema(specs: Mapping[str, OperatorSpec], peers: Peers | None = None) -> dict[str, Any]:
+    """JSON Schema (draft 7) of one rule document: the operators of *specs*, the *peers* of a site file.
+
+    Keys come from the tables that the reader of rules goes by: one that is new there appears here by itself, with
+    its sentence, also before its shape is described.
+    """
+    peers = peers or {}
+    properties = {key: _explained(key, text, _shape(key, specs, peers)) for key, text in KEYS.items()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "PACSNode rule",
+        "description": "CapitalCase is a DICOM keyword, lower_case is ours. One file may hold several rules.",
         "type": "object",
         "additionalProperties": False,
         "required": ["rule", "purpose", "owner", "when"],
         "properties": properties,
-        "definitions": {"condition": _condition(), "value": _value(), "when": _when(), "given": _given()},
-    }
+        "definitions": {
+            "condition": _condition(), "value": _value(), "when": _when(peers), "given": _given(),
+            **{name: _condition(ops) for name, ops in _CONDITIONS.items()},
+        },
+        "defaultSnippets": [_SNIPPET],
+    }  # fmt: skip
 
 
-def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
+_TEXTS = ("rule", "purpose", "owner", "group")
+_MORE = {
+    "when": "`Modality: CT` · `SliceThickness: {at_most: 1.5 mm}` · `ImageType: {has_all: [ORIGINAL]}`",
+    "use": "`ImageType: {excludes: LOCALIZER}`",
+    "do": "`- reformat: {plane: axial, thickness: 5 mm}` and `as: thick` below it",
+    "send": "`- {what: thick, to: PACS}` · `- {what: received, to: PACS}`",
+    "try": "`- {given: {Modality: CT, slices: 320}, expect: {runs: yes}}`",
+    "on_failure": "`{retry: 3, then: quarantine}`",
+    "unless": "`[other-rule]`",
+}
+"""Key → what it looks like."""
+_SNIPPET = {
+    "label": "rule",
+    "description": "a rule",
+    "body": {
+        "rule": "${1:name}", "purpose": "${2:What it is for.}", "owner": "${3:mail@hospital.example}",
+        "mode": "shadow", "when": {"Modality": "${4:CT}"}, "send": [{"what": "received", "to": "${5:PACS}"}],
+    },
+}  # fmt: skip
+
+
+def _explained(key: str, text: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """A key's shape with its hover text: plain, and with an example for editors that show Markdown."""
+    more = f"\n\n{_MORE[key]}" if key in _MORE else ""
+    return {"description": text, "markdownDescription": f"**{key}**: {text}{more}", **shape}
+
+
+def _peer(peers: Peers, receiving: bool = False) -> dict[str, Any]:
+    """The name of a peer, one of the site file's where there is one."""
+    names = sorted(name for name, receives in peers.items() if receives or not receiving)
+    return {"enum": names} if names else {"type": "string"}
+
+
+def _shape(key: str, specs: Mapping[str, OperatorSpec], peers: Peers) -> dict[str, Any]:
     fixed: dict[str, dict[str, Any]] = {
         "when": _BLOCK,
         "use": _BLOCK,
@@ -53,10 +102,10 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
         "priority": {"enum": list(Priority)},
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
-        "send": {"type": "array", "items": _send()},
+        "send": {"type": "array", "items": _send(peers)},
         "try": {"type": "array", "items": _case()},
     }
-    found = fixed.get(key, {"type": "string"})
+    found = fixed.get(key, _TEXT if key in _TEXTS else {})
     return {"allOf": [found]} if "$ref" in found else found
 
 
@@ -73,33 +122,76 @@ def _value() -> dict[str, Any]:
     return {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 
 
-def _condition() -> dict[str, Any]:
-    operators: dict[str, Any] = {op: {"description": text} for op, text in OPERATORS.items()}
-    for op in ("not", "some"):
-        operators[op] = {"description": OPERATORS[op], "allOf": [_CONDITION]}
-    return {"anyOf": [{"$ref": "#/definitions/value"}, _object(operators)]}
+_MULTI = ("has_all", "has_any", "excludes")
+_ORDERED = ("at_least", "at_most", "between")
+_CONDITIONS = {
+    "of_several": tuple(op for op in OPERATORS if op not in _ORDERED),
+    "of_several_ordered": tuple(OPERATORS),
+    "of_one": tuple(op for op in OPERATORS if op not in (*_MULTI, *_ORDERED)),
+    "of_one_ordered": tuple(op for op in OPERATORS if op not in _MULTI),
+    "of_presence": ("present", "absent", "some", "not", "any_of", "none_of"),
+}
+"""Definition → the operators that an attribute of that sort can be asked with."""
 
 
-def _names(each: Mapping[str, Any]) -> dict[str, Any]:
-    """Every fact of ours and every DICOM keyword, each with its hover text."""
-    found: dict[str, Any] = {}
+def _condition(ops: Iterable[str] = tuple(OPERATORS)) -> dict[str, Any]:
+    operators: dict[str, Any] = {op: _explained(op, OPERATORS[op], _operand(op)) for op in ops}
+    plain = {"$ref": "#/definitions/value"} if "one_of" in operators else {"enum": ["present", "absent"]}
+    return {"anyOf": [plain, _object(operators)]}
+
+
+def _operand(op: str) -> dict[str, Any]:
+    if op in ("not", "some"):
+        return {"allOf": [_CONDITION]}
+    if op in ("present", "absent"):
+        return _YES_NO
+    if op == "between":
+        return {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT}
+    if op in ("at_least", "at_most"):
+        return _TEXT
+    if op in ("any_of", "none_of"):
+        return {"anyOf": [_CONDITION, {"type": "array", "items": _CONDITION}]}
+    several = {"type": "array", "items": {"$ref": "#/definitions/value"}}
+    return {"anyOf": [_TEXT, several]}
+
+
+def _sort_of(attribute: Attribute) -> str:
+    """The definition that says how an attribute can be asked."""
+    if attribute.kind is Kind.OPAQUE:
+        return "of_presence"
+    return ("of_several" if attribute.several else "of_one") + (
+        "_ordered" if attribute.kind in ORDERED else ""
+    )
+
+
+def _hover(attribute: Attribute) -> str:
+    unit = f", in {attribute.unit}" if attribute.unit else ""
+    choices = f": {', '.join(attribute.choices)}" if attribute.choices else ""
+    return f"{attribute.title}{unit}{choices}"
+
+
+def _attributes() -> Iterator[Attribute]:
+    """Every fact of ours and every DICOM keyword that a rule can ask for."""
     for name in (*OURS, *sorted(k for k in keyword_dict if k)):
-        try:
-            attribute = lookup(name)
-        except ValueError:  # bulk data: no condition can ask for it
-            continue
-        unit = f", in {attribute.unit}" if attribute.unit else ""
-        found[name] = {"description": f"{attribute.title}{unit}", "allOf": [each]}
-    return found
+        with suppress(ValueError):  # bulk data: no condition can ask for it
+            yield lookup(name)
 
 
-def _when() -> dict[str, Any]:
+def _when(peers: Peers) -> dict[str, Any]:
     groups: dict[str, Any] = {
-        op: {"description": OPERATORS[op], "type": "array", "items": _BLOCK} for op in ("any_of", "none_of")
+        op: _explained(op, OPERATORS[op], {"type": "array", "items": _BLOCK}) for op in ("any_of", "none_of")
     }
+    names = {
+        a.name: {"description": _hover(a), "allOf": [{"$ref": f"#/definitions/{_sort_of(a)}"}]}
+        for a in _attributes()
+    }
+    if peers:
+        one = _peer(peers)
+        some = {"type": "array", "items": one}
+        names["from"]["anyOf"] = [one, some, _object({op: {} for op in OPERATORS})]
     return {
         "type": "object",
-        "properties": {**groups, **_names(_CONDITION)},
+        "properties": {**groups, **names},
         "patternProperties": {r"^\(|[.\[]": _CONDITION},
         "additionalProperties": False,
     }
@@ -109,8 +201,8 @@ def _given() -> dict[str, Any]:
     value = {"$ref": "#/definitions/value"}
     return {
         "type": "object",
-        "properties": dict.fromkeys(OURS, value),
-        "patternProperties": {r"^[A-Z(]": value},
+        "properties": {a.name: {"description": _hover(a), "allOf": [value]} for a in _attributes()},
+        "patternProperties": {r"^\(|[.\[]": value},
         "additionalProperties": False,
     }
 
@@ -124,7 +216,12 @@ def _step(specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
         needed = [p.name for p in (*spec.inputs[1:], *spec.options) if p.required]
         options = _object(parameters, tuple(needed))
         shape = options if needed else {"anyOf": [options, {"type": "null"}]}
-        named[name] = {"description": f"{spec.summary} Makes: {spec.returns}.", **shape}
+        named[name] = {
+            "description": f"{spec.summary} Makes: {spec.returns}.",
+            "markdownDescription": f"**{name}** ({spec.distribution} {spec.version}): {spec.summary}\n\n"
+            f"{' · '.join(f'`{p.name}: {p.type}`' for p in spec.inputs)} → `{spec.returns}`",
+            **shape,
+        }
     return {"type": "object", "additionalProperties": False, "properties": named, "maxProperties": 2}
 
 
@@ -146,26 +243,20 @@ def _option(parameter: Parameter) -> dict[str, Any]:
     return {**about, **kinds.get(parameter.type, {"type": ["number", "string"]})}
 
 
-def _send() -> dict[str, Any]:
-    templates: dict[str, Any] = {
-        key: {**_TEXT, "description": f"{key} of the result; braces hold one DICOM keyword of the source"}
-        for key in SETTABLE
-    }
+def _send(peers: Peers) -> dict[str, Any]:
     kinds = sorted(set(KIND_OF.values()))
+    to = _peer(peers, receiving=True)
+    shapes: dict[str, dict[str, Any]] = {
+        "what": {"type": "string"},
+        "to": {"anyOf": [to, {"type": "array", "items": to}]},
+        "as": {"anyOf": [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}]},
+        "mode": {"enum": ["immediate", "sealed"]},
+        "back_to_sender": _YES_NO,
+        "lossy": {"enum": ["ok"]},
+        **dict.fromkeys(SETTABLE, _TEXT),
+    }
     return _object(
-        {
-            "what": {"type": "string", "description": "received, or the as: name of a step"},
-            "to": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-            "as": {
-                "description": "what it may go as, best first: each destination gets the first that it shows",
-                "anyOf": [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}],
-            },
-            "mode": {"enum": ["immediate", "sealed"], "description": "received: at once, or when complete"},
-            "back_to_sender": {**_YES_NO, "description": "also to the peer an object came from"},
-            "lossy": {"enum": ["ok"], "description": "with loss where the peer takes it in no other way"},
-            **templates,
-        },
-        ("what", "to"),
+        {key: _explained(key, text, shapes.get(key, {})) for key, text in SEND_KEYS.items()}, ("what", "to")
     )
 
 

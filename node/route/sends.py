@@ -22,7 +22,16 @@ LATER = {
     "hold": "holding results for a person (hold)",
 }
 """Promised keys of a `send` entry that this version does not have."""
-_KEYS = ("what", "to", "as", "mode", "back_to_sender", "lossy", *SETTABLE)
+KEYS = {
+    "what": "received, or the as: name of a step",
+    "to": "the peers it goes to; received objects never go back to where they came from",
+    "as": "what it may go as, best first: each destination gets the first that it shows",
+    "mode": "received: immediate (each object as it arrives) or sealed (when the series is complete)",
+    "back_to_sender": "yes: received objects go even to the peer they came from",
+    "lossy": "ok: with loss where the peer takes it in no other way",
+    **{key: f"{key} of the result; braces hold one DICOM keyword of the source" for key in SETTABLE},
+}
+"""Every key of a `send` entry, with a sentence for editors."""
 PICTURE = "picture"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -71,7 +80,7 @@ def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper
     if "priority" in node.fields:
         shaper.wrong(node.fields["priority"], "priority is the whole rule's: put it beside when:")
     capital = tuple(key for key in node.fields if key[:1].isupper())
-    fields = shaper.fields(node, (*_KEYS, "priority", *LATER, *capital), ("what", "to"))
+    fields = shaper.fields(node, (*KEYS, "priority", *LATER, *capital), ("what", "to"))
     what = _what(fields["what"], made, shaper) if "what" in fields else ""
     to = _peers(fields["to"], peers, shaper) if "to" in fields else ()
     immediate = what == RECEIVED

@@ -29,6 +29,7 @@ class Try:
     because: str = ""
     """The clause that should decide, where the case names one."""
     line: int = 0
+    column: int = 0
 
 
 def parse_tries(node: Node, shaper: Shaper) -> tuple[Try, ...]:
@@ -58,7 +59,7 @@ def _try(node: Node, shaper: Shaper) -> Try:
             shaper.wrong(
                 expected["because"], "because says why a rule does not run; this case expects that it runs"
             )
-    return Try(gather(instances), whole, runs, because, node.place.line)
+    return Try(gather(instances), whole, runs, because, node.place.line, node.place.column)
 
 
 def _given(node: Node, shaper: Shaper) -> tuple[dict[str, Cell], dict[str, Value]]:

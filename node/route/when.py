@@ -53,6 +53,7 @@ class Line:
     text: str
     """As the user wrote it."""
     line: int
+    column: int = 0
 
     @property
     def name(self) -> str:
@@ -72,6 +73,7 @@ class Group:
     blocks: tuple[When, ...]
     text: str
     line: int
+    column: int = 0
 
     def canonical(self) -> str:
         """The same text for the same meaning."""
@@ -115,19 +117,20 @@ def parse_when(node: Node, shaper: Shaper) -> When:
         attribute = _attribute(key, value, shaper)
         if attribute is not None:
             condition = _Reader(attribute, shaper).condition(value)
-            lines.append(Line(attribute, condition, f"{key}: {flow(value)}", value.place.line))
+            text = f"{key}: {flow(value)}"
+            lines.append(Line(attribute, condition, text, value.place.line, value.place.column))
     return When(tuple(lines))
 
 
 def _group(op: str, node: Node, shaper: Shaper) -> Group:
     if not node.is_list or not node.items:
         shaper.wrong(node, f"{op} holds a list of conditions, for example {op}: [{{Modality: CT}}]")
-        return Group(op, (), "", node.place.line)
+        return Group(op, (), "", node.place.line, node.place.column)
     blocks = tuple(parse_when(item, shaper) for item in node.items)
     for item, block in zip(node.items, blocks, strict=True):
         if item.is_mapping and not item.fields and not block.lines:
             shaper.wrong(item, f"{op}: an empty condition fits everything; remove it")
-    return Group(op, blocks, f"{op}: {flow(node)}", node.place.line)
+    return Group(op, blocks, f"{op}: {flow(node)}", node.place.line, node.place.column)
 
 
 def _attribute(key: str, node: Node, shaper: Shaper) -> Attribute | None:

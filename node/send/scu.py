@@ -86,6 +86,22 @@ def echo(destination: Destination) -> Hindrance | None:
     return Hindrance(f"{destination.where} answered C-ECHO with {meaning}; see its log", Trouble.REJECTED)
 
 
+def probe(destination: Destination, pairs: Sequence[Pair]) -> tuple[dict[Pair, str], Hindrance | None]:
+    """Propose every pair of SOP class and transfer syntax, and send nothing.
+
+    Returns why each one is refused, empty where it is accepted; and why the destination could not be talked to,
+    where it could not be.
+    """
+    answers: dict[Pair, str] = {}
+    for first in range(0, len(pairs), MOST_CONTEXTS):
+        try:
+            with open_association(destination, pairs[first : first + MOST_CONTEXTS]) as association:
+                answers |= {**dict.fromkeys(association.accepted, ""), **association.refused}
+        except Lost as error:
+            return answers, Hindrance(f"{destination.where} {error}", error.trouble)
+    return answers, None
+
+
 def item_of(path: Path, number: int) -> Item:
     """Make the item number *number* of a file that no database knows, for the command line.
 

@@ -96,7 +96,7 @@ def test_a_rule_file_that_is_no_text_does_not_hide_other_mistakes(
     (site.folder / "rules" / "latin.yaml").write_bytes(b"rule: K\xd6LN")
     result = site.run("check", *json)
     assert result.exit_code == 2
-    assert "latin.yaml: not UTF-8 text" in result.stdout
+    assert "latin.yaml:1:8: not UTF-8 text" in result.stdout
     assert "did you mean purpose?" in result.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def test_a_mistake_in_the_site_file_is_on_stderr(site: Place) -> None:
     for verb in (["check"], ["status"], ["series"], ["run"], ["echo", "PACS"], ["explain", "--series", "1"]):
         result = site.run(*verb)
         assert result.exit_code == 2, verb
-        assert "node.yaml:2: " in result.stderr
+        assert "node.yaml:2:" in result.stderr
         assert "did you mean timezone?" in result.stderr
         assert result.stdout == ""
 
@@ -194,6 +195,19 @@ def test_explaining_what_is_not_there_is_wrong_usage(site: Place) -> None:
     assert site.run("explain", site.folder, "--series", "1").exit_code == 2
 
 
+def test_explain_reads_a_zip_file_as_its_folder(site: Place, images: Path, tmp_path: Path) -> None:
+    """The same judgements; a zip file that cannot be read is the data's fault, exit code 3."""
+    path = Path(shutil.make_archive(str(tmp_path / "images"), "zip", images))
+    there, here = site.json("explain", path), site.json("explain", images)
+    assert {one["series_uid"]: one["rules"] for one in there["series"]} == {
+        one["series_uid"]: one["rules"] for one in here["series"]
+    }
+    path.write_bytes(path.read_bytes()[:1000])
+    result = site.run("explain", path)
+    assert result.exit_code == 3
+    assert "images.zip: it cannot be read as a zip file" in result.stderr
+
+
 def decisions(explained: dict[str, Any]) -> dict[str, tuple[bool, bool, str]]:
     """Rule → what it does and why."""
     return {r["rule"]: (r["runs"], r["routes"], r["because"]) for r in explained["rules"]}
@@ -233,6 +247,38 @@ def test_a_series_the_node_does_not_hold_is_refused(tmp_path: Path) -> None:
     house.receive(write_ct_series(tmp_path / "late", CT, series=Series("late")))
     house.database.close()
     assert "it is judged when it is sealed" in lived.run("explain", "--series", "3").stderr
+
+
+def test_what_a_rule_file_would_have_matched(tmp_path: Path) -> None:
+    """`--rules FILE --since`: which of the series of a time each rule takes, and what spoke against the others."""
+    (tmp_path / "site").mkdir()
+    lived = lived_in(tmp_path / "site")
+    draft = tmp_path / "draft.yaml"
+    draft.write_text(RULES.split("---\n")[0].replace("at_least: 5", "at_least: 9"))
+    assert lived.run("explain", "--rules", draft, "--since", "36500 d").stdout.splitlines()[:3] == [
+        "thick (draft.yaml:1): 0 of 2 series",
+        "  ✗ 1 because of slices",
+        "  ✗ 1 because of Modality",
+    ]
+    draft.write_text(RULES.split("---\n")[0])
+    text = lived.run("explain", "--rules", draft, "--since", "36500 d").stdout
+    assert "thick (draft.yaml:1): 1 of 2 series\n  ✓ series 1 revision 1: CT, 8 objects, routed, 20" in text
+    whole = lived.json("explain", "--rules", draft, "--since", "36500 d")
+    assert [[rule["runs"] for rule in one["rules"]] for one in whole["series"]] == [[True], [False]]
+    assert lived.run("explain", "--since", "soon").exit_code == 2
+
+
+@pytest.mark.parametrize(("option", "column"), [("--study", "study_uid"), ("--patient", "patient_id")])
+def test_explain_of_a_study_or_a_patient(tmp_path: Path, option: str, column: str) -> None:
+    """Every series that it names, clause by clause; none is refused in words."""
+    (tmp_path / "site").mkdir()
+    lived = lived_in(tmp_path / "site")
+    house = House(lived.folder, RULES, specs=installed()[0], text=lived.site.read_text())
+    (first, *_) = house.series()
+    house.database.close()
+    told = lived.json("explain", option, first[column])
+    assert len(told["series"]) == sum(row[column] == first[column] for row in house.series())
+    assert lived.run("explain", option, "9.9.9").exit_code == 3
 
 
 # --- process
@@ -422,6 +468,36 @@ def test_echo_says_whether_a_peer_answers(tmp_path: Path, peer: Peer) -> None:
     assert "has no address" in site.run("echo", "CT01").stderr
     result = site.run("echo", "PASC")
     assert (result.exit_code, result.stderr) == (2, "PASC is not among the peers; did you mean PACS?\n")
+
+
+def test_check_connect_says_what_a_peer_would_take(tmp_path: Path, peer: Peer) -> None:
+    """Each kind of object that the rules would send there, and in which transfer syntaxes it is accepted."""
+    rules = """rule: outline
+purpose: p
+owner: o@h.example
+when: {Modality: CT}
+do: [{segment_body: {}, as: body}]
+send: [{what: body, to: PACS}, {what: received, to: PACS, mode: sealed}]
+"""
+    site = place(tmp_path / "site", rules, port=peer.port)
+    site.site.write_text("".join(t for t in site.site.read_text().splitlines(True) if "ARCHIVE" not in t))
+    result = site.run("check", "--connect", "--json")
+    assert result.exit_code == 1
+    told = {row["sop_class"]: row for row in json.loads(result.stdout)["contexts"]}
+    assert "1.2.840.10008.1.2.1" in told["CT Image Storage"]["accepts"]
+    assert told["CT Image Storage"]["problem"] == ""
+    assert told["Segmentation Storage"]["accepts"] == []
+    assert told["Segmentation Storage"]["problem"].startswith(
+        "results of outline are not taken: the SOP class"
+    )
+    assert told["Enhanced CT Image Storage"]["problem"].startswith("not taken")
+    text = site.run("check", "--connect", COLUMNS="300").stdout
+    assert "explicit, implicit" in text
+    assert peer.got == []
+    (site.folder / "rules" / "all.yaml").write_text(
+        rules.replace("{what: body, to: PACS}, ", "").replace("do: [{segment_body: {}, as: body}]\n", "")
+    )
+    assert site.run("check", "--connect").exit_code == 0  # that a PACS takes no enhanced CT is its own affair
 
 
 def test_check_connect_asks_every_peer(tmp_path: Path, peer: Peer) -> None:

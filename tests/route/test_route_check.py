@@ -65,7 +65,7 @@ def test_try_cases(case: str, passed: bool, words: str) -> None:
     (found,) = report.cases
     assert (found.passed, report.ok) == (passed, passed)
     assert words in found.message
-    assert found.place == "a.yaml:7"
+    assert found.place == "a.yaml:7:3"
 
 
 def test_given_values_are_typed_like_headers() -> None:
@@ -179,6 +179,6 @@ def test_the_promised_example() -> None:
     report = check({"rules/x.yaml": DESIGN_EXAMPLE}, SPECS, PEERS)
     (refused,) = report.errors
     assert refused.startswith(
-        "rules/x.yaml:29: de-identification (deidentify) is not available in this version"
+        "rules/x.yaml:29:36: de-identification (deidentify) is not available in this version"
     )
     assert [case.passed for case in report.cases] == [True, True]

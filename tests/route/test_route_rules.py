@@ -62,7 +62,7 @@ def test_ten_mistakes_are_all_reported_with_file_and_line() -> None:
     ]
     assert len(told) == len(expected), told
     for sentence, (line, words) in zip(told, expected, strict=True):
-        assert sentence.startswith(f"rules/ten.yaml:{line}: "), sentence
+        assert sentence.startswith(f"rules/ten.yaml:{line}:"), sentence
         assert words in sentence
 
 
@@ -88,7 +88,7 @@ def test_mistakes_of_all_files_come_together() -> None:
 def test_features_to_come_are_refused_by_name(key: str, value: str, feature: str) -> None:
     """What the design promises and this version lacks is refused in words, never ignored."""
     (told,) = mistakes_of(document(rest=f"{SEND}\n{key}: {value}"))
-    assert told.startswith("a.yaml:6: ")
+    assert told.startswith("a.yaml:6:1: ")
     assert feature in told
     assert "not available in this version" in told
 
@@ -204,7 +204,7 @@ def test_immediate_fallback_needs_a_group_that_answers_at_once() -> None:
 
 def test_names_count_once_and_unless_has_no_circle() -> None:
     """Two rules of one name, and two that exclude each other in a circle, are refused."""
-    assert "already a rule r at a.yaml:1" in mistakes_of(document(), b=document())[0]
+    assert "already a rule r at a.yaml:1:1" in mistakes_of(document(), b=document())[0]
     told = mistakes_of(
         document(rest="group: g\nunless: [b]\n" + SEND, name="a"),
         b=document(rest="group: g\nunless: [a]\n" + SEND, name="b"),
@@ -294,7 +294,7 @@ def test_a_file_that_is_no_text_does_not_hide_the_others(tmp_path: Path) -> None
     texts, mistakes = scan_folder(tmp_path)
     assert texts == {f"{tmp_path.name}/a.yaml": "a"}
     assert mistakes == (
-        f"{tmp_path / 'b.yaml'}: not UTF-8 text; save the file as UTF-8",
+        f"{tmp_path / 'b.yaml'}:1:8: not UTF-8 text; save the file as UTF-8",
         f"{tmp_path / 'c.yaml'}: cannot be read: Is a directory",
     )
     with pytest.raises(Misconfigured) as caught:
