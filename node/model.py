@@ -122,6 +122,16 @@ class Manner:
     priority: Priority = Priority.NORMAL
     lossy: bool = False
     """It may be transcoded with loss where the destination takes it in no other way."""
+    treatment: str = ""
+    """JSON: what is changed in the copy that is sent in its place; empty: it goes as it is."""
+    window: str = ""
+    """When it may be sent, as `settings.windows` reads it; empty: whenever the destination may be sent to."""
+    hold: bool = False
+    """It waits for a person."""
+    due_at: datetime | None = None
+    """When it may go first; None: at once."""
+    why: str = ""
+    """Why it goes there, waits, or is held, in words."""
 
 
 PLAIN = Manner()

@@ -30,6 +30,8 @@ class Made:
     syntax: str = ""
     failed: str = ""
     """Why it cannot be made; empty where it was."""
+    sop_uid: str = ""
+    """Of the copy."""
 
 
 @dataclass
@@ -84,7 +86,8 @@ class Transcodings:
                 self.queue.clear()
                 self._look_at = now + _LATER
             else:
-                self._made.append(Made(copying, answer.get("syntax", ""), answer.get("failed", "")))
+                said = (answer.get(name, "") for name in ("syntax", "failed", "sop_uid"))
+                self._made.append(Made(copying, *said))
         if not alive:
             self._died("the transcoder crashed over it")
 

@@ -16,7 +16,7 @@ from pydicom.tag import BaseTag
 CHARSET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """Text whose bytes depend on Specific Character Set (PS3.5 6.1.2.2)."""
 TEXT_VRS = CHARSET_VRS | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
-_SINGLE_VRS = frozenset({"LT", "ST", "UT", "UR"})
+SINGLE_VRS = frozenset({"LT", "ST", "UT", "UR"})
 """VRs in which a backslash is no separator."""
 _LENGTHS = {"AE": 16, "CS": 16, "LO": 64, "SH": 16, "DS": 16, "IS": 12, "DT": 26, "TM": 14, "UI": 64,
             "LT": 10240, "ST": 1024}  # fmt: skip
@@ -119,7 +119,7 @@ def defect(tag: BaseTag, vr: str, data: bytes, encodings: Sequence[str]) -> str:
     text = decoded(data, encodings if vr in CHARSET_VRS else ("ascii",))
     if text is None:
         return "has bytes outside its character set" if vr in CHARSET_VRS else "has characters beyond ASCII"
-    parts = [text] if vr in _SINGLE_VRS else text.split("\\")
+    parts = [text] if vr in SINGLE_VRS else text.split("\\")
     wrong = count_defect(tag, len(parts))
     return wrong or next(filter(None, (_part_defect(vr, part) for part in parts)), "")
 

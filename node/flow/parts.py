@@ -38,6 +38,8 @@ class Parts:
 
     arrived: dict[int, int] = field(default_factory=dict)
     """Open revision → objects that came since `counted` wrote it down."""
+    treated: bool = False
+    """Something was queued that goes as a treated copy, and the transcoder has not been told."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
 
     @property
@@ -52,8 +54,8 @@ class Parts:
         """The data folder."""
         return self.settings.node.data
 
-    def refuses_identified(self, to: str) -> str:
-        """Why nothing that names a patient may be queued for *to*; empty where it may (promise 9)."""
+    def refuses_identified(self, to: str, treatment: str = "") -> str:  # noqa: ARG002
+        """Why what goes to *to* with this *treatment* may not be queued; empty where it may (promise 9)."""
         peer = self.settings.peers.get(to)
         if peer is None:
             return f"{to} is not among the peers any more"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.errors import Misconfigured
@@ -81,6 +81,8 @@ class RuleSet:
     digest: str
     """SHA-256 over the files' names and texts."""
     warnings: tuple[str, ...] = ()
+    lookups: Mapping[str, str] = field(default_factory=dict)
+    """Digest → the table as JSON, of those that treatments look values up in."""
 
 
 def read_folder(folder: Path) -> dict[str, str]:

@@ -46,6 +46,8 @@ class Send:
     """The kinds it may go as, best first; a destination gets the first that it shows. Empty: as what it is."""
     lossy: bool = False
     """It may be transcoded with loss where a destination takes it in no other way."""
+    treatment: str = ""
+    """JSON: what is changed in the copy that goes in its place; empty: it goes as it is."""
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
