@@ -13,6 +13,7 @@ from pathlib import Path
 from node.flow.forms import SHOWN_AS
 from node.model import OperatorSpec, Parameter
 from node.process import registry
+from node.route.edits import OPERATIONS
 from node.route.keywords import OURS
 from node.route.rules import KEYS
 from node.route.splitting import EACH_PART
@@ -55,6 +56,17 @@ where nothing else is taken; the copy then is a derived object with a UID of its
 """
 
 
+_EDIT = """`edit`, in an entry under `send` or beside it for all entries, is a list of changes that are made, in order,
+in a copy of each object; what was received stays as it is. A received object keeps its SOP Instance UID and
+says what it said before in its Original Attributes Sequence (PS3.3 C.12.1.1.9). `{Keyword}` in a text stands
+for what the object says. `PatientName.family` (given, middle, prefix, suffix; `ideographic.family`) is one
+part of a name, `RequestAttributesSequence[0].RequestedProcedureID` an attribute in one item of a sequence,
+and without `[0]` in every item; items are not made. UIDs, private attributes and what describes the pixels
+cannot be edited. A value that does not fit its attribute parks the delivery with a sentence: nothing goes
+half changed.
+"""
+
+
 def shipped() -> list[OperatorSpec]:
     """The node's own operators by name."""
     return [spec for _, spec in sorted(registry.specs().items()) if spec.distribution == "pacsnode"]
@@ -82,7 +94,8 @@ def rules_page() -> str:
         _RULES_HEAD, "## Keys\n", _sentences(KEYS, "key"), "\n## Conditions\n", _CONDITIONS_HEAD,
         _sentences(OPERATORS, "condition"), "\n## Facts of ours\n", _sentences(facts, "fact"),
         "\n## Series that hold several things\n", _sentences(EACH_PART, "`each_part`"), "\n## Where it goes\n", _SEND,
-        _table(("in `as`", "in a peer's `shows`"), forms), "",
+        _table(("in `as`", "in a peer's `shows`"), forms),
+        "\n## What is changed on the way\n", _EDIT, _sentences(OPERATIONS, "in `edit`"), "",
     )  # fmt: skip
     return "\n".join(parts)
 

@@ -21,12 +21,12 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 
 from node.derive import values
-from node.derive.inherit import AnyElement, empty, put, text_element
+from node.derive.inherit import AnyElement, empty, opened, put, text_element
 from node.derive.making import convertible, to_utf8
 from node.derive.original import Coercion, record, tags_written
-from node.derive.person import part_of, with_part
 from node.derive.standard import roots
 from node.errors import Refused
+from node.person import part_of, with_part
 
 Edit = Mapping[str, Any]
 """One change as `route.edits` writes it: `op`, `path`, and what it needs."""
@@ -281,13 +281,14 @@ def _is_void(dataset: Dataset, tag: BaseTag) -> bool:
 
 def _settled(dataset: Dataset, changed: set[BaseTag]) -> Edited:
     """See that new text can be said in the object's character set; else the whole object becomes UTF-8."""
+    opened(dataset, changed)
     encodings = values.encodings_of(dataset)
     ours = [e for e in dataset.elements() if _needs_a_charset(e)]
     nested = [e for tag in changed if (e := dataset.get_item(tag)) is not None and e.VR == "SQ"]
     texts = [str(e.value) for e in (*ours, *(inner for e in nested for inner in _inside(e)))]
     if all(values.encodable(text, encodings) for text in texts):
         return Edited(dataset, frozenset(changed))
-    if not convertible(dataset, encodings):
+    if not convertible(opened(dataset), encodings):
         raise Refused("the new text has characters that the object's character set does not have")
     made = to_utf8(dataset, encodings)
     made.SpecificCharacterSet = "ISO_IR 192"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from node.route.conditions import Condition
+from node.route.overlaps import disagreements
 from node.route.rule import Rule
 from node.route.values import Kind, squeeze
 from node.route.when import Group, Line, When
@@ -23,9 +24,19 @@ _WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
 """Modalities whose image objects have Image Type as type 1 (PS3.3 C.8)."""
 
 
+_WHOSE = {
+    "PatientID": "whose it is",
+    "PatientName": "whose it is",
+    "IssuerOfPatientID": "whose it is",
+    "PatientBirthDate": "whose it is",
+    "PatientSex": "whose it is",
+    "AccessionNumber": "which order it belongs to",
+}
+
+
 def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
     """A sentence, with file and line, for everything worth a second look."""
-    return tuple(sentence for rule in rules for sentence in _of_rule(rule, peers))
+    return (*(sentence for rule in rules for sentence in _of_rule(rule, peers)), *disagreements(rules))
 
 
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
@@ -40,10 +51,27 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
         for line in block.conditions():
             for sentence in _of_line(line, rule, peers):
                 yield f"{file}:{line.line}: {sentence}"
+    yield from _of_edits(rule)
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
+
+
+def _of_edits(rule: Rule) -> Iterator[str]:
+    """Who an object is about, or which order it belongs to, is changed on its way."""
+    said = set()
+    for send in rule.sends:
+        for keyword, line in send.edits.lines.items():
+            if keyword not in _WHOSE or (keyword, line) in said:
+                continue
+            said.add((keyword, line))
+            told = (
+                f"{rule.place.file}:{line}: {keyword} says {_WHOSE[keyword]}; it is changed in what goes to "
+            )
+            issuer = "; set IssuerOfPatientID as well, so that the two numbers are told apart"
+            alone = keyword == "PatientID" and "IssuerOfPatientID" not in send.edits.lines
+            yield told + ", ".join(send.to) + (issuer if alone else "")
 
 
 def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from node.errors import Misconfigured
 from node.model import RECEIVED, OperatorSpec, Priority, Step
 from node.route.cautions import cautions
+from node.route.edits import NO_EDITS, parse_edits
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
-from node.route.sends import Send, parse_sends, refuse_later
+from node.route.sends import Around, Send, parse_sends, refuse_later
 from node.route.splitting import parse_split
 from node.route.steps import parse_steps
+from node.route.tables import SUFFIX, Tables
 from node.route.together import check_together, needs_the_series
 from node.route.tries import parse_tries
 from node.route.when import When, parse_when
@@ -47,6 +49,7 @@ KEYS = {
     "each_part": "what becomes of the parts: run, largest, refuse or together",
     "do": "the steps, in order",
     "send": "what goes where",
+    "edit": "what is changed in all that the rule sends: set, copy, prefix, map, remove, in order",
     "discard": "yes: the series is not wanted; recorded, and removed by retention",
     "mode": "shadow: processes and checks, but sends nothing",
     "incomplete": "ok: also processes series with gaps or missing images",
@@ -62,7 +65,6 @@ LATER = {
     "wait": "rules over several series (wait)",
     "again": "rules over several series (again)",
     "deidentify": "de-identification (deidentify)",
-    "edit": "changing received objects (edit)",
     "hold": "holding results for a person (hold)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
@@ -86,7 +88,7 @@ class RuleSet:
 
 
 def read_folder(folder: Path) -> dict[str, str]:
-    """Shown name → text of each *.yaml and *.yml file. Raises Misconfigured with every file it cannot read."""
+    """Shown name → text of each *.yaml, *.yml and *.csv file. Raises Misconfigured with every file it cannot read."""
     found, mistakes = scan_folder(folder)
     if mistakes:
         raise Misconfigured(*mistakes)
@@ -94,7 +96,7 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Shown name → text of each *.yaml and *.yml file that can be read, and a sentence for each that cannot.
+    """Shown name → text of each *.yaml, *.yml and *.csv file that can be read, and a sentence for each that cannot.
 
     Raises Misconfigured where there is no such folder.
     """
@@ -105,7 +107,7 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     found: dict[str, str] = {}
     mistakes = []
     for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith(".")
+        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", SUFFIX) and not p.name.startswith(".")
     ):
         try:
             found[f"{folder.name}/{path.name}"] = path.read_text(encoding="utf-8")
@@ -127,7 +129,10 @@ def parse_rules(
     if mistakes:
         raise Misconfigured(*mistakes)
     digest = hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
-    return RuleSet(found, digest, warnings)
+    lookups = {
+        name: text for rule in found for send in rule.sends for name, text in send.edits.lookups.items()
+    }
+    return RuleSet(found, digest, warnings, lookups)
 
 
 def read_rules(
@@ -137,7 +142,8 @@ def read_rules(
     shaper = Shaper()
     rules: list[Rule] = []
     sound: list[Rule] = []
-    for file in sorted(files):
+    tables = Tables({name: text for name, text in files.items() if name.endswith(SUFFIX)})
+    for file in sorted(set(files) - set(tables.files)):
         try:
             documents = parse(files[file], file)
         except Misconfigured as error:
@@ -145,11 +151,12 @@ def read_rules(
             continue
         for node in documents:
             before = len(shaper.mistakes)
-            rule = _Reader(node, specs, peers, shaper).rule()
+            rule = _Reader(node, specs, peers, tables, shaper).rule()
             rules.append(rule)
             sound += [rule] if len(shaper.mistakes) == before else []
     check_together(rules, shaper)
-    return tuple(sound), tuple(_by_place(shaper.mistakes)), cautions(sound, peers)
+    unused = tuple(f"{name}:1: no rule uses this table" for name in tables.unused())
+    return tuple(sound), tuple(_by_place(shaper.mistakes)), (*cautions(sound, peers), *unused)
 
 
 def _by_place(mistakes: Sequence[str]) -> list[str]:
@@ -164,9 +171,10 @@ class _Reader:
     """Reads one document."""
 
     def __init__(
-        self, node: Node, specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool], shaper: Shaper
-    ) -> None:
-        self.node, self.specs, self.peers, self.shaper = node, specs, peers, shaper
+        self, node: Node, specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool], tables: Tables,
+        shaper: Shaper,
+    ) -> None:  # fmt: skip
+        self.node, self.specs, self.peers, self.tables, self.shaper = node, specs, peers, tables, shaper
         self.fields: dict[str, Node] = {}
 
     def rule(self) -> Rule:
@@ -184,12 +192,11 @@ class _Reader:
             parse_steps(fields["do"], self.specs, shaper, together=split.together) if "do" in fields else ()
         )
         clean = len(shaper.mistakes) == before
+        edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
         # Without a readable `do` every name a send uses would be called wrong as well.
-        sends = (
-            parse_sends(fields["send"], self._made(steps) if clean else self._named(), self.peers, shaper)
-            if "send" in fields
-            else ()
-        )
+        made = self._made(steps) if clean else self._named()
+        around = Around(made, self.peers, self.tables, edits)
+        sends = parse_sends(fields["send"], around, shaper) if "send" in fields else ()
         rule = Rule(
             name, self._text("purpose"), self._text("owner"), self._text("group"),
             shaper.texts(fields["unless"]) if "unless" in fields else (),
@@ -269,6 +276,8 @@ class _Reader:
             )
         elif rule.steps and all(send.what == RECEIVED for send in rule.sends):
             shaper.wrong(fields["do"], "no send: names a result of do:, so nothing would come of it")
+        if "edit" in fields and "send" not in fields:
+            shaper.wrong(fields["edit"], "edit changes what is sent; add send:")
         if "split" in fields and "do" not in fields:
             shaper.wrong(fields["split"], "split divides a series before it is processed; add do:")
         if (rule.unless or rule.fallback) and not rule.group:

@@ -8,6 +8,8 @@ from typing import Any
 from pydicom.datadict import keyword_dict
 
 from node.model import KIND_OF, OperatorSpec, Parameter, Priority
+from node.route.editable import refusal, target_of
+from node.route.edits import ELSE, OPERATIONS, REASONS
 from node.route.keywords import OURS, lookup
 from node.route.rules import KEYS
 from node.route.sends import SETTABLE
@@ -31,7 +33,43 @@ def schema(specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["rule", "purpose", "owner", "when"],
         "properties": properties,
-        "definitions": {"condition": _condition(), "value": _value(), "when": _when(), "given": _given()},
+        "definitions": {
+            "condition": _condition(), "value": _value(), "when": _when(), "given": _given(), "edit": _edit(),
+            "editable": _editable(),
+        },
+    }  # fmt: skip
+
+
+def _edit() -> dict[str, Any]:
+    """The entries of `edit:`, each with the keywords that may be changed."""
+    keywords = {"$ref": "#/definitions/editable"}
+    table = {
+        "anyOf": [{"type": "string", "pattern": r"\.csv$"}, {"type": "object", "additionalProperties": _TEXT}]
+    }
+    inner = {"type": "object", "properties": {"else": {"enum": list(ELSE)}}}
+    shapes: dict[str, dict[str, Any]] = {
+        "set": {"allOf": [keywords]},
+        "prefix": {"allOf": [keywords]},
+        "copy": _object({"from": {"type": "string"}, "to": {"type": "string"}}, ("from", "to")),
+        "map": {**inner, "additionalProperties": table},
+        "remove": {"type": "array", "items": {"type": "string"}},
+        "reason": {"enum": list(REASONS)},
+    }
+    entries = {key: {"description": text, **shapes[key]} for key, text in OPERATIONS.items()}
+    return {"type": "array", "minItems": 1, "items": {**_object(entries), "maxProperties": 1}}
+
+
+def _editable() -> dict[str, Any]:
+    """Every keyword that `edit:` may set, with its hover text."""
+    found: dict[str, Any] = {}
+    for name in sorted(k for k in keyword_dict if k):
+        if not refusal(target_of(name)):
+            found[name] = {**_TEXT, "description": lookup(name).title}
+    return {
+        "type": "object",
+        "properties": found,
+        "patternProperties": {r"[.\[]": _TEXT},
+        "additionalProperties": False,
     }
 
 
@@ -54,6 +92,7 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
         "send": {"type": "array", "items": _send()},
+        "edit": {"$ref": "#/definitions/edit"},
         "try": {"type": "array", "items": _case()},
     }
     found = fixed.get(key, {"type": "string"})
@@ -162,6 +201,7 @@ def _send() -> dict[str, Any]:
             },
             "mode": {"enum": ["immediate", "sealed"], "description": "received: at once, or when complete"},
             "back_to_sender": {**_YES_NO, "description": "also to the peer an object came from"},
+            "edit": {"description": KEYS["edit"], "allOf": [{"$ref": "#/definitions/edit"}]},
             "lossy": {"enum": ["ok"], "description": "with loss where the peer takes it in no other way"},
             **templates,
         },
