@@ -8,6 +8,7 @@ refused in words, and there is no copy.
 
 from node.derive.deidentify.burned import Plan, Rectangle, Template, plan
 from node.derive.deidentify.making import Made, Site, deidentified
+from node.derive.deidentify.pixels import Pixels
 from node.derive.deidentify.profile import BASIC, CLEAN, RETAIN, Profile
 from node.derive.deidentify.secrets import Secrets
 from node.derive.deidentify.table import EDITION
@@ -18,6 +19,7 @@ __all__ = [
     "EDITION",
     "RETAIN",
     "Made",
+    "Pixels",
     "Plan",
     "Profile",
     "Rectangle",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
 from node.derive import values
@@ -34,9 +35,8 @@ class Known:
 
     @property
     def sure(self) -> tuple[bytes, ...]:
-        """The longer ones as bytes, to be looked for where nothing can be parsed."""
-        found = sorted(part for part in self.parts if len(part) >= _SURE)
-        return tuple(dict.fromkeys(data for part in found for data in (part.encode(), part.upper().encode())))
+        """The longer ones as bytes, in lower case, to be looked for where nothing can be parsed."""
+        return tuple(part.encode() for part in sorted(self.parts) if len(part) >= _SURE)
 
     def within(self, text: str) -> bool:
         """Whether *text* says one of them: as a word of its own or, where it is long, anywhere."""
@@ -59,7 +59,8 @@ def _parts(dataset: Dataset, inherited: Sequence[str]) -> Iterator[str]:
             continue
         vr = values.vr_of(dataset.get_item(tag))
         if vr == "SQ":
-            for item in dataset[tag].value or ():
+            value = dataset[tag].value
+            for item in value if isinstance(value, Items) else ():
                 yield from _parts(item, encodings)
         elif vr == "PN" or int(tag) in _NUMBERS:
             data = values.octets(dataset.get_item(tag), encodings)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.derive import values
-from node.derive.deidentify import burned, pixels, profile
+from node.derive.deidentify import burned, profile
 from node.derive.deidentify.burned import Template
 from node.derive.deidentify.elements import ascii_of, text_of
 from node.derive.deidentify.known import Known, known
+from node.derive.deidentify.pixels import Pixels, bared, blacked, has_hidden_planes
 from node.derive.deidentify.profile import BASIC_CODE, CODES, Profile
 from node.derive.deidentify.secrets import Secrets
 from node.derive.deidentify.table import EDITION
 from node.derive.deidentify.walk import Walk
 from node.errors import Refused
+
+_LISTS = ("ReferencedSeriesSequence", "StudiesContainingOtherReferencedInstancesSequence")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Made:
     """A de-identified object, and what was done."""
 
     dataset: Dataset
+    """Without pixel data."""
+    pixels: bytes | memoryview | None
+    """The pixel data of what came uncompressed."""
     done: Mapping[str, int]
     """Action → on how many elements; no value is quoted."""
     patient: tuple[str, str]
@@ -47,15 +53,13 @@ class Made:
     sop_uid: str
 
 
-def deidentified(
-    source: Dataset, asked: Profile, secrets: Secrets, site: Site, *, compressed: bool = False
-) -> Made:
-    """*source* under the profile *asked*; it is only read. *compressed*: its pixel data is encapsulated.
+def deidentified(source: Dataset, pixels: Pixels, asked: Profile, secrets: Secrets, site: Site) -> Made:
+    """*source* and its *pixels* under the profile *asked*; both are only read.
 
     Raises Refused, with a sentence that quotes no value, where the result could name somebody.
     """
     try:
-        return _made(source, asked, secrets, site, compressed)
+        return _made(source, pixels, asked, secrets, site)
     except (Refused, MemoryError):
         raise
     except (
@@ -64,33 +68,42 @@ def deidentified(
         raise Refused(f"it could not be read through to its end ({type(error).__name__})") from error
 
 
-def _made(source: Dataset, asked: Profile, secrets: Secrets, site: Site, compressed: bool) -> Made:
+def _made(source: Dataset, pixels: Pixels, asked: Profile, secrets: Secrets, site: Site) -> Made:
     plan = burned.plan(source, asked, site.templates)
     if plan.held:
         raise Refused(plan.held)
-    _judge_pixels(source, plan, compressed)
-    patient = _patient(source)
+    facts, patient = known(source), _patient(source)
+    _judge_compressed(source, pixels, plan, facts)
     subject = patient if patient[0] else ("study " + ascii_of(source, "StudyInstanceUID"), "")
-    facts, days = known(source), secrets.days(*subject, *site.shift)
+    days = secrets.days(*subject, *site.shift)
     done: Counter[str] = Counter()
-    walk = Walk(asked, secrets, facts, ascii_of(source, "SOPClassUID"), days, site.words, done)
+    refers = any(keyword in source for keyword in _LISTS)
+    walk = Walk(asked, secrets, facts, ascii_of(source, "SOPClassUID"), days, site.words, refers, done)
     made = walk.dataset(source)
-    if not compressed:
-        pixels.bared(source, made)
-        if plan.rectangles:
-            pixels.blacked(made, plan.rectangles)
-            done["rectangles"] += len(plan.rectangles)
+    data = pixels.native
+    if data is not None:
+        data = bared(source, data)
+        data = blacked(source, data, plan.rectangles) if plan.rectangles else data
+        done["rectangles"] += len(plan.rectangles)
     pseudonym = secrets.pseudonym(site.prefix, *subject)
     _mark(made, asked, pseudonym, plan.vouched)
-    _search(made, facts, compressed)
-    return Made(made, dict(done), patient, pseudonym, ascii_of(made, "SOPInstanceUID"))
+    return Made(made, data, dict(done), patient, pseudonym, ascii_of(made, "SOPInstanceUID"))
 
 
-def _judge_pixels(source: Dataset, plan: burned.Plan, compressed: bool) -> None:
-    if compressed and plan.rectangles:
+def _judge_compressed(source: Dataset, pixels: Pixels, plan: burned.Plan, facts: Known) -> None:
+    """What nothing can be taken out of must hold nothing: neither an overlay nor, in a comment, a name."""
+    if not pixels.fragments:
+        return
+    if plan.rectangles:
         raise Refused("its pixels are compressed, and rectangles can be blacked out only in what is not")
-    if compressed and pixels.has_hidden_planes(source):
+    if has_hidden_planes(source):
         raise Refused("overlays stand in the bits of its compressed pixels, where they cannot be cleared")
+    if any(part in data for data in map(_lower, pixels.fragments) for part in facts.sure):
+        raise Refused("its compressed pixel data holds a text from its header, which cannot be taken out")
+
+
+def _lower(data: bytes | memoryview) -> bytes:
+    return bytes(data).lower()
 
 
 def _patient(source: Dataset) -> tuple[str, str]:
@@ -124,18 +137,3 @@ def _code(value: str, meaning: str) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
     return item
-
-
-def _search(made: Dataset, facts: Known, compressed: bool) -> None:
-    """The last look: no name or number of the source in what no rule can clean, the bytes of an encoder."""
-    if not compressed:
-        return
-    for data in _opaque(made):
-        if any(part in data for part in facts.sure):
-            raise Refused("its compressed pixel data holds a text from its header, which cannot be taken out")
-
-
-def _opaque(made: Dataset) -> Iterator[bytes]:
-    element = made.get_item("PixelData")
-    if element is not None and isinstance(element.value, bytes):
-        yield element.value

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from node.derive import values
 from node.derive.deidentify.burned import Rectangle
 from node.derive.deidentify.elements import ascii_of
 from node.errors import Refused
@@ -23,12 +22,19 @@ def has_hidden_planes(source: Dataset) -> bool:
     return bool(_hidden_bits(source))
 
 
-def bared(source: Dataset, made: Dataset) -> None:
-    """Clear the bits in which overlays hid, and cut what follows the last pixel; *made* has native pixels."""
-    if "PixelData" not in made:
-        return
-    length, data = _length(source), _bytes(made)
-    bits = _hidden_bits(source)
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """The pixel data of an object, beside its header."""
+
+    native: bytes | memoryview | None = None
+    """Little Endian; None: it has none, or it is compressed."""
+    fragments: Sequence[bytes | memoryview] = ()
+    """Of compressed pixel data (PS3.5 A.4)."""
+
+
+def bared(source: Dataset, data: bytes | memoryview) -> bytes | memoryview:
+    """Clear the bits in which overlays hid, and cut what follows the last pixel."""
+    length, bits = _length(source), _hidden_bits(source)
     if length and len(data) > length + length % 2:
         data = data[:length]
     if bits:
@@ -40,34 +46,33 @@ def bared(source: Dataset, made: Dataset) -> None:
         mask = ~sum(1 << bit for bit in bits) & (1 << depth) - 1
         whole = len(data) // (depth // 8) * (depth // 8)
         cleared = np.frombuffer(data[:whole], _DEPTHS[depth]) & _DEPTHS[depth](mask)
-        data = cleared.tobytes() + data[whole:]
-    _put(made, data)
+        data = cleared.tobytes() + bytes(data[whole:])
+    return data
 
 
-def blacked(made: Dataset, rectangles: Sequence[Rectangle]) -> None:
+def blacked(source: Dataset, data: bytes | memoryview, rectangles: Sequence[Rectangle]) -> bytes:
     """Black out *rectangles* in every frame of native pixels. Raises Refused where that cannot be done."""
-    rows, columns = _number(made, "Rows"), _number(made, "Columns")
-    samples, depth = _number(made, "SamplesPerPixel") or 1, _number(made, "BitsAllocated")
-    photometric = ascii_of(made, "PhotometricInterpretation")
+    rows, columns = _number(source, "Rows"), _number(source, "Columns")
+    samples, depth = _number(source, "SamplesPerPixel") or 1, _number(source, "BitsAllocated")
+    photometric = ascii_of(source, "PhotometricInterpretation")
     if depth not in _DEPTHS or photometric.endswith(("_422", "_420")) or not rows or not columns:
         raise Refused(f"its pixels ({photometric or 'undescribed'}, {depth} bits) cannot be blacked out")
-    data = _bytes(made)
     size = rows * columns * samples
     frames = len(data) // (depth // 8) // size
     if not frames:
         raise Refused("it has fewer pixels than it says, so that nothing can be blacked out")
     flat = np.frombuffer(data, _DEPTHS[depth], frames * size).copy()
-    by_plane = samples > 1 and _number(made, "PlanarConfiguration") == 1
+    by_plane = samples > 1 and _number(source, "PlanarConfiguration") == 1
     shape = (frames, samples, rows, columns) if by_plane else (frames, rows, columns, samples)
     pixels = flat.reshape(shape)
-    for channel, black in enumerate(_black(made, photometric, samples)):
+    for channel, black in enumerate(_black(source, photometric, samples)):
         for left, top, width, height in rectangles:
             across, down = slice(left, left + width), slice(top, top + height)
             where: Any = (
                 (slice(None), channel, down, across) if by_plane else (slice(None), down, across, channel)
             )
             pixels[where] = black
-    _put(made, flat.tobytes() + data[flat.nbytes :])
+    return flat.tobytes() + bytes(data[flat.nbytes :])
 
 
 def _black(made: Dataset, photometric: str, samples: int) -> list[int]:
@@ -104,20 +109,6 @@ def _length(source: Dataset) -> int:
     if ascii_of(source, "PhotometricInterpretation").endswith("_422"):
         bits = bits * 2 // 3
     return (bits + 7) // 8
-
-
-def _bytes(made: Dataset) -> bytes:
-    value = made.get_item("PixelData").value
-    if not isinstance(value, bytes):
-        raise Refused("its pixels cannot be read as bytes")
-    return value
-
-
-def _put(made: Dataset, data: bytes) -> None:
-    old = made.get_item("PixelData")
-    vr = "OW" if _number(made, "BitsAllocated") > 8 else values.vr_of(old)
-    padded = data + b"\0" * (len(data) % 2)
-    made["PixelData"] = DataElement(Tag("PixelData"), vr if vr in ("OB", "OW") else "OW", padded)
 
 
 def _number(dataset: Dataset, keyword: str | int) -> int:

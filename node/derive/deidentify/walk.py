@@ -63,7 +63,7 @@ _CLASSES = (
 _NEVER = frozenset({0x0000, 0x0002, 0x0004})
 """Groups of commands, of the file and of directories, which a dataset does not hold (E.1.1)."""
 _PRIVATE_DESCRIPTIONS = 0x00080300
-_CHARACTER_SET = 0x00080005
+_CHARACTER_SET, _PIXELS = 0x00080005, 0x7FE00010
 _CODE_PARTS = frozenset(
     {"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"}
 )
@@ -80,6 +80,8 @@ class Walk:
     sop_class: str
     days: int
     words: Collection[str]
+    refers: bool = False
+    """The object lists what it refers to (PS3.3 C.12.2), and so keeps its references, to what goes with it."""
     done: Counter[str] = field(default_factory=Counter)
 
     def dataset(
@@ -91,6 +93,8 @@ class Walk:
         made = Dataset()
         encodings = values.encodings_of(source, inherited)
         for tag in sorted(source.keys()):
+            if tag == _PIXELS and not path:
+                continue  # beside the header (`pixels.Pixels`)
             if tag.group in _NEVER or tag.element == 0:
                 self.done["removed"] += 1
                 continue
@@ -139,7 +143,7 @@ class Walk:
     ) -> list[AnyElement]:
         """What the Basic Profile leaves of an element: nothing, an empty one, a dummy, or another UID."""
         kind = types_of(self.sop_class).get(path)
-        action = resolve(action, kind.type if kind else "")
+        action = MAP if "U" in action and self.refers else resolve(action, kind.type if kind else "")
         if action == REMOVE:
             return self.removed()
         if action == EMPTY:
