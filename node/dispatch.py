@@ -11,7 +11,7 @@ from node import faults, flow
 from node.commitments import Commitments
 from node.send.protocol import Asked, Finished, Outcomes, Reported
 from node.sendings import Sendings, UnderWay
-from node.store import deliveries
+from node.store import deliveries, pseudonyms
 from node.transcodings import GROUP, Transcodings
 
 log = structlog.get_logger()
@@ -49,6 +49,8 @@ class Dispatch:
         for made in self.transcodings.made():
             with self.parts.database.write() as tx:
                 ours = flow.copied(tx, self.parts, made.copying, made.syntax, made.failed, made.sop_uid)
+                if ours and made.pseudonym:
+                    pseudonyms.remember(tx, made.pseudonym, self.parts.now())
             faults.reach("after-copied")
             if not ours:
                 made.copying.out.unlink(missing_ok=True)

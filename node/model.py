@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -136,6 +136,22 @@ class Manner:
 
 PLAIN = Manner()
 """How things are sent where nobody says more."""
+
+
+class Destinations(dict[str, bool]):
+    """Peer name → whether it can receive; and what else rules are checked against."""
+
+    def __init__(
+        self,
+        receives: Mapping[str, bool],
+        deidentified: Collection[str] = (),
+        profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(receives)
+        self.deidentified = frozenset(deidentified)
+        """Peers that take only de-identified data."""
+        self.profiles: Mapping[str, Mapping[str, Any]] = profiles or {}
+        """The site's profiles of de-identification by name."""
 
 
 @dataclass(frozen=True, slots=True)

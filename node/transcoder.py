@@ -60,7 +60,7 @@ def answer(line: str) -> dict[str, Any]:
                 continue
             faults.reach("before-transcoded")
             Disk().replace_file(Path(asked["out"]), copy)
-            return {"syntax": to, "bytes": len(copy), "sop_uid": sop_uid}
+            return {"syntax": to, "bytes": len(copy), "sop_uid": sop_uid, "pseudonym": dict(source.pseudonym)}
     except OSError as error:
         return {"later": f"the copy could not be written or its source not read: {error.strerror}"}
     except MemoryError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
@@ -20,6 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
+from node.deidentifying import deidentified_tree, read_key, site_of
+from node.derive.deidentify import Profile
 from node.derive.edit import edited
 from node.derive.gate import copy_defects
 from node.derive.inherit import writable
@@ -42,6 +44,8 @@ class Treated:
     """The transfer syntax its pixel data is in."""
     sop_uid: str
     """Its SOP Instance UID: another one where it became another object."""
+    pseudonym: Mapping[str, str] = field(default_factory=dict)
+    """Who stands behind the name that it carries now; empty where it carries its own."""
 
 
 Stage = Callable[[Treated, Any, Mapping[str, Any]], Treated]
@@ -87,7 +91,23 @@ def _table(path: str) -> Mapping[str, str]:
     return found
 
 
-STAGES: Mapping[str, Stage] = {"edit": _edit}
+def _deidentify(source: Treated, profile: Mapping[str, Any], asked: Mapping[str, Any]) -> Treated:
+    """`deidentify:`, after `edit:`, so that nothing an edit wrote goes unseen."""
+    how = asked["deidentify"]
+    copy = deidentified_tree(
+        source.tree, source.syntax, Profile.of(profile), read_key(Path(how["key"])), site_of(how["site"])
+    )
+    made = copy.made
+    said = {
+        "pseudonym": made.pseudonym,
+        "patient_id": made.patient[0],
+        "issuer": made.patient[1],
+        "study_uid": made.study_uid,
+    }
+    return Treated(copy.tree, copy.syntax, made.sop_uid, said)
+
+
+STAGES: Mapping[str, Stage] = {"edit": _edit, "deidentify": _deidentify}
 """Key in the treatment → what it does, in the order in which they are done."""
 
 

@@ -12,6 +12,7 @@ from node import __version__
 from node.assemble.assembly import Assembly
 from node.model import Job, OperatorSpec
 from node.route.at_once import AtOnce
+from node.route.deidentify import is_deidentified
 from node.route.match import Context
 from node.route.rules import RuleSet, When
 from node.settings import SealPolicy, Settings
@@ -54,12 +55,14 @@ class Parts:
         """The data folder."""
         return self.settings.node.data
 
-    def refuses_identified(self, to: str, treatment: str = "") -> str:  # noqa: ARG002
+    def refuses_identified(self, to: str, treatment: str = "") -> str:
         """Why what goes to *to* with this *treatment* may not be queued; empty where it may (promise 9)."""
         peer = self.settings.peers.get(to)
         if peer is None:
             return f"{to} is not among the peers any more"
-        return f"{to} takes only de-identified data" if peer.only == "deidentified" else ""
+        if peer.only != "deidentified" or is_deidentified(treatment):
+            return ""
+        return f"{to} takes only de-identified data, and the rule does not say deidentify:"
 
     def context(self, **about: Any) -> Context:
         """The clock and place that rules are judged in."""

@@ -24,10 +24,11 @@ from node.derive.identity import lossy_copy, lossy_series
 from node.flow.parts import SOFTWARE, Parts
 from node.model import DeliveryState
 from node.read.encoding import EXPLICIT, kept_syntax
+from node.route.deidentify import STAGE
 from node.send.protocol import Result
 from node.settings import Peer
 from node.settings.syntaxes import LOSSLESS, LOSSY, UNCOMPRESSED
-from node.store import deliveries, lookups
+from node.store import deliveries, lookups, pseudonyms
 from node.store.database import note
 from node.store.intake import object_path
 
@@ -150,6 +151,9 @@ def _copying(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Copying:
         request["treatment"] = treatment
         request["lookups"] = {name: _lookup(tx, parts, name) for name in treatment.get("lookups", ())}
         request["about"] = _about(parts, row)
+        if STAGE in treatment:
+            key = pseudonyms.key_of(tx, parts.data)
+            request["deidentify"] = {"key": str(key), "site": parts.settings.deidentify.as_json()}
     asked = {name: row[name] for name in ("id", "instance_id", "product_id", "treatment", "sent_syntax")}
     return Copying(row["id"], row["attempt"], row["destination"], asked, source, out, request)
 

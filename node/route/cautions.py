@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from node.route.conditions import Condition
+from node.route.deidentify import refused_later
 from node.route.overlaps import disagreements
 from node.route.rule import Rule
 from node.route.values import Kind, squeeze
@@ -52,6 +53,9 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
             for sentence in _of_line(line, rule, peers):
                 yield f"{file}:{line.line}: {sentence}"
     yield from _of_edits(rule)
+    for send in rule.sends:
+        for sentence in refused_later(send.to, send.treatment, peers):
+            yield f"{file}:{send.line}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:

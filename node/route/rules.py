@@ -64,7 +64,6 @@ LATER = {
     "inputs": "rules over several series (inputs)",
     "wait": "rules over several series (wait)",
     "again": "rules over several series (again)",
-    "deidentify": "de-identification (deidentify)",
     "hold": "holding results for a person (hold)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
@@ -220,10 +219,14 @@ class _Reader:
             shaper.wrong(node, "expected a rule: a mapping that begins with rule: NAME")
             return
         refuse_later(node, LATER, shaper)
+        if "deidentify" in node.fields:
+            shaper.wrong(
+                node.fields["deidentify"], "deidentify is asked for per destination: put it into send:"
+            )
         outside = [key for key in node.fields if key in OURS or key[:1].isupper() or key[:1] == "("]
         for key in outside:
             shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
-        known = (*KEYS, *LATER, *outside)
+        known = (*KEYS, *LATER, "deidentify", *outside)
         self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
         scope = self.fields.get("scope")
         if scope is not None and scope.text == "study":

@@ -16,6 +16,7 @@ from node.route.sends import SETTABLE
 from node.route.splitting import EACH_PART, FACTS
 from node.route.values import unit_name
 from node.route.when import OPERATORS
+from node.settings.deidentify import CLEAN, RETAIN
 
 _TEXT = {"type": ["string", "number", "boolean"]}
 _YES_NO = {"enum": ["yes", "no", True, False]}
@@ -203,10 +204,24 @@ def _send() -> dict[str, Any]:
             "back_to_sender": {**_YES_NO, "description": "also to the peer an object came from"},
             "edit": {"description": KEYS["edit"], "allOf": [{"$ref": "#/definitions/edit"}]},
             "lossy": {"enum": ["ok"], "description": "with loss where the peer takes it in no other way"},
+            "deidentify": _deidentify(),
             **templates,
         },
         ("what", "to"),
     )
+
+
+def _deidentify() -> dict[str, Any]:
+    name = {"type": "string", "description": "basic, or a profile of the site file"}
+    lists = {
+        key: {"type": "array", "items": {"enum": list(options)}, "description": told}
+        for key, options, told in (
+            ("retain", RETAIN, "options of PS3.15 E.3 that leave more in the object"),
+            ("clean", CLEAN, "options of PS3.15 E.3 that clean what basic removes whole, or pixels"),
+        )
+    }
+    told = "goes as a copy without identity (PS3.15 Annex E); where that cannot be made sure of, nothing goes"
+    return {"description": told, "anyOf": [name, _object({"profile": name, **lists}, ("profile",))]}
 
 
 def _case() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node.model import KIND_OF, RECEIVED
+from node.route.deidentify import parse_deidentify
 from node.route.edits import NO_EDITS, Edits, parse_edits
 from node.route.keywords import OURS, lookup
 from node.route.tables import Tables
@@ -19,13 +20,12 @@ SETTABLE = ("SeriesDescription",)
 """What a rule may word itself in a derived header: it fits every derived object, and all else follows
 from the source and PS3.3; Series Number is ours, so that two results never share one."""
 LATER = {
-    "deidentify": "de-identification (deidentify)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
     "hold": "holding results for a person (hold)",
 }
 """Promised keys of a `send` entry that this version does not have."""
-_KEYS = ("what", "to", "as", "mode", "back_to_sender", "lossy", "edit", *SETTABLE)
+_KEYS = ("what", "to", "as", "mode", "back_to_sender", "lossy", "edit", "deidentify", *SETTABLE)
 PICTURE = "picture"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -113,8 +113,11 @@ def _send(node: Node, around: Around, shaper: Shaper) -> Send:
     edits = around.edits
     if "edit" in fields:
         edits = edits.then(parse_edits(fields["edit"], around.tables, shaper))
+    stages = edits.treatment()
+    if "deidentify" in fields and (profile := parse_deidentify(fields["deidentify"], peers, shaper)):
+        stages["deidentify"] = profile
     return Send(
-        what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(edits.treatment()), edits
+        what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(stages), edits
     )  # fmt: skip
 
 

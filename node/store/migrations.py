@@ -145,6 +145,17 @@ _TREATMENTS_4 = (
     "CREATE INDEX delivery_copy ON delivery (rank) "
     "WHERE state = 'waiting' AND sent_path = '' AND (treatment <> '' OR sent_syntax <> '')",
 )
+_PSEUDONYM_4 = (
+    """CREATE TABLE pseudonym (
+	pseudonym VARCHAR(64) NOT NULL,
+	patient_id TEXT NOT NULL,
+	issuer TEXT NOT NULL,
+	study_uid TEXT NOT NULL,
+	first_at {moment} NOT NULL,
+	PRIMARY KEY (pseudonym)
+)""",
+    "CREATE INDEX pseudonym_patient ON pseudonym (patient_id)",
+)
 _TREATMENTS_4_REBUILT = (
     Rebuilt(
         "run",
@@ -250,7 +261,7 @@ STEPS: Mapping[int, Step] = {
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
         ),
     ),
-    3: Step(  # pixels hashed once; treated copies, windows and priorities
+    3: Step(  # pixels hashed once; treated copies, windows and priorities; pseudonyms
         rebuilt=(
             Rebuilt(
                 "instance",
@@ -259,12 +270,12 @@ STEPS: Mapping[int, Step] = {
             ),
             *_TREATMENTS_4_REBUILT,
         ),
-        sqlite=tuple(statement.format(**_SQLITE) for statement in _TREATMENTS_4),
+        sqlite=tuple(statement.format(**_SQLITE) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
         postgresql=(
             "ALTER TABLE instance ADD pixels_at BIGINT NOT NULL DEFAULT 0",
             "ALTER TABLE instance ALTER pixels_at DROP DEFAULT",
             *_TREATMENTS_4_POSTGRESQL,
-            *(statement.format(**_POSTGRESQL) for statement in _TREATMENTS_4),
+            *(statement.format(**_POSTGRESQL) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
         ),
     ),
 }  # fmt: skip

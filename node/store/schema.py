@@ -242,6 +242,16 @@ lookup = Table(  # a table that treatments look values up in, under the digest b
     Column("used_at", Moment, nullable=False),  # when a delivery that needs it was queued last
 )  # fmt: skip
 
+pseudonym = Table(  # who stands behind a name that de-identified copies carry
+    "pseudonym", metadata,
+    Column("pseudonym", String(64), primary_key=True),
+    Column("patient_id", Words(), nullable=False),
+    Column("issuer", Words(), nullable=False),
+    Column("study_uid", Words(), nullable=False),  # where there is no Patient ID, one study stands for its patient
+    Column("first_at", Moment, nullable=False),
+    Index("pseudonym_patient", "patient_id"),
+)  # fmt: skip
+
 destination = Table(  # a destination that is down, and since when
     "destination", metadata,
     Column("name", Words(), primary_key=True),

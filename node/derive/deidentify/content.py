@@ -22,7 +22,7 @@ from node.derive.deidentify.decide import (
     resolve,
 )
 from node.derive.deidentify.dummy import dummy
-from node.derive.deidentify.elements import Encodings, ascii_of, items_of, plain, text_of
+from node.derive.deidentify.elements import Encodings, ascii_of, items_of, place, plain, text_of
 from node.derive.deidentify.profile import SHIFTED_DATES, UIDS
 from node.derive.deidentify.table import Row, content_items
 from node.derive.deidentify.words import cleaned
@@ -60,7 +60,8 @@ def _item(walk: Walk, source: Dataset, path: Path, inherited: Encodings) -> Data
     keyword = _VALUES.get(kind, "")
     held = (keyword, "ContentSequence")
     rest = Dataset()
-    rest._dict = {tag: element for tag, element in source._dict.items() if tag not in _tags(held)}
+    for tag in source.keys() - _tags(held):
+        place(rest, source.get_item(tag))
     made = walk.dataset(rest, path, inherited)
     if keyword and keyword in source:
         _put(walk, source, made, keyword, action, decision, concept, encodings)
@@ -92,7 +93,7 @@ def _put(
         made[tag] = DataElement(tag, "UI", text if kept else walk.secrets.uid(text))
         walk.done["uids"] += not kept
     elif action == KEEP or (concept in _HARMLESS and not walk.known.within(text)):
-        made._dict[tag] = plain(source, tag)
+        place(made, plain(source, tag))
         walk.done["kept"] += 1
     else:
         found = _cleaned(walk, source, tag, vr, decision, text, encodings) if action == CLEAN else None

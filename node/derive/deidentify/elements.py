@@ -37,6 +37,11 @@ def plain(source: Dataset, tag: BaseTag) -> AnyElement:
     return source[tag]
 
 
+def place(dataset: Dataset, element: AnyElement) -> None:
+    """Set *element* as it is, without conversion or validation."""
+    dataset._dict[Tag(element.tag)] = element
+
+
 def text_of(source: Dataset, tag: BaseTag, encodings: Encodings) -> str:
     """A text in the dataset's character set. Raises Refused where its bytes are none of that."""
     element = source.get_item(tag)

@@ -50,6 +50,8 @@ class Made:
     patient: tuple[str, str]
     """Patient ID and Issuer of Patient ID of the source: whom the pseudonym stands for."""
     pseudonym: str
+    study_uid: str
+    """Of the source where it has no Patient ID: the study stands for its patient then; else empty."""
     sop_uid: str
 
 
@@ -74,7 +76,10 @@ def _made(source: Dataset, pixels: Pixels, asked: Profile, secrets: Secrets, sit
         raise Refused(plan.held)
     facts, patient = known(source), _patient(source)
     _judge_compressed(source, pixels, plan, facts)
-    subject = patient if patient[0] else ("study " + ascii_of(source, "StudyInstanceUID"), "")
+    study = "" if patient[0] else ascii_of(source, "StudyInstanceUID")
+    if not patient[0] and not study:
+        raise Refused("it has neither Patient ID nor Study Instance UID, so that nobody can tell whose it is")
+    subject = patient if patient[0] else (f"study {study}", "")
     days = secrets.days(*subject, *site.shift)
     done: Counter[str] = Counter()
     refers = any(keyword in source for keyword in _LISTS)
@@ -87,7 +92,7 @@ def _made(source: Dataset, pixels: Pixels, asked: Profile, secrets: Secrets, sit
         done["rectangles"] += len(plan.rectangles)
     pseudonym = secrets.pseudonym(site.prefix, *subject)
     _mark(made, asked, pseudonym, plan.vouched)
-    return Made(made, data, dict(done), patient, pseudonym, ascii_of(made, "SOPInstanceUID"))
+    return Made(made, data, dict(done), patient, pseudonym, study, ascii_of(made, "SOPInstanceUID"))
 
 
 def _judge_compressed(source: Dataset, pixels: Pixels, plan: burned.Plan, facts: Known) -> None:

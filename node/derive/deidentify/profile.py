@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from node.settings.deidentify import BASIC, CLEAN, RETAIN
+
+__all__ = ["BASIC", "CLEAN", "RETAIN", "Profile"]
+
 UIDS, DATES, SHIFTED_DATES = "uids", "dates", "shifted_dates"
 DEVICE, INSTITUTION = "device", "institution"
 PATIENT_CHARACTERISTICS, SAFE_PRIVATE = "patient_characteristics", "safe_private"
 DESCRIPTORS, GRAPHICS = "descriptors", "graphics"
 STRUCTURED_CONTENT, PIXEL_DATA = "structured_content", "pixel_data"
 
-RETAIN = (UIDS, DATES, SHIFTED_DATES, DEVICE, INSTITUTION, PATIENT_CHARACTERISTICS, SAFE_PRIVATE)
-"""Options that leave more in the object than the Basic Profile does."""
-CLEAN = (DESCRIPTORS, GRAPHICS, STRUCTURED_CONTENT, PIXEL_DATA)
-"""Options that take identities out of what the Basic Profile would remove whole."""
-BASIC = "basic"
 
 BASIC_CODE = ("113100", "Basic Application Confidentiality Profile")
 CODES: Mapping[str, tuple[str, str]] = {

@@ -33,6 +33,7 @@ from node.derive.deidentify.elements import (
     ascii_of,
     items_of,
     name_of,
+    place,
     plain,
     text_of,
     vr_in,
@@ -99,7 +100,7 @@ class Walk:
                 self.done["removed"] += 1
                 continue
             for element in self._element(source, tag, path, encodings, descriptive):
-                made._dict[element.tag] = element
+                place(made, element)
         return made
 
     def _element(

@@ -7,13 +7,13 @@ context groups: a proper name begins with a capital wherever it stands, so that 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.resources import files
 
-from pydicom.sr._cid_dict import cid_concepts
-from pydicom.sr._concepts_dict import concepts
+from pydicom.sr.codedict import codes
 
 _GROUPS = (
     2, 4, 12, 29, 33, 91, 92, 100, 101, 212, 244, 501, 502, 1001, 3108, 3820, 3827, 3850, 4005, 4009, 4010, 4011,
@@ -40,10 +40,10 @@ def vocabulary() -> frozenset[str]:
 
 def _meanings() -> Iterator[str]:
     for group in _GROUPS:
-        for scheme, keywords in cid_concepts.get(group, {}).items():
-            for keyword in keywords:
-                for meaning, _ in concepts.get(scheme, {}).get(keyword, {}).values():
-                    yield meaning
+        terms = getattr(codes, f"cid{group}")
+        for name in terms.dir():
+            with contextlib.suppress(RuntimeError):  # a name that two coding schemes share
+                yield getattr(terms, name).meaning
 
 
 def cleaned(text: str, site: Collection[str] = ()) -> str:
