@@ -48,7 +48,9 @@ STANDARD_UIDS = "1.2.840.10008."
 def files() -> list[Path]:
     """Every file of pydicom's test data and of the shared samples that is a DICOM file with a file header."""
     found = [Path(path) for path in get_testdata_files()]
-    samples = Path(os.environ.get("PACSNODE_SAMPLES", Path(__file__).resolve().parents[2] / "shared" / "samples"))
+    samples = Path(
+        os.environ.get("PACSNODE_SAMPLES", Path(__file__).resolve().parents[2] / "shared" / "samples")
+    )
     found += [path for path in samples.rglob("*") if path.is_file()]
     return sorted(path for path in found if path.is_file() and path.open("rb").read(132)[128:] == b"DICM")
 

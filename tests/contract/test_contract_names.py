@@ -249,7 +249,8 @@ INNER = [
           elements_are_put_as_they_are),
     Inner("dataset._parent_encoding", "derive/classic.py derive/inherit.py", items_inherit_the_character_set),
     Inner("dataset._character_set", "derive/classic.py derive/inherit.py", items_inherit_the_character_set),
-    Inner("element._replace", "read/elements.py", lambda: RAW._replace(VR="SQ").VR == "SQ"),
+    Inner("element._replace", "derive/deidentify/elements.py read/elements.py",
+          lambda: RAW._replace(VR="SQ").VR == "SQ"),
     Inner("highdicom._standard_utils", "derive/standard.py", tables_lead_to_attributes),
 ]  # fmt: skip
 OF_PYTHON = {"_exit"}

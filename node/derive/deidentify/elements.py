@@ -33,8 +33,13 @@ def plain(source: Dataset, tag: BaseTag) -> AnyElement:
     element = source.get_item(tag)
     if isinstance(element, RawDataElement) and element.is_little_endian:
         vr = vr_in(source, tag)
-        return element._replace(VR=vr) if len(vr) == 2 else source[tag]
+        return with_vr(element, vr) if len(vr) == 2 else source[tag]
     return source[tag]
+
+
+def with_vr(element: AnyElement, vr: str) -> AnyElement:
+    """The element under another VR, its bytes as they are."""
+    return element._replace(VR=vr) if isinstance(element, RawDataElement) else element
 
 
 def place(dataset: Dataset, element: AnyElement) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
 from node.derive import values
-from node.derive.deidentify.elements import AnyElement, Encodings, ascii_of, plain, text_of
+from node.derive.deidentify.elements import AnyElement, Encodings, ascii_of, plain, text_of, with_vr
 from node.derive.deidentify.profile import SAFE_PRIVATE
 from node.derive.deidentify.table import Private, safe_private
 from node.derive.standard import Path
@@ -52,8 +52,7 @@ def _by_value(
     if vr in values.TEXT_VRS and walk.known.within(text_of(source, tag, encodings)):
         return walk.removed()
     walk.done["kept"] += 1
-    element = plain(source, tag)
-    return [element._replace(VR=vr) if isinstance(element, RawDataElement) else element]
+    return [with_vr(plain(source, tag), vr)]
 
 
 def _in_block(other: BaseTag, creator: BaseTag) -> bool:
