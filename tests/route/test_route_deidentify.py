@@ -29,7 +29,8 @@ deidentify:
   words: [buik]
   profiles: {trial: {profile: basic, retain: [device], clean: [descriptors]}}
   devices:
-    - {when: {Manufacturer: AC*, SOPClass: UltrasoundImageStorage, Rows: 768}, black: [{left: 0, top: 1, width: 2, height: 3}]}
+    - when: {Manufacturer: AC*, SOPClass: UltrasoundImageStorage, Rows: 768}
+      black: [{left: 0, top: 1, width: 2, height: 3}]
     - {when: {Modality: XA}, clean: yes}
 """
 
@@ -147,7 +148,7 @@ def test_the_site_file_is_read() -> None:
         ),
         ("{devices: [{when: {Manufactuer: A}, clean: yes}]}", "did you mean Manufacturer?"),
         ("{devices: [{when: {}, clean: yes}]}", "expected a mapping such as"),
-        ("{devices: [{when: {Modality: XA}, black: [{left: 0, top: 0, width: 0, height: 1}]}]}", "width"),
+        ("{devices: [{when: {Modality: XA}, black: [{left: 0, top: 0, width: 0, height: 1}]}]}", "too small"),
     ],
 )
 def test_each_mistake_in_the_site_file_is_named(text: str, words: str) -> None:
