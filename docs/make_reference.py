@@ -13,6 +13,7 @@ from pathlib import Path
 from node.flow.forms import SHOWN_AS
 from node.model import OperatorSpec, Parameter
 from node.process import registry
+from node.route.edits import OPERATIONS
 from node.route.keywords import OURS
 from node.route.rules import KEYS
 from node.route.splitting import EACH_PART
@@ -55,6 +56,41 @@ where nothing else is taken; the copy then is a derived object with a UID of its
 """
 
 
+_EDIT = """`edit`, in an entry under `send` or beside it for all entries, is a list of changes that are made, in order,
+in a copy of each object; what was received stays as it is. A received object keeps its SOP Instance UID and
+says what it said before in its Original Attributes Sequence (PS3.3 C.12.1.1.9). `{Keyword}` in a text stands
+for what the object says. `PatientName.family` (given, middle, prefix, suffix; `ideographic.family`) is one
+part of a name, `RequestAttributesSequence[0].RequestedProcedureID` an attribute in one item of a sequence,
+and without `[0]` in every item; items are not made. UIDs, private attributes and what describes the pixels
+cannot be edited. A value that does not fit its attribute parks the delivery with a sentence: nothing goes
+half changed.
+"""
+
+
+_DEIDENTIFY = """`deidentify`, in an entry under `send`, sends a copy without identity (PS3.15 Annex E), made after what
+`edit` changes: `deidentify: basic`, a profile of the site file by its name, or `{profile: basic, retain: [...],
+clean: [...]}`. The copy is an object of its own: its UIDs, the patient's pseudonym and the shift of dates follow from
+a secret key, so that copies of one patient, study or reference stay together, and the same object under the same
+profile gives the same bytes. What cannot be read, understood or vouched for parks the delivery with a sentence. A
+peer marked `only: deidentified` gets nothing else, whatever a rule says; `pacsnode check` tells which entries would
+be refused.
+"""
+_OPTIONS = {
+    "retain: uids": "UIDs stay (113110)",
+    "retain: dates": "dates and times stay (113106)",
+    "retain: shifted_dates": "dates go back by a number of days that is the patient's own; times of day stay (113107)",
+    "retain: device": "what tells the device: serial number, station, software (113109)",
+    "retain: institution": "name, address and department of the hospital (113112)",
+    "retain: patient_characteristics": "sex, age, size, weight and the like (113108)",
+    "retain: safe_private": "private attributes of PS3.15 Table E.3.10-1 (113111); all other private ones go",
+    "clean: descriptors": "descriptions keep words of anatomy and protocols, and `words` of the site file (113105)",
+    "clean: graphics": "drawn annotations and overlays of regions stay, texts in them are cleaned (113103)",
+    "clean: structured_content": "reports keep what Table E.3.4-1 lets stay; else all content is replaced (113104)",
+    "clean: pixel_data": "`devices` of the site file say what is blacked out, or that there is no text (113101)",
+}
+"""Option of a profile → what it does, with its code in PS3.16 CID 7050."""
+
+
 def shipped() -> list[OperatorSpec]:
     """The node's own operators by name."""
     return [spec for _, spec in sorted(registry.specs().items()) if spec.distribution == "pacsnode"]
@@ -82,7 +118,9 @@ def rules_page() -> str:
         _RULES_HEAD, "## Keys\n", _sentences(KEYS, "key"), "\n## Conditions\n", _CONDITIONS_HEAD,
         _sentences(OPERATORS, "condition"), "\n## Facts of ours\n", _sentences(facts, "fact"),
         "\n## Series that hold several things\n", _sentences(EACH_PART, "`each_part`"), "\n## Where it goes\n", _SEND,
-        _table(("in `as`", "in a peer's `shows`"), forms), "",
+        _table(("in `as`", "in a peer's `shows`"), forms),
+        "\n## What is changed on the way\n", _EDIT, _sentences(OPERATIONS, "in `edit`"),
+        "\n## Copies without identity\n", _DEIDENTIFY, _sentences(_OPTIONS, "in a profile"), "",
     )  # fmt: skip
     return "\n".join(parts)
 

@@ -20,7 +20,7 @@ from node import settings as site
 from node.errors import Misconfigured
 from node.flow import Parts, securing
 from node.flow.forms import SHOWN_AS
-from node.model import OperatorSpec
+from node.model import Destinations, OperatorSpec
 from node.ops import log as logging
 from node.ops.health import where
 from node.process.job import spec_from_json
@@ -79,7 +79,11 @@ class _Anyone(dict[str, bool]):
 
 def destinations(settings: Settings | None) -> Mapping[str, bool]:
     """Peer → whether something can be sent to it; without a site file every name is taken for a peer."""
-    return _Anyone() if settings is None else {name: peer.receives for name, peer in settings.peers.items()}
+    if settings is None:
+        return _Anyone()
+    peers = settings.peers.items()
+    only = [name for name, peer in peers if peer.only == "deidentified"]
+    return Destinations({name: peer.receives for name, peer in peers}, only, settings.deidentify.profiles)
 
 
 def shown_kinds(settings: Settings | None) -> dict[str, list[str]]:

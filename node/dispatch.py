@@ -11,7 +11,7 @@ from node import faults, flow
 from node.commitments import Commitments
 from node.send.protocol import Asked, Finished, Outcomes, Reported
 from node.sendings import Sendings, UnderWay
-from node.store import deliveries
+from node.store import deliveries, pseudonyms
 from node.transcodings import GROUP, Transcodings
 
 log = structlog.get_logger()
@@ -45,13 +45,18 @@ class Dispatch:
                 self.sendings.ask(found.where)
 
     def transcode(self, *, room: bool) -> None:
-        """Copies of what a destination takes in another transfer syntax only; new ones where the disk has *room*."""
+        """Copies of what a rule changes or a destination refuses as it is; new ones where the disk has *room*."""
         for made in self.transcodings.made():
             with self.parts.database.write() as tx:
-                ours = flow.copied(tx, self.parts, made.copying, made.syntax, made.failed)
+                ours = flow.copied(tx, self.parts, made.copying, made.syntax, made.failed, made.sop_uid)
+                if ours and made.pseudonym:
+                    pseudonyms.remember(tx, made.pseudonym, self.parts.now())
             faults.reach("after-copied")
             if not ours:
                 made.copying.out.unlink(missing_ok=True)
+        if self.parts.treated:
+            self.parts.treated = False
+            self.transcodings.wanted()
         now = time.monotonic()
         if room and self.transcodings.hungry(now):
             with self.parts.database.read() as tx:
@@ -84,7 +89,7 @@ class Dispatch:
         self.sendings.see(one, message.results)
         one.blamed = one.blamed or heard.blamed
         one.taken = one.taken or heard.taken
-        if heard.transcode:
+        if heard.transcode or heard.copies:  # where enough copies lay there, there is room for more
             self.transcodings.wanted()
         faults.reach("after-outcomes")
         for path in heard.copies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -122,10 +122,36 @@ class Manner:
     priority: Priority = Priority.NORMAL
     lossy: bool = False
     """It may be transcoded with loss where the destination takes it in no other way."""
+    treatment: str = ""
+    """JSON: what is changed in the copy that is sent in its place; empty: it goes as it is."""
+    window: str = ""
+    """When it may be sent, as `settings.windows` reads it; empty: whenever the destination may be sent to."""
+    hold: bool = False
+    """It waits for a person."""
+    due_at: datetime | None = None
+    """When it may go first; None: at once."""
+    why: str = ""
+    """Why it goes there, waits, or is held, in words."""
 
 
 PLAIN = Manner()
 """How things are sent where nobody says more."""
+
+
+class Destinations(dict[str, bool]):
+    """Peer name → whether it can receive; and what else rules are checked against."""
+
+    def __init__(
+        self,
+        receives: Mapping[str, bool],
+        deidentified: Collection[str] = (),
+        profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(receives)
+        self.deidentified = frozenset(deidentified)
+        """Peers that take only de-identified data."""
+        self.profiles: Mapping[str, Mapping[str, Any]] = profiles or {}
+        """The site's profiles of de-identification by name."""
 
 
 @dataclass(frozen=True, slots=True)

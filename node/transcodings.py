@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from node.child import LineChild
@@ -20,6 +20,7 @@ _LATER = 60.0
 _LOOK = 15.0
 """Seconds between two looks for copies that are wanted, where nobody said that there are any."""
 GROUP = 50
+_SAID = ("syntax", "failed", "sop_uid", "pseudonym")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Made:
     syntax: str = ""
     failed: str = ""
     """Why it cannot be made; empty where it was."""
+    sop_uid: str = ""
+    """Of the copy."""
+    pseudonym: Mapping[str, str] = field(default_factory=dict)
+    """Who stands behind the name that a de-identified copy carries."""
 
 
 @dataclass
@@ -84,7 +89,8 @@ class Transcodings:
                 self.queue.clear()
                 self._look_at = now + _LATER
             else:
-                self._made.append(Made(copying, answer.get("syntax", ""), answer.get("failed", "")))
+                said = {name: answer[name] for name in _SAID if name in answer}
+                self._made.append(Made(copying, **said))
         if not alive:
             self._died("the transcoder crashed over it")
 

@@ -271,7 +271,7 @@ def start() -> Iterator[Callable[..., Transcodings]]:
 
 def copying(source: Path, out: Path, *to: str, number: int = 1) -> Copying:
     """A copy that is wanted."""
-    return Copying(number, 1, "PACS", "\\".join(to), source, out, asked(source, out, *to))
+    return Copying(number, 1, "PACS", {}, source, out, asked(source, out, *to))
 
 
 def worked(one: Transcodings, count: int, seconds: float = 60.0) -> list[Made]:

@@ -24,6 +24,7 @@ from node.cli.frame import (
 )
 from node.errors import Misconfigured
 from node.model import DeliveryState, InstanceState, RunState, SeriesState
+from node.store import pseudonyms as store
 from node.store import queries
 from node.store.queries import Search
 
@@ -152,3 +153,27 @@ def find(context: click.Context, since: str, as_json: bool, **given: Any) -> int
         for line in desk.timeline_lines(found, zone, zone.key):
             show.console().print(line)
     return DONE if found else FAILED
+
+
+@main.command()
+@click.argument("pseudonym", default="")
+@click.option("--patient", default="", help="Patient ID: which pseudonyms stand for it.")
+@as_json
+@click.pass_context
+@verb
+def pseudonyms(context: click.Context, pseudonym: str, patient: str, as_json: bool) -> int:
+    """Say who stands behind the PSEUDONYM of a de-identified copy, or list them all."""
+    with database_of(context).read() as tx:
+        found = store.look_up(tx, pseudonym, patient)
+    if as_json:
+        show.as_json(found)
+    else:
+        narrowed = " like that" if pseudonym or patient else " yet"
+        show.table(found, _PSEUDONYM, f"No pseudonyms{narrowed}.", zone_of(context))
+    return DONE if found or not (pseudonym or patient) else FAILED
+
+
+_PSEUDONYM = {
+    "pseudonym": "pseudonym", "patient_id": "patient", "issuer": "issuer", "study_uid": "study",
+    "first_at": "first used",
+}  # fmt: skip

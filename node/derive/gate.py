@@ -113,6 +113,20 @@ def judge(path: File, origin: Origin) -> list[Defect]:
     ]
 
 
+def copy_defects(before: Dataset, after: Dataset) -> list[Defect]:
+    """Find what is wrong with the header of a derived object that was changed on its way, and was not before."""
+    sop_class = _text(after, "SOPClassUID")
+    known, found = ([*_header_defects(one, sop_class)] for one in (before, after))
+    same = {(defect.keyword, defect.what) for defect in known}
+    return [defect for defect in found if (defect.keyword, defect.what) not in same]
+
+
+def _header_defects(dataset: Dataset, sop_class: str) -> Iterator[Defect]:
+    yield from _presence_defects(dataset, _demanded(sop_class))
+    yield from _value_defects(dataset, (), ("iso8859",))
+    yield from _reference_defects(dataset, sop_class)
+
+
 _Demand: TypeAlias = tuple[tuple[Path, tuple[tuple[BaseTag, str, str], ...]], ...]
 """Path of the owner → tag, dotted path and type (1 or 2) of what each owner must have."""
 

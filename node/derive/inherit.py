@@ -196,6 +196,16 @@ def text_element(tag: BaseTag, vr: str, data: bytes) -> RawDataElement:
     return RawDataElement(Tag(tag), vr, len(padded), padded, 0, False, True)
 
 
+def opened(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> Dataset:
+    """Read what pydicom left unread of the sequences in *dataset*, or of those under *tags*, at every depth."""
+    for tag in list(dataset.keys()) if tags is None else tags:
+        element = dataset.get_item(tag)
+        if element is not None and element.VR == "SQ":
+            for item in dataset[tag].value or ():
+                opened(item)
+    return dataset
+
+
 def writable(dataset: Dataset) -> Dataset:
     """Mark *dataset* and its items as already encoded, so that raw text is written untouched."""
     correct_ambiguous_vr(dataset, True)

@@ -281,8 +281,8 @@ def settle_charset(dataset: Dataset, sources: Sources) -> Dataset:
     ours = list(_own_text(dataset))
     if all(values.encodable(str(item), sources.encodings) for _, _, item in ours):
         return dataset
-    if _convertible(dataset, sources.encodings):
-        converted = _to_utf8(dataset, sources.encodings)
+    if convertible(dataset, sources.encodings):
+        converted = to_utf8(dataset, sources.encodings)
         converted.SpecificCharacterSet = "ISO_IR 192"
         return converted
     for owner, keyword, item in ours:
@@ -299,10 +299,11 @@ def _own_text(dataset: Dataset) -> Iterable[tuple[Dataset, str, str]]:
             yield dataset, element.keyword, element.value
 
 
-def _convertible(dataset: Dataset, encodings: Sequence[str]) -> bool:
+def convertible(dataset: Dataset, encodings: Sequence[str]) -> bool:
+    """Whether all copied text can be read by the character set that *dataset* says it is in."""
     for element in dataset.elements():
         if element.VR == "SQ":
-            if not all(_convertible(item, values.encodings_of(item, encodings)) for item in element.value):
+            if not all(convertible(item, values.encodings_of(item, encodings)) for item in element.value):
                 return False
         elif _is_copied(element) and _declared_text(element, encodings) is None:
             return False
@@ -319,12 +320,13 @@ def _is_copied(element: AnyElement) -> bool:
     return bool(element.is_raw and element.VR in values.CHARSET_VRS)
 
 
-def _to_utf8(dataset: Dataset, encodings: Sequence[str]) -> Dataset:
+def to_utf8(dataset: Dataset, encodings: Sequence[str]) -> Dataset:
+    """*dataset* with its copied text in UTF-8; its Specific Character Set is not touched."""
     result = Dataset()
     for element in dataset.elements():
         new: AnyElement = element
         if element.VR == "SQ":
-            items = [_to_utf8(item, values.encodings_of(item, encodings)) for item in element.value]
+            items = [to_utf8(item, values.encodings_of(item, encodings)) for item in element.value]
             for item in items:
                 item.pop("SpecificCharacterSet", None)
             new = DataElement(element.tag, "SQ", Items(items))

@@ -48,7 +48,7 @@ class Heard:
     taken: bool = False
     """The destination took, or judged by itself, at least one object."""
     copies: tuple[Path, ...] = ()
-    """Transcoded copies that nobody needs any more; they go after the commit."""
+    """Copies that nobody needs any more; they go after the commit."""
     transcode: bool = False
     """Copies are wanted of objects that it refuses as they are."""
 
@@ -160,6 +160,7 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
         row = known_as[result.delivery]
         if (words := _wants_copy(tx, parts, result, row)) is not None:
             refused[words] += 1
+            sent += [result.delivery] if row["sent_path"] else []
             continue
         blamed = _finish(tx, parts, to, (result, row), up=up) or blamed
         if row["sent_path"]:
@@ -199,10 +200,9 @@ def _finish(
         seed=result.delivery, claims=result.attempt, blamed=itself, since=since,
     )  # fmt: skip
     if isinstance(decided, retry.Stored):
-        copy = f", as a copy in {UID(row['sent_syntax']).name}" if row["sent_path"] else ""
         deliveries.finish_delivery(
             tx, result.delivery, result.attempt, DeliveryState.STORED,
-            status=result.status, reason=decided.why + copy, finished_at=now, sent_path="",
+            status=result.status, reason=decided.why + transcoding.told_of(row), finished_at=now, sent_path="",
             commit_due=commit_due(parts, to, now), commitment_id=None,
         )  # fmt: skip
         return itself

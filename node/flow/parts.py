@@ -12,6 +12,7 @@ from node import __version__
 from node.assemble.assembly import Assembly
 from node.model import Job, OperatorSpec
 from node.route.at_once import AtOnce
+from node.route.deidentify import is_deidentified
 from node.route.match import Context
 from node.route.rules import RuleSet, When
 from node.settings import SealPolicy, Settings
@@ -38,6 +39,8 @@ class Parts:
 
     arrived: dict[int, int] = field(default_factory=dict)
     """Open revision → objects that came since `counted` wrote it down."""
+    treated: bool = False
+    """Something was queued that goes as a treated copy, and the transcoder has not been told."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
 
     @property
@@ -52,12 +55,14 @@ class Parts:
         """The data folder."""
         return self.settings.node.data
 
-    def refuses_identified(self, to: str) -> str:
-        """Why nothing that names a patient may be queued for *to*; empty where it may (promise 9)."""
+    def refuses_identified(self, to: str, treatment: str = "") -> str:
+        """Why what goes to *to* with this *treatment* may not be queued; empty where it may (promise 9)."""
         peer = self.settings.peers.get(to)
         if peer is None:
             return f"{to} is not among the peers any more"
-        return f"{to} takes only de-identified data" if peer.only == "deidentified" else ""
+        if peer.only != "deidentified" or is_deidentified(treatment):
+            return ""
+        return f"{to} takes only de-identified data, and the rule does not say deidentify:"
 
     def context(self, **about: Any) -> Context:
         """The clock and place that rules are judged in."""

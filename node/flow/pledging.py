@@ -29,7 +29,7 @@ from node.commitment import (
 )
 from node.flow.parts import Parts
 from node.flow.securing import tls_of
-from node.flow.transcoding import is_lossy
+from node.flow.transcoding import is_another
 from node.model import CommitMessage, DeliveryState, InstanceState
 from node.send.protocol import Destination
 from node.store import pledges
@@ -102,7 +102,7 @@ def known_objects(rows: Iterable[Mapping[str, Any]], peer: str) -> dict[str, Obj
     kept: set[str] = set()
     against: set[str] = set()
     for row in rows:
-        uid, committed = row["sop_uid"], row["delivery"] == DeliveryState.COMMITTED and not is_lossy(row)
+        uid, committed = row["sop_uid"], row["delivery"] == DeliveryState.COMMITTED and not is_another(row)
         if row["state"] == InstanceState.CONFLICT:
             if row["peer"] == peer:
                 against.add(uid)

@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 
 from node.assemble.completeness import gaps
 from node.facts import Facts
+from node.flow.manners import manner_of, manner_to_json
 from node.flow.parts import Parts
+from node.flow.queueing import queue_received, remember_lookups
 from node.flow.withdrawing import supersede
-from node.model import Header, InstanceState, Manner, SeriesState
+from node.model import Header, InstanceState, SeriesState
 from node.process.plan import plan_to_json
 from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Rule, Send
@@ -35,15 +37,10 @@ def _send_received(
     tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule
 ) -> int:
     """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
-    queued, how = 0, Manner(rule.priority, send.lossy)
+    queued, how = 0, manner_of(rule, send)
     for instance_id, peer in objects:
         for to in send.destinations(peer):
-            refused = parts.refuses_identified(to)
-            if refused:
-                note(tx, parts.now(), "delivery_refused", f"{rule.name}: {refused}",
-                     instance_id=instance_id, destination=to)  # fmt: skip
-            else:
-                queued += deliveries.deliver_instance(tx, instance_id, to, rule.name, parts.now(), how)
+            queued += queue_received(tx, parts, instance_id, to, rule.name, how)
     return queued
 
 
@@ -175,7 +172,8 @@ def _open_run(
     sends: dict[str, dict[str, Any]] = {}  # result → destination → how it goes there
     for send in judged.rule.sends:
         if send.what != "received":
-            how = {"forms": send.forms, "lossy": send.lossy, "priority": judged.rule.priority}
+            remember_lookups(tx, parts, send.treatment)
+            how = {"forms": send.forms, **manner_to_json(manner_of(judged.rule, send))}
             sends.setdefault(send.what, {}).update(dict.fromkeys(send.to, how))
     run_id = work.add_run(
         tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,

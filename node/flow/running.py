@@ -13,12 +13,14 @@ from sqlalchemy import Connection, update
 from node import model
 from node.derive.identity import identity
 from node.flow.forms import chosen
+from node.flow.manners import manner_from_json
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.queueing import queue_result
 from node.flow.withdrawing import predecessors, start_withdrawal, supersede, withdraw
-from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, Priority, RunState
+from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, RunState
 from node.process.plan import plan_from_json
-from node.store import deliveries, intake, issued, work
+from node.store import intake, issued, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
@@ -191,15 +193,12 @@ def _queue_products(
     sends = _sends(row)
     # A picture is made after what it shows, so the first object of an output is what the output is.
     native = {made.output: made.kind for made in reversed(ended.products)}
-    queued = 0
+    queued, about = 0, {"run": started.run, "rule": row["rule"]}
     for product_id, made in work.add_products(tx, started.run, folder, ended):
         for to, way in {} if row["shadow"] else sends.get(made.output, {}).items():
-            refused = parts.refuses_identified(to)
-            if refused:
-                note(tx, parts.now(), "delivery_refused", refused, run_id=started.run, destination=to)
-            elif made.kind == chosen(way.forms, native[made.output], parts.settings.peers[to].shows):
-                how = way.manner
-                queued += deliveries.deliver_product(tx, product_id, made, to, row["rule"], parts.now(), how)
+            peer = parts.settings.peers.get(to)
+            if peer is None or made.kind == chosen(way.forms, native[made.output], peer.shows):
+                queued += queue_result(tx, parts, product_id, made, to, way.manner, about)
     return queued
 
 
@@ -221,4 +220,4 @@ def _sends(row: Mapping[str, Any]) -> dict[str, dict[str, _Way]]:
 def _way(how: Any) -> _Way:
     if not isinstance(how, dict):
         return _Way(how)
-    return _Way(how["forms"], Manner(Priority(how["priority"]), how["lossy"]))
+    return _Way(how["forms"], manner_from_json(how))

@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
 from node.flow.parts import Parts
+from node.flow.queueing import queue_received
 from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
-from node.model import Arrival, Cell, Header, InstanceState, Manner, SeriesState
+from node.model import Arrival, Cell, Header, InstanceState, SeriesState
 from node.store import aside, deliveries, intake, rejections, work
 from node.store.arrival import read_arrival
 from node.store.database import note
@@ -159,6 +160,7 @@ def _send_again(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
         return
     before = {name: parts.now() - peer.redeliver_after for name, peer in parts.settings.peers.items()}
     if again := deliveries.redeliver(tx, row["id"], before, parts.now()):
+        parts.treated = True
         note(tx, parts.now(), "redelivery", f"{again} sent again", series_id=row["series_id"])
 
 
@@ -233,9 +235,9 @@ def _joined(
 def _hand_over(tx: Connection, parts: Parts, old: int, new: int) -> None:
     """What waits of the older object sends the newer one, and where the older one went, or was refused, it goes too."""
     deliveries.hand_over(tx, old, new)
-    for to, rule, lossy in deliveries.went_to(tx, old) if not parts.hold else ():
-        if not parts.refuses_identified(to):
-            deliveries.deliver_instance(tx, new, to, rule, parts.now(), Manner(lossy=lossy))
+    parts.treated = True  # what goes as a treated copy waits for another one
+    for to, rule, how in deliveries.went_to(tx, old) if not parts.hold else ():
+        queue_received(tx, parts, new, to, rule, how)
     deliveries.cancel_of(tx, old, "a newer header of the same object is sent instead", parts.now())
 
 

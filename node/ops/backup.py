@@ -34,13 +34,15 @@ from node.store.database import Database, open_database
 from node.store.files import Disk, Folder
 from node.store.intake import object_path
 from node.store.migrations import copy_sqlite
+from node.store.pseudonyms import KEY
 from node.store.records import NOTES, receiver_runs
 from node.store.schema import VERSION, cursor, instance, product, series
 
 DATABASE = "pacsnode.db"
 LABEL = "backup.json"
-SMALL = ("rules.json", "database.name")
-"""Files of the data folder beside the database that say which rules passed last, and whose data it is."""
+SMALL = ("rules.json", "database.name", KEY)
+"""Files of the data folder beside the database that say which rules passed last, whose data it is, and the key
+that pseudonyms are made with."""
 _NEW = "new"
 """Folder for the database while its files are copied: until then the backup before is still whole."""
 _LOCK = ".lock"
@@ -157,12 +159,17 @@ def _copy_small(settings: Settings, target: Path) -> None:
     disk = Disk()
     for name in SMALL:
         with contextlib.suppress(FileNotFoundError):
-            disk.replace_file(target / name, (settings.node.data / name).read_bytes())
+            disk.replace_file(target / name, (settings.node.data / name).read_bytes(), mode_of(name))
     disk.make_folder(target / "site" / "rules")
     disk.replace_file(target / "site" / "node.yaml", settings.source.encode())
     rules = settings.node.rules
     for path in sorted(rules.glob("*.y*ml")) if rules.is_dir() else ():
         disk.replace_file(target / "site" / "rules" / path.name, path.read_bytes())
+
+
+def mode_of(name: str) -> int:
+    """Nobody but the node reads the key; 0: as all files."""
+    return 0o600 if name == KEY else 0
 
 
 def _copy_files(taken: Database, copier: Copier) -> None:

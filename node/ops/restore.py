@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from node.errors import Broken, Misconfigured, Refused
-from node.ops.backup import DATABASE, LABEL, SMALL, Label
+from node.ops.backup import DATABASE, LABEL, SMALL, Label, mode_of
 from node.ops.copying import Copied, Copier, files_below
 from node.settings import Settings
 from node.store.database import belongs, note, open_database
@@ -47,7 +47,7 @@ def restore(
         copied = Copied(database=label.database)
         for name in SMALL:
             if (source / name).exists():
-                Disk().replace_file(data / name, (source / name).read_bytes())
+                Disk().replace_file(data / name, (source / name).read_bytes(), mode_of(name))
         copier = Copier(source, data, False, tell, copied)
         for folder in ("objects", "runs"):
             for path in files_below(source / folder):

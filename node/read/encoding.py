@@ -23,6 +23,12 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 NATIVE = frozenset((IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN))
 """Transfer syntaxes whose pixel data is not compressed (PS3.5 A.1 to A.3, A.5)."""
 
+
+def kept_syntax(syntax: str) -> str:
+    """What a dataset in *syntax* is written in here where nothing is to be transcoded (PS3.5 A)."""
+    return EXPLICIT if syntax in (DEFLATED, BIG_ENDIAN) else syntax
+
+
 _LONG = frozenset((
     b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
 ))  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from node.route.conditions import Condition
+from node.route.deidentify import refused_later
+from node.route.disagreements import disagreements
 from node.route.impossible import contradictions
 from node.route.overlaps import overlaps
 from node.route.rule import Rule
@@ -26,10 +28,20 @@ _WITH_IMAGE_TYPE = frozenset({"ct", "mr", "pt", "nm", "dx", "mg", "xa", "rf"})
 """Modalities whose image objects have Image Type as type 1 (PS3.3 C.8)."""
 
 
+_WHOSE = {
+    "PatientID": "whose it is",
+    "PatientName": "whose it is",
+    "IssuerOfPatientID": "whose it is",
+    "PatientBirthDate": "whose it is",
+    "PatientSex": "whose it is",
+    "AccessionNumber": "which order it belongs to",
+}
+
+
 def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...]:
     """A sentence, with its place, for everything worth a second look."""
     of_each = (sentence for rule in rules for sentence in _of_rule(rule, peers))
-    return tuple(dict.fromkeys((*of_each, *overlaps(rules))))
+    return tuple(dict.fromkeys((*of_each, *overlaps(rules), *disagreements(rules))))
 
 
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
@@ -45,6 +57,10 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
                 yield f"{_at(rule, line)}: {sentence}"
     for where, sentence in contradictions(rule):
         yield f"{_at(rule, where)}: {sentence}"
+    yield from _of_edits(rule)
+    for send in rule.sends:
+        for sentence in refused_later(send.to, send.treatment, peers):
+            yield f"{rule.place.file}:{send.line}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
@@ -53,6 +69,22 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
 
 def _at(rule: Rule, line: Line | Group) -> Place:
     return Place(rule.place.file, line.line, line.column)
+
+
+def _of_edits(rule: Rule) -> Iterator[str]:
+    """Who an object is about, or which order it belongs to, is changed on its way."""
+    said = set()
+    for send in rule.sends:
+        for keyword, line in send.edits.lines.items():
+            if keyword not in _WHOSE or (keyword, line) in said:
+                continue
+            said.add((keyword, line))
+            told = (
+                f"{rule.place.file}:{line}: {keyword} says {_WHOSE[keyword]}; it is changed in what goes to "
+            )
+            issuer = "; set IssuerOfPatientID as well, so that the two numbers are told apart"
+            alone = keyword == "PatientID" and "IssuerOfPatientID" not in send.edits.lines
+            yield told + ", ".join(send.to) + (issuer if alone else "")
 
 
 def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:

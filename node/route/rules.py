@@ -6,17 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.errors import Misconfigured
 from node.model import RECEIVED, OperatorSpec, Priority, Step
 from node.route.cautions import cautions
+from node.route.edits import NO_EDITS, parse_edits
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
-from node.route.sends import Send, parse_sends, refuse_later
+from node.route.sends import Around, Send, parse_sends, refuse_later
 from node.route.splitting import parse_split
 from node.route.steps import parse_steps
+from node.route.tables import SUFFIX, Tables
 from node.route.together import check_together, needs_the_series
 from node.route.tries import parse_tries
 from node.route.when import When, parse_when
@@ -48,6 +50,7 @@ KEYS = {
     "each_part": "what becomes of the parts: run, largest, refuse or together",
     "do": "the steps, in order",
     "send": "what goes where",
+    "edit": "what is changed in all that the rule sends: set, copy, prefix, map, remove, in order",
     "discard": "yes: the series is not wanted; recorded, and removed by retention",
     "mode": "shadow: processes and checks, but sends nothing",
     "incomplete": "ok: also processes series with gaps or missing images",
@@ -62,8 +65,6 @@ LATER = {
     "inputs": "rules over several series (inputs)",
     "wait": "rules over several series (wait)",
     "again": "rules over several series (again)",
-    "deidentify": "de-identification (deidentify)",
-    "edit": "changing received objects (edit)",
     "hold": "holding results for a person (hold)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
@@ -82,10 +83,12 @@ class RuleSet:
     digest: str
     """SHA-256 over the files' names and texts."""
     warnings: tuple[str, ...] = ()
+    lookups: Mapping[str, str] = field(default_factory=dict)
+    """Digest → the table as JSON, of those that treatments look values up in."""
 
 
 def read_folder(folder: Path) -> dict[str, str]:
-    """Shown name → text of each *.yaml and *.yml file. Raises Misconfigured with every file it cannot read."""
+    """Shown name → text of each *.yaml, *.yml and *.csv file. Raises Misconfigured with every file it cannot read."""
     found, mistakes = scan_folder(folder)
     if mistakes:
         raise Misconfigured(*mistakes)
@@ -93,7 +96,7 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Shown name → text of each *.yaml and *.yml file that can be read, and a sentence for each that cannot.
+    """Shown name → text of each *.yaml, *.yml and *.csv file that can be read, and a sentence for each that cannot.
 
     Raises Misconfigured where there is no such folder.
     """
@@ -106,7 +109,7 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     found: dict[str, str] = {}
     mistakes: list[str] = []
     for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith(".")
+        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", SUFFIX) and not p.name.startswith(".")
     ):
         try:
             found[f"{folder.name}/{path.name}"] = read(path, str(path))
@@ -125,7 +128,10 @@ def parse_rules(
     found, mistakes, warnings = read_rules(files, specs, peers)
     if mistakes:
         raise Misconfigured(*mistakes)
-    return RuleSet(found, digest_of(files), warnings)
+    lookups = {
+        name: text for rule in found for send in rule.sends for name, text in send.edits.lookups.items()
+    }
+    return RuleSet(found, digest_of(files), warnings, lookups)
 
 
 def digest_of(files: Mapping[str, str]) -> str:
@@ -140,7 +146,8 @@ def read_rules(
     shaper = Shaper()
     rules: list[Rule] = []
     sound: list[Rule] = []
-    for file in sorted(files):
+    tables = Tables({name: text for name, text in files.items() if name.endswith(SUFFIX)})
+    for file in sorted(set(files) - set(tables.files)):
         try:
             documents = parse(files[file], file)
         except Misconfigured as error:
@@ -148,11 +155,12 @@ def read_rules(
             continue
         for node in documents:
             before = len(shaper.mistakes)
-            rule = _Reader(node, specs, peers, shaper).rule()
+            rule = _Reader(node, specs, peers, tables, shaper).rule()
             rules.append(rule)
             sound += [rule] if len(shaper.mistakes) == before else []
     check_together(rules, shaper)
-    return tuple(sound), tuple(_by_place(shaper.mistakes)), cautions(sound, peers)
+    unused = tuple(f"{name}:1: no rule uses this table" for name in tables.unused())
+    return tuple(sound), tuple(_by_place(shaper.mistakes)), (*cautions(sound, peers), *unused)
 
 
 def _by_place(mistakes: Sequence[str]) -> list[str]:
@@ -167,9 +175,10 @@ class _Reader:
     """Reads one document."""
 
     def __init__(
-        self, node: Node, specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool], shaper: Shaper
-    ) -> None:
-        self.node, self.specs, self.peers, self.shaper = node, specs, peers, shaper
+        self, node: Node, specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool], tables: Tables,
+        shaper: Shaper,
+    ) -> None:  # fmt: skip
+        self.node, self.specs, self.peers, self.tables, self.shaper = node, specs, peers, tables, shaper
         self.fields: dict[str, Node] = {}
 
     def rule(self) -> Rule:
@@ -187,12 +196,11 @@ class _Reader:
             parse_steps(fields["do"], self.specs, shaper, together=split.together) if "do" in fields else ()
         )
         clean = len(shaper.mistakes) == before
+        edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
         # Without a readable `do` every name a send uses would be called wrong as well.
-        sends = (
-            parse_sends(fields["send"], self._made(steps) if clean else self._named(), self.peers, shaper)
-            if "send" in fields
-            else ()
-        )
+        made = self._made(steps) if clean else self._named()
+        around = Around(made, self.peers, self.tables, edits)
+        sends = parse_sends(fields["send"], around, shaper) if "send" in fields else ()
         rule = Rule(
             name, self._text("purpose"), self._text("owner"), self._text("group"),
             shaper.texts(fields["unless"]) if "unless" in fields else (),
@@ -216,10 +224,14 @@ class _Reader:
             shaper.wrong(node, "expected a rule: a mapping that begins with rule: NAME")
             return
         refuse_later(node, LATER, shaper)
+        if "deidentify" in node.fields:
+            shaper.wrong(
+                node.fields["deidentify"], "deidentify is asked for per destination: put it into send:"
+            )
         outside = [key for key in node.fields if key in OURS or key[:1].isupper() or key[:1] == "("]
         for key in outside:
             shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
-        known = (*KEYS, *LATER, *outside)
+        known = (*KEYS, *LATER, "deidentify", *outside)
         self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
         scope = self.fields.get("scope")
         if scope is not None and scope.text == "study":
@@ -272,6 +284,8 @@ class _Reader:
             )
         elif rule.steps and all(send.what == RECEIVED for send in rule.sends):
             shaper.wrong(fields["do"], "no send: names a result of do:, so nothing would come of it")
+        if "edit" in fields and "send" not in fields:
+            shaper.wrong(fields["edit"], "edit changes what is sent; add send:")
         if "split" in fields and "do" not in fields:
             shaper.wrong(fields["split"], "split divides a series before it is processed; add do:")
         if (rule.unless or rule.fallback) and not rule.group:

@@ -9,6 +9,8 @@ from typing import Any
 from pydicom.datadict import keyword_dict
 
 from node.model import KIND_OF, OperatorSpec, Parameter, Priority
+from node.route.editable import refusal, target_of
+from node.route.edits import ELSE, OPERATIONS, REASONS
 from node.route.keywords import OURS, Attribute, lookup
 from node.route.rules import KEYS
 from node.route.sends import KEYS as SEND_KEYS
@@ -16,6 +18,7 @@ from node.route.sends import SETTABLE
 from node.route.splitting import EACH_PART, FACTS
 from node.route.values import ORDERED, Kind, unit_name
 from node.route.when import OPERATORS
+from node.settings.deidentify import CLEAN, RETAIN
 
 _TEXT = {"type": ["string", "number", "boolean"]}
 _YES_NO = {"enum": ["yes", "no", "on", "off", True, False]}
@@ -45,10 +48,44 @@ def schema(specs: Mapping[str, OperatorSpec], peers: Peers | None = None) -> dic
         "properties": properties,
         "definitions": {
             "condition": _condition(), "value": _value(), "when": _when(peers), "given": _given(),
+            "edit": _edit(), "editable": _editable(),
             **{name: _condition(ops) for name, ops in _CONDITIONS.items()},
         },
         "defaultSnippets": [_SNIPPET],
     }  # fmt: skip
+
+
+def _edit() -> dict[str, Any]:
+    """The entries of `edit:`, each with the keywords that may be changed."""
+    keywords = {"$ref": "#/definitions/editable"}
+    table = {
+        "anyOf": [{"type": "string", "pattern": r"\.csv$"}, {"type": "object", "additionalProperties": _TEXT}]
+    }
+    inner = {"type": "object", "properties": {"else": {"enum": list(ELSE)}}}
+    shapes: dict[str, dict[str, Any]] = {
+        "set": {"allOf": [keywords]},
+        "prefix": {"allOf": [keywords]},
+        "copy": _object({"from": {"type": "string"}, "to": {"type": "string"}}, ("from", "to")),
+        "map": {**inner, "additionalProperties": table},
+        "remove": {"type": "array", "items": {"type": "string"}},
+        "reason": {"enum": list(REASONS)},
+    }
+    entries = {key: {"description": text, **shapes[key]} for key, text in OPERATIONS.items()}
+    return {"type": "array", "minItems": 1, "items": {**_object(entries), "maxProperties": 1}}
+
+
+def _editable() -> dict[str, Any]:
+    """Every keyword that `edit:` may set, with its hover text."""
+    found: dict[str, Any] = {}
+    for name in sorted(k for k in keyword_dict if k):
+        if not refusal(target_of(name)):
+            found[name] = {**_TEXT, "description": lookup(name).title}
+    return {
+        "type": "object",
+        "properties": found,
+        "patternProperties": {r"[.\[]": _TEXT},
+        "additionalProperties": False,
+    }
 
 
 _TEXTS = ("rule", "purpose", "owner", "group")
@@ -103,6 +140,7 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec], peers: Peers) -> dict[st
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
         "send": {"type": "array", "items": _send(peers)},
+        "edit": {"$ref": "#/definitions/edit"},
         "try": {"type": "array", "items": _case()},
     }
     found = fixed.get(key, _TEXT if key in _TEXTS else {})
@@ -253,11 +291,25 @@ def _send(peers: Peers) -> dict[str, Any]:
         "mode": {"enum": ["immediate", "sealed"]},
         "back_to_sender": _YES_NO,
         "lossy": {"enum": ["ok"]},
+        "edit": {"allOf": [{"$ref": "#/definitions/edit"}]},
+        "deidentify": _deidentify(),
         **dict.fromkeys(SETTABLE, _TEXT),
     }
     return _object(
         {key: _explained(key, text, shapes.get(key, {})) for key, text in SEND_KEYS.items()}, ("what", "to")
     )
+
+
+def _deidentify() -> dict[str, Any]:
+    name = {"type": "string", "description": "basic, or a profile of the site file"}
+    lists = {
+        key: {"type": "array", "items": {"enum": list(options)}, "description": told}
+        for key, options, told in (
+            ("retain", RETAIN, "options of PS3.15 E.3 that leave more in the object"),
+            ("clean", CLEAN, "options of PS3.15 E.3 that clean what basic removes whole, or pixels"),
+        )
+    }
+    return {"anyOf": [name, _object({"profile": name, **lists}, ("profile",))]}
 
 
 def _case() -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from node.model import KIND_OF, RECEIVED
+from node.route.deidentify import parse_deidentify
+from node.route.edits import NO_EDITS, Edits, parse_edits
 from node.route.keywords import OURS, lookup
+from node.route.tables import Tables
 from node.route.values import Kind
 from node.shape import Node, Shaper, nearest
 
@@ -15,8 +20,6 @@ SETTABLE = ("SeriesDescription",)
 """What a rule may word itself in a derived header: it fits every derived object, and all else follows
 from the source and PS3.3; Series Number is ours, so that two results never share one."""
 LATER = {
-    "deidentify": "de-identification (deidentify)",
-    "edit": "changing received objects (edit)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
     "hold": "holding results for a person (hold)",
@@ -29,6 +32,8 @@ KEYS = {
     "mode": "received: immediate (each object as it arrives) or sealed (when the series is complete)",
     "back_to_sender": "yes: received objects go even to the peer they came from",
     "lossy": "ok: with loss where the peer takes it in no other way",
+    "edit": "changes on the way to these peers, in order; of received objects the old values are kept in them",
+    "deidentify": "what says whose it is goes away before it is sent: a profile's name, or its parts",
     **{key: f"{key} of the result; braces hold one DICOM keyword of the source" for key in SETTABLE},
 }
 """Every key of a `send` entry, with a sentence for editors."""
@@ -55,6 +60,10 @@ class Send:
     """The kinds it may go as, best first; a destination gets the first that it shows. Empty: as what it is."""
     lossy: bool = False
     """It may be transcoded with loss where a destination takes it in no other way."""
+    treatment: str = ""
+    """JSON: what is changed in the copy that goes in its place; empty: it goes as it is."""
+    edits: Edits = NO_EDITS
+    """What of that `edit:` asks for."""
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
@@ -63,19 +72,30 @@ class Send:
         return tuple(to for to in self.to if to != sender)
 
 
-def parse_sends(
-    node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper: Shaper
-) -> tuple[Send, ...]:
-    """The entries under `send:`; *made*: a step's result → its type. Mistakes are noted in *shaper*."""
+@dataclass(frozen=True)
+class Around:
+    """What an entry under `send:` is read against."""
+
+    made: Mapping[str, str]
+    """A step's result → its type."""
+    peers: Mapping[str, bool]
+    tables: Tables
+    edits: Edits = NO_EDITS
+    """What the rule changes in all that it sends."""
+
+
+def parse_sends(node: Node, around: Around, shaper: Shaper) -> tuple[Send, ...]:
+    """The entries under `send:`. Mistakes are noted in *shaper*."""
     if not node.is_list or not node.items:
         shaper.wrong(node, "send holds a list, for example send: [{what: received, to: PACS}]")
         return ()
-    found = tuple(_send(item, made, peers, shaper) for item in node.items)
+    found = tuple(_send(item, around, shaper) for item in node.items)
     _no_contradictions(node, found, shaper)
     return found
 
 
-def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper: Shaper) -> Send:
+def _send(node: Node, around: Around, shaper: Shaper) -> Send:
+    made, peers = around.made, around.peers
     refuse_later(node, LATER, shaper)
     if "priority" in node.fields:
         shaper.wrong(node.fields["priority"], "priority is the whole rule's: put it beside when:")
@@ -101,7 +121,20 @@ def _send(node: Node, made: Mapping[str, str], peers: Mapping[str, bool], shaper
         shaper.wrong(fields["back_to_sender"], "back_to_sender is for received; results go wherever to: says")
     forms = _forms(fields["as"], what, made.get(what, ""), shaper) if "as" in fields else ()
     lossy = "lossy" in fields and shaper.choice(fields["lossy"], ("ok",)) == "ok"
-    return Send(what, to, immediate, back, attributes, node.place.line, forms, lossy)
+    edits = around.edits
+    if "edit" in fields:
+        edits = edits.then(parse_edits(fields["edit"], around.tables, shaper))
+    stages = edits.treatment()
+    if "deidentify" in fields and (profile := parse_deidentify(fields["deidentify"], peers, shaper)):
+        stages["deidentify"] = profile
+    return Send(
+        what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(stages), edits
+    )  # fmt: skip
+
+
+def treatment_of(stages: Mapping[str, Any]) -> str:
+    """A delivery's treatment as it is kept: the same for the same changes; empty where there are none."""
+    return json.dumps(stages, sort_keys=True, ensure_ascii=False, separators=(",", ":")) if stages else ""
 
 
 def _forms(node: Node, what: str, made: str, shaper: Shaper) -> tuple[str, ...]:
@@ -161,7 +194,7 @@ def _template(key: str, node: Node, what: str, shaper: Shaper) -> str:
     if what == RECEIVED:
         shaper.wrong(
             node,
-            f"{key}: received objects stay as they came; edit: is not available in this version",
+            f"{key}: received objects stay as they came; edit: [{{set: {{{key}: …}}}}] changes what is sent",
         )
         return ""
     if key not in SETTABLE:

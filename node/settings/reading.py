@@ -17,6 +17,7 @@ from typing import Literal
 from node import overrides, shape
 from node.errors import Misconfigured
 from node.settings.alerting import ALERTS_KEYS, EMAIL_KEYS, missing_files, read_alerts
+from node.settings.deidentify import DEIDENTIFY_KEYS, NESTED_KEYS, PROFILE_KEYS, Deidentify, read_deidentify
 from node.settings.peers import COMMIT_KEYS, PEER_KEYS, read_peers
 from node.settings.seal import POLICY_KEYS, read_seal
 from node.settings.security import PEER_TLS_KEYS, TLS_KEYS, agree, read_tls
@@ -37,8 +38,9 @@ _TOP = (
     "tls",
     "state",
     "engine",
+    "deidentify",
 )
-_TOP_LATER = ("deidentify", "never_process")
+_TOP_LATER = ("never_process",)
 _NODE_NEEDED = ("ae_titles", "listen", "timezone", "data", "rules")
 _NODE = (*_NODE_NEEDED, "durability", "receivers")
 _DISK = ("warn", "stop_processing", "refuse", "per_destination")
@@ -69,6 +71,9 @@ KEYS = tuple(
             *EMAIL_KEYS,
             *TLS_KEYS,
             *PEER_TLS_KEYS,
+            *DEIDENTIFY_KEYS,
+            *PROFILE_KEYS,
+            *NESTED_KEYS,
         )
     )
 )
@@ -125,6 +130,7 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
         tls=read_tls(shaper, given["tls"], folder) if "tls" in given else None,
         state=_state(shaper, given.get("state")),
         engine=_engine(shaper, given.get("engine")),
+        deidentify=read_deidentify(shaper, given["deidentify"]) if "deidentify" in given else Deidentify(),
         source=text,
         file=file,
     )

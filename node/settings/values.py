@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from node.settings.deidentify import Deidentify
 from node.settings.windows import Window
 from node.shape import Node
 
@@ -261,6 +262,7 @@ class Settings:
     tls: Tls | None = None
     state: str = field(default="sqlite", repr=False)  # a database URL may hold a password
     engine: Literal["local"] = "local"
+    deidentify: Deidentify = field(default_factory=Deidentify)
     source: str = field(default="", repr=False)
     """The text of the site file."""
     file: str = ""

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, or_, update
 
 from node.model import DeliveryState, RunState, SeriesState
-from node.store import intake, queries
+from node.store import deliveries, intake, queries
 from node.store.database import note, rows
 from node.store.queries import Wanted
 from node.store.schema import delivery, destination, run, series
@@ -90,8 +90,7 @@ def on_deliveries(tx: Connection, act: Act, wanted: Wanted) -> Acted:
         values["finished_at"] = act.at
     if move.to == DeliveryState.WAITING:
         values |= {"due_at": act.at, "failures": 0, "failing_since": None}
-        values |= {"sent_path": "", "sent_syntax": ""}  # it may be taken as it is now
-        values |= {"commit_failures": 0}
+        values |= {**deliveries.NO_COPY, "commit_failures": 0}  # it may be taken in its own syntax now
     acted = _apply(tx, act, _Moved("deliveries", delivery, move, values, wanted.destination), found)
     if act.verb != "retry" or act.dry_run:
         return acted

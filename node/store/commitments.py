@@ -21,7 +21,11 @@ _MOST = 500
 """Rows of one statement: it takes 32 766 parameters on SQLite."""
 
 
-_AS_SENT = (delivery.c.sent_syntax, func.coalesce(instance.c.digest, product.c.digest).label("digest"))
+_AS_SENT = (
+    delivery.c.sent_syntax,
+    delivery.c.sent_uid,
+    func.coalesce(instance.c.digest, product.c.digest).label("digest"),
+)
 """What tells whether a copy was stored, and under which UID."""
 
 

@@ -7,7 +7,7 @@ sender that was given up on can never overwrite its successor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -33,12 +34,12 @@ from node.model import (
     DeliveryState,
     InstanceState,
     Manner,
-    Priority,
     Product,
     RunState,
     Trouble,
 )
 from node.store.database import add, move, one_of, rows
+from node.store.ranks import rank_of
 from node.store.schema import delivery, destination, instance, product, run, series
 
 _HELD = (DeliveryState.STORED, DeliveryState.COMMITTED)
@@ -56,23 +57,13 @@ _QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 """What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
 
-_AWAITS_COPY = (delivery.c.sent_syntax != "") & (delivery.c.sent_path == "")
-"""It is refused as it is and goes as a copy, which is still to be made."""
-_HEAD_START = {
-    Priority.URGENT: -timedelta(days=30),
-    Priority.NORMAL: timedelta(0),
-    Priority.LOW: timedelta(hours=1),
-}
-
-
-def rank_of(priority: Priority, now: datetime) -> int:
-    """The place in a queue, lowest first: priority, then age in seconds.
-
-    Urgent overtakes all that has waited for less than 30 days; low lets pass what comes within an hour after
-    it, and no more, so that it never starves.
-    """
-    return int((now + _HEAD_START[priority]).timestamp())
-
+_NONE: ColumnElement[str] = literal_column("''")
+_AWAITS_COPY = (delivery.c.sent_path == _NONE) & or_(
+    delivery.c.treatment != _NONE, delivery.c.sent_syntax != _NONE
+)
+"""It goes as a copy, which is still to be made: its rule changes it, or it is refused as it is."""
+NO_COPY = {"sent_path": "", "sent_syntax": "", "sent_uid": ""}
+"""The columns of a delivery that is to be decided about anew: a treated one waits for another copy."""
 
 _QUEUE_INSTANCE: dict[str, Insert] = {
     dialect.__name__.rpartition(".")[2]: dialect.insert(delivery)
@@ -86,11 +77,17 @@ def deliver_instance(
     tx: Connection, instance_id: int, to: str, rule: str, now: datetime, how: Manner = PLAIN
 ) -> bool:
     """Queue a received object for a destination, unless it is or was queued there already."""
-    values = {
-        "destination": to, "state": DeliveryState.WAITING, "instance_id": instance_id, "rule": rule,
-        "due_at": now, "created_at": now, "rank": rank_of(how.priority, now), "lossy": how.lossy,
-    }  # fmt: skip
+    values = {"destination": to, "instance_id": instance_id, "rule": rule, **_queued(now, how)}
     return tx.execute(_QUEUE_INSTANCE[tx.dialect.name], values).rowcount == 1
+
+
+def _queued(now: datetime, how: Manner) -> dict[str, Any]:
+    """The columns of a new delivery that say how and when it goes."""
+    return {
+        "state": DeliveryState.HELD if how.hold else DeliveryState.WAITING, "reason": how.why,
+        "due_at": how.due_at or now, "created_at": now, "rank": rank_of(how.priority, now),
+        "lossy": how.lossy, "treatment": how.treatment, "window": how.window,
+    }  # fmt: skip
 
 
 def sent_by_rule(tx: Connection, instances: Sequence[int]) -> dict[str, int]:
@@ -120,8 +117,8 @@ def deliver_product(
     if tx.scalar(select(delivery.c.id).select_from(join).where(where).limit(1)) is not None:
         return False
     add(
-        tx, delivery, destination=to, state=DeliveryState.WAITING, product_id=product_id, rule=rule,
-        stage=STAGE[made.kind], due_at=now, created_at=now, rank=rank_of(how.priority, now), lossy=how.lossy,
+        tx, delivery, destination=to, product_id=product_id, rule=rule, stage=STAGE[made.kind],
+        **_queued(now, how),
     )  # fmt: skip
     return True
 
@@ -130,17 +127,19 @@ def hand_over(tx: Connection, old: int, new: int) -> None:
     """What waits, or is held, to be sent of a replaced instance sends the newer one."""
     states = (DeliveryState.WAITING, DeliveryState.HELD)
     waiting = (delivery.c.instance_id == old) & delivery.c.state.in_(states)
-    fresh = {"sent_path": "", "sent_syntax": ""}  # a copy is one of the replaced
-    tx.execute(update(delivery).where(waiting).values(instance_id=new, **fresh))
+    tx.execute(update(delivery).where(waiting).values(instance_id=new, **NO_COPY))  # one of the replaced
 
 
-def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str, bool]]:
-    """Destination, rule and `lossy` of each delivery of an object that was sent, is being sent, or was refused."""
+def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str, Manner]]:
+    """Destination, rule and manner of each delivery of an object that was sent, is being sent, or was refused."""
     states = (*_HELD, DeliveryState.SENDING, DeliveryState.PARKED)
     where = (delivery.c.instance_id == instance_id) & delivery.c.state.in_(states)
-    columns = (delivery.c.destination, delivery.c.rule, delivery.c.lossy)
+    columns = [delivery.c[name] for name in ("destination", "rule", "lossy", "treatment", "window")]
     found = tx.execute(select(*columns).where(where).order_by(delivery.c.id))
-    return [(str(to), str(rule), bool(lossy)) for to, rule, lossy in found]
+    return [
+        (to, rule, Manner(lossy=lossy, treatment=treatment, window=window))
+        for to, rule, lossy, treatment, window in found
+    ]
 
 
 _OLDER = (
@@ -409,44 +408,56 @@ def failures_of(tx: Connection, delivery_id: int) -> tuple[int, datetime | None]
 
 def copies_of(tx: Connection, found: Iterable[int]) -> dict[int, Mapping[str, Any]]:
     """Delivery → as what it is sent, and whether a lossy copy may be."""
-    columns = [delivery.c[name] for name in ("id", "lossy", "sent_path", "sent_syntax")]
-    return {row["id"]: row for row in rows(tx, select(*columns).where(delivery.c.id.in_(list(found))))}
+    names = ("id", "lossy", "treatment", "sent_path", "sent_syntax")
+    own = func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax")
+    statement = (
+        select(*(delivery.c[name] for name in names), own)
+        .select_from(delivery)
+        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .outerjoin(product, product.c.id == delivery.c.product_id)
+    )
+    return {row["id"]: row for row in rows(tx, statement.where(delivery.c.id.in_(list(found))))}
 
 
 def to_transcode(tx: Connection, limit: int, ahead: int) -> list[Mapping[str, Any]]:
-    """The next objects of which a copy is to be made, for destinations that are up.
+    """The next objects of which a copy is to be made, for destinations that are up or tried again.
 
     No more than about *ahead* copies lie there per destination: they take room on the disk.
     """
     made = select(delivery.c.destination).where(_QUEUED & (delivery.c.sent_path != ""))
     enough = made.group_by(delivery.c.destination).having(func.count() >= ahead)
-    down = select(destination.c.name).where(destination.c.down)
-    where = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & _AWAITS_COPY
+    down = select(destination.c.name).where(destination.c.down & ~destination.c.trial)
+    where = (delivery.c.state == literal_column("'waiting'")) & _AWAITS_COPY  # as `delivery_copy` spells it
     where &= delivery.c.destination.not_in(enough) & delivery.c.destination.not_in(down)
     statement = _with_objects().outerjoin(series, series.c.id == instance.c.series_id)
     statement = statement.add_columns(
-        func.coalesce(product.c.series_uid, series.c.series_uid).label("series_uid")
-    )
+        func.coalesce(product.c.series_uid, series.c.series_uid).label("series_uid"),
+        instance.c.received_at, instance.c.peer,
+    )  # fmt: skip
     return rows(
         tx, statement.where(where).order_by(delivery.c.rank, delivery.c.stage, delivery.c.id).limit(limit)
     )
 
 
 def end_transcoding(
-    tx: Connection, key: int, attempt: int, asked: str, to: DeliveryState, **values: Any
+    tx: Connection, expected: Mapping[str, Any], attempt: int, to: DeliveryState, **values: Any
 ) -> bool:
-    """A copy was made or cannot be; False where nobody waits for it any more."""
-    where = (
-        (delivery.c.id == key) & (delivery.c.attempt == attempt) & (delivery.c.state == DeliveryState.WAITING)
-        & (delivery.c.sent_syntax == asked) & (delivery.c.sent_path == "")
-    )  # fmt: skip
+    """A copy was made or cannot be; False where nobody waits for it any more.
+
+    *expected* are columns that tell of what, and how, the copy was wanted.
+    """
+    where = (delivery.c.attempt == attempt) & (delivery.c.state == DeliveryState.WAITING)
+    where &= and_(
+        *(delivery.c[name] == value for name, value in expected.items()), delivery.c.sent_path == ""
+    )
     return tx.execute(update(delivery).where(where).values(state=to, **values)).rowcount == 1
 
 
 def copies_wanted(tx: Connection, found: Iterable[int]) -> dict[int, tuple[int, str]]:
     """Of these deliveries those that are still to be sent as a copy: their attempt, and the copy if it is made."""
     open_still = delivery.c.state.in_((DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD))
-    where = delivery.c.id.in_(list(found)) & open_still & (delivery.c.sent_syntax != "")
+    copied = or_(delivery.c.sent_syntax != "", delivery.c.treatment != "")
+    where = delivery.c.id.in_(list(found)) & open_still & copied
     columns = select(delivery.c.id, delivery.c.attempt, delivery.c.sent_path)
     return {int(key): (int(attempt), path) for key, attempt, path in tx.execute(columns.where(where))}
 

@@ -129,16 +129,18 @@ class Disk:
             self.mkdir(path)
         self.sync_folder(Folder(path.parent))
 
-    def replace_file(self, path: Path, data: bytes) -> None:
+    def replace_file(self, path: Path, data: bytes, mode: int = 0) -> None:
         """Write a small file so that at any moment either the old or the new content is there, whole.
 
-        One writer per *path* at a time.
+        One writer per *path* at a time. *mode*: who may read it, where that is not as of all files.
         """
         part = path.with_name(f"{path.name}{PART}")
         self.unlink(part)
         fd = self.create(part)
         try:
             try:
+                if mode:
+                    os.fchmod(fd, mode)
                 self.write(fd, data)
                 self.sync(fd)
             finally:

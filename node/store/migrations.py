@@ -129,6 +129,55 @@ _INSTANCE_4 = """pixel_digest VARCHAR(64) NOT NULL,
 _SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME"}
 _POSTGRESQL = {"id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE"}
 
+_RUN_RANK_4 = """withdraws INTEGER NOT NULL,
+	rank INTEGER NOT NULL"""
+_DELIVERY_4 = """commit_failures INTEGER NOT NULL,
+	treatment TEXT NOT NULL,
+	sent_uid VARCHAR(64) NOT NULL,
+	"window" TEXT NOT NULL"""
+_TREATMENTS_4 = (
+    """CREATE TABLE lookup (
+	digest VARCHAR(64) NOT NULL,
+	content TEXT NOT NULL,
+	used_at {moment} NOT NULL,
+	PRIMARY KEY (digest)
+)""",
+    "CREATE INDEX delivery_copy ON delivery (rank) "
+    "WHERE state = 'waiting' AND sent_path = '' AND (treatment <> '' OR sent_syntax <> '')",
+)
+_PSEUDONYM_4 = (
+    """CREATE TABLE pseudonym (
+	pseudonym VARCHAR(64) NOT NULL,
+	patient_id TEXT NOT NULL,
+	issuer TEXT NOT NULL,
+	study_uid TEXT NOT NULL,
+	first_at {moment} NOT NULL,
+	PRIMARY KEY (pseudonym)
+)""",
+    "CREATE INDEX pseudonym_patient ON pseudonym (patient_id)",
+)
+_TREATMENTS_4_REBUILT = (
+    Rebuilt(
+        "run",
+        (("withdraws INTEGER NOT NULL", _RUN_RANK_4),),
+        {"rank": "CAST(strftime('%s', created_at) AS INTEGER)"},
+    ),
+    Rebuilt(
+        "delivery",
+        (("commit_failures INTEGER NOT NULL", _DELIVERY_4),),
+        {"treatment": "''", "sent_uid": "''", '"window"': "''"},
+    ),
+)
+_TREATMENTS_4_POSTGRESQL = (
+    "ALTER TABLE run ADD rank BIGINT NOT NULL DEFAULT 0",
+    "UPDATE run SET rank = CAST(EXTRACT(EPOCH FROM date_trunc('second', created_at)) AS BIGINT)",
+    "ALTER TABLE run ALTER rank DROP DEFAULT",
+    "ALTER TABLE delivery ADD treatment TEXT NOT NULL DEFAULT '', "
+    "ADD sent_uid VARCHAR(64) NOT NULL DEFAULT '', ADD \"window\" TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE delivery ALTER treatment DROP DEFAULT, ALTER sent_uid DROP DEFAULT, "
+    'ALTER "window" DROP DEFAULT',
+)
+
 STEPS: Mapping[int, Step] = {
     1: Step(  # replays, retention and alerts
         rebuilt=(
@@ -212,18 +261,21 @@ STEPS: Mapping[int, Step] = {
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
         ),
     ),
-    3: Step(  # pixels hashed once
+    3: Step(  # pixels hashed once; treated copies, windows and priorities; pseudonyms
         rebuilt=(
             Rebuilt(
                 "instance",
                 (("pixel_digest VARCHAR(64) NOT NULL", _INSTANCE_4),),
                 {"pixels_at": "0"},
             ),
+            *_TREATMENTS_4_REBUILT,
         ),
-        sqlite=(),
+        sqlite=tuple(statement.format(**_SQLITE) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
         postgresql=(
             "ALTER TABLE instance ADD pixels_at BIGINT NOT NULL DEFAULT 0",
             "ALTER TABLE instance ALTER pixels_at DROP DEFAULT",
+            *_TREATMENTS_4_POSTGRESQL,
+            *(statement.format(**_POSTGRESQL) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
         ),
     ),
 }  # fmt: skip

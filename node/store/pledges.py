@@ -105,7 +105,7 @@ def objects_of(tx: Connection, uids: Sequence[str], to: str) -> Iterator[Mapping
     """Every object received under these UIDs, with its class, its state, and that of its delivery to *to*."""
     columns = (
         instance.c.sop_uid, instance.c.sop_class, instance.c.state, instance.c.peer,
-        delivery.c.state.label("delivery"), delivery.c.sent_syntax,
+        delivery.c.state.label("delivery"), delivery.c.sent_syntax, delivery.c.sent_uid,
     )  # fmt: skip
     there = and_(delivery.c.instance_id == instance.c.id, delivery.c.destination == to)
     for start in range(0, len(uids), _MOST):

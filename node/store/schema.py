@@ -158,6 +158,7 @@ run = Table(  # one rule over one revision
     Column("started_at", Moment),
     Column("finished_at", Moment),
     Column("withdraws", Id, nullable=False, default=0),  # the run whose results it withdraws; 0: it makes results
+    Column("rank", Id, nullable=False, default=0),  # order in the queue: priority, then age (`ranks.rank_of`)
     UniqueConstraint("series_id", "rule", "replay", "withdraws"),
     Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
           postgresql_where=text("state IN ('waiting', 'running')")),
@@ -192,6 +193,8 @@ identity = Table(  # what an input, a rule meaning and versions were first made 
     Column("predecessors", Words(), nullable=False, default="[]"),  # JSON: what its reports say they replace
 )  # fmt: skip
 
+_AWAITS_COPY = "state = 'waiting' AND sent_path = '' AND (treatment <> '' OR sent_syntax <> '')"
+
 delivery = Table(  # one object to one destination, once
     "delivery", metadata,
     Column("id", Id, primary_key=True),
@@ -209,13 +212,16 @@ delivery = Table(  # one object to one destination, once
     Column("created_at", Moment, nullable=False),
     Column("finished_at", Moment),
     Column("failing_since", Moment),  # its first failure since it was queued or taken up by hand
-    Column("rank", Id, nullable=False, default=0),  # order in the queue: priority, then age (`deliveries.rank_of`)
+    Column("rank", Id, nullable=False, default=0),  # order in the queue: priority, then age (`ranks.rank_of`)
     Column("lossy", Boolean, nullable=False, default=False),  # its rule allows a lossy transfer syntax
     Column("sent_path", Words(), nullable=False, default=""),  # of a transcoded copy, relative to the data folder
     Column("sent_syntax", Words(), nullable=False, default=""),  # transfer syntax asked for, or of that copy
     Column("commit_due", Moment),  # stored, and to be committed: when to ask next (PS3.4 J)
     Column("commitment_id", Id),  # the request that asked last
     Column("commit_failures", Integer, nullable=False, default=0),  # how often it was not committed to, and sent again
+    Column("treatment", Words(), nullable=False, default=""),  # JSON: what is changed in a copy; empty: sent as it is
+    Column("sent_uid", String(64), nullable=False, default=""),  # SOP Instance UID of a copy that has one of its own
+    Column("window", Words(), nullable=False, default=""),  # when the rule lets it be sent; empty: at any time
     UniqueConstraint("destination", "instance_id"),
     UniqueConstraint("destination", "product_id"),
     Index("delivery_queue", "destination", "due_at", sqlite_where=text("state IN ('waiting', 'sending')"),
@@ -224,8 +230,26 @@ delivery = Table(  # one object to one destination, once
           postgresql_where=text("state IN ('waiting', 'sending')")),
     Index("delivery_commit", "destination", "commit_due", sqlite_where=text("commit_due IS NOT NULL"),
           postgresql_where=text("commit_due IS NOT NULL")),
+    Index("delivery_copy", "rank", sqlite_where=text(_AWAITS_COPY), postgresql_where=text(_AWAITS_COPY)),
     Index("delivery_instance", "instance_id"),
     Index("delivery_product", "product_id"),
+)  # fmt: skip
+
+lookup = Table(  # a table that treatments look values up in, under the digest by which they name it
+    "lookup", metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Words(), nullable=False),  # JSON: value → value
+    Column("used_at", Moment, nullable=False),  # when a delivery that needs it was queued last
+)  # fmt: skip
+
+pseudonym = Table(  # who stands behind a name that de-identified copies carry
+    "pseudonym", metadata,
+    Column("pseudonym", String(64), primary_key=True),
+    Column("patient_id", Words(), nullable=False),
+    Column("issuer", Words(), nullable=False),
+    Column("study_uid", Words(), nullable=False),  # where there is no Patient ID, one study stands for its patient
+    Column("first_at", Moment, nullable=False),
+    Index("pseudonym_patient", "patient_id"),
 )  # fmt: skip
 
 destination = Table(  # a destination that is down, and since when

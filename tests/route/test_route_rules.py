@@ -79,8 +79,6 @@ def test_mistakes_of_all_files_come_together() -> None:
         ("inputs", "{}", "inputs"),
         ("wait", "1 h", "wait"),
         ("again", "never", "again"),
-        ("deidentify", "basic", "deidentify"),
-        ("edit", "{}", "edit"),
         ("hold", "yes", "hold"),
         ("window", "night", "window"),
     ],
@@ -93,7 +91,7 @@ def test_features_to_come_are_refused_by_name(key: str, value: str, feature: str
     assert "not available in this version" in told
 
 
-@pytest.mark.parametrize("key", ["deidentify: basic", "edit: {}", "window: night"])
+@pytest.mark.parametrize("key", ["window: night"])
 def test_send_features_to_come_are_refused_by_name(key: str) -> None:
     """The same holds inside a `send` entry."""
     (told,) = mistakes_of(document(rest=f"send: [{{what: received, to: PACS, {key}}}]"))

@@ -189,8 +189,8 @@ def test_a_whole_backlog_is_taken_up_at_once(tx: Connection) -> None:
     tx.exec_driver_sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 70000) "  # noqa: S608
         "INSERT INTO delivery (destination, state, reason, rule, stage, attempt, failures, due_at, created_at, "
-        "rank, lossy, sent_path, sent_syntax, commit_failures) "
-        f"SELECT 'PACS', 'parked', '', 'r', 0, 0, 0, {moment}, {moment}, 0, false, '', '', 0 FROM n"
+        'rank, lossy, sent_path, sent_syntax, commit_failures, treatment, sent_uid, "window") '
+        f"SELECT 'PACS', 'parked', '', 'r', 0, 0, 0, {moment}, {moment}, 0, false, '', '', 0, '', '', '' FROM n"
     )
     assert acts.on_deliveries(tx, act("retry"), Wanted(destination="PACS")) == Acted(70_000, {})
 

@@ -24,6 +24,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
         (lambda tx: work.due_runs(tx, NOW, 1), "run_queue"),
         (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
         (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_order"),
+        (lambda tx: deliveries.to_transcode(tx, 50, 200), "delivery_copy"),
         (lambda tx: commitments.waits(tx, "PACS", NOW, 200), "delivery_commit"),
         (lambda tx: commitments.gathers(tx, "PACS", NOW, NOW), "delivery_commit"),
         (lambda tx: commitments.pending(tx, {"id": 1, "destination": "PACS"}), "delivery_commit"),
