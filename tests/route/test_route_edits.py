@@ -128,7 +128,7 @@ def test_what_may_not_be_edited_is_refused_in_words(entry: str, words: str) -> N
     """A wrong edit is one sentence with file and line, and the right word where there is one."""
     told = mistakes(f"\n  - {entry}", absent2="CT,MR\n")
     assert any(
-        words in sentence and sentence.startswith(("rules/a.yaml:7: ", "rules/t.csv")) for sentence in told
+        words in sentence and sentence.startswith(("rules/a.yaml:7:", "rules/t.csv")) for sentence in told
     ), told
 
 
@@ -207,4 +207,4 @@ def test_the_same_treatment_twice_is_no_matter() -> None:
     """Two rules that change the same in the same way do not disagree."""
     one = document(rest=f"send: [{{what: received, to: PACS, edit: [{{remove: [StudyID]}}]}}]\n{TRIES}")
     found = parse_rules({"a.yaml": one + "---\n" + one.replace("rule: r", "rule: r2")}, SPECS, PEERS).warnings
-    assert not any("PACS" in told for told in found)
+    assert not any("differently" in told for told in found)
