@@ -122,7 +122,11 @@ class Arrivals:
         self.readings.add(reading)
 
     def take_in(self) -> bool:
-        """One group of finished readings in one transaction."""
+        """One group of finished readings in one transaction.
+
+        A power cut may undo it, with the cursors: then the files are read once more. Only before a file goes is
+        what says so made durable.
+        """
         if not (self.readings.queue and self.readings.queue[0].ready):
             return False
         remove: list[Path] = []
@@ -130,17 +134,19 @@ class Arrivals:
         until = time.monotonic() + GROUP_SECONDS
         reading = self.readings.queue[0]
         try:
-            with self.parts.database.write() as tx:
+            with self.parts.database.write(durable=False) as tx:
                 for reading in self.readings.done(GROUP):
                     self._take(tx, reading, remove, compare)
                     self.behind = max(0, self.behind - 1)
                     if time.monotonic() > until:
                         break
                 flow.counted(tx, self.parts)
-                for cursor in self.taken.items():
-                    intake.set_cursor(tx, *cursor)
-                self.taken.clear()
+                self._set_cursors(tx)
                 faults.reach("before-index-commit")
+            if remove:
+                with self.parts.database.write() as tx:  # durable, and with it all that was committed before
+                    self._set_cursors(tx)
+            self.taken.clear()
         except (SQLAlchemyError, OSError):
             raise
         except Exception as error:
@@ -152,6 +158,10 @@ class Arrivals:
         for reading in compare:
             self.readings.add(reading)
         return True
+
+    def _set_cursors(self, tx: Connection) -> None:
+        for cursor in self.taken.items():
+            intake.set_cursor(tx, *cursor)
 
     def _blame(self, reading: Reading, error: Exception) -> None:
         """Set the object aside that we failed over, so that the next conductor gets past it."""

@@ -40,6 +40,7 @@ from node.store.files import Disk
 _MARK = "database.name"
 """File in the data folder: the name of the database it was written with."""
 _TAKE_TURNS = text("SELECT pg_advisory_xact_lock(1346454355)")  # "PACS"
+_SYNC_LATER = text("SET LOCAL synchronous_commit TO OFF")
 _NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs")
 )
@@ -52,14 +53,18 @@ class Database:
         self.engine = engine
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """One transaction that takes the writer's place at once: what it reads stays true until it commits.
 
-        BEGIN IMMEDIATE on SQLite; on PostgreSQL a lock that every writer of this database asks for.
+        BEGIN IMMEDIATE on SQLite; on PostgreSQL a lock that every writer of this database asks for. A power cut
+        may undo one that is not *durable*, and all such ones since the last that was: it is for what the files
+        say again, and spares the disk a sync for which the receivers would wait.
         """
-        with self.engine.execution_options(writer=True).begin() as connection:
+        with self.engine.execution_options(writer=True, durable=durable).begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(_TAKE_TURNS)
+                if not durable:
+                    connection.execute(_SYNC_LATER)
             yield connection
 
     @contextmanager
@@ -129,8 +134,13 @@ def _pragmas(connection: Any, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     """A deferred transaction that reads and then writes fails at once when another wrote in between."""
-    writer = connection.get_execution_options().get("writer", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("writer", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # In WAL mode NORMAL syncs only when the log is emptied, and never damages what was committed before.
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('durable', True) else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _upgrade(database: Database, data: Path) -> None:
