@@ -321,6 +321,8 @@ class Plan:
     """Keywords and facts that tell the parts of a series from each other."""
     each_part: str = "refuse"
     """run: each part by itself · largest · refuse: more than one · together: `part_1`, `part_2` … are inputs."""
+    inputs: tuple[str, ...] = ()
+    """Of a rule over a study: how steps call the series it takes, in order; the first stands for the study."""
 
 
 @dataclass(frozen=True, slots=True)

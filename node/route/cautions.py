@@ -32,21 +32,26 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
     file = rule.place.file
     if not rule.tries:
         yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
-    certain = _certain(rule)
-    for block in (rule.use, rule.when):
-        for line, how in _exclusions(block):
-            if line.name not in certain:
-                yield f"{file}:{line.line}: {line.name} may be missing from an image; {how}"
-        for line in block.conditions():
-            for sentence in _of_line(line, rule, peers):
-                yield f"{file}:{line.line}: {sentence}"
+    inputs = rule.study.inputs if rule.study else ()
+    for when, blocks in (
+        (rule.when, (rule.use, rule.when)),
+        *((one.when, (one.use, one.when)) for one in inputs),
+    ):
+        certain = _certain(when)
+        for block in blocks:
+            for line, how in _exclusions(block):
+                if line.name not in certain:
+                    yield f"{file}:{line.line}: {line.name} may be missing from an image; {how}"
+            for line in block.conditions():
+                for sentence in _of_line(line, when, peers):
+                    yield f"{file}:{line.line}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
 
 
-def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
+def _of_line(line: Line, when: When, peers: Mapping[str, bool]) -> Iterator[str]:
     if line.name == "from":
         known = {squeeze(peer) for peer in peers}
         for text in _texts(line.condition):
@@ -60,7 +65,7 @@ def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]
         ]
         if singles:
             yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
-    if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(rule):
+    if line.name.endswith("RadionuclideTotalDose") and "pt" not in _modalities(when):
         # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
         yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"
 
@@ -69,18 +74,18 @@ def _texts(condition: Condition) -> list[str]:
     return [str(o[0]) for t in condition.tests if t.op in ("equals", "one_of") for o in t.operands if o]
 
 
-def _modalities(rule: Rule) -> frozenset[str]:
-    """The modalities the rule is bound to; none when it takes any."""
-    lines = [line for line in rule.when.lines if isinstance(line, Line) and line.name == "Modality"]
+def _modalities(when: When) -> frozenset[str]:
+    """The modalities that a block is bound to; none when it takes any."""
+    lines = [line for line in when.lines if isinstance(line, Line) and line.name == "Modality"]
     return frozenset(text for line in lines for text in _texts(line.condition))
 
 
-def _certain(rule: Rule) -> frozenset[str]:
-    bound = _modalities(rule)
+def _certain(when: When) -> frozenset[str]:
+    bound = _modalities(when)
     image_type = {"ImageType"} if bound and bound <= _WITH_IMAGE_TYPE else set()
     asked = {
         line.name
-        for line in rule.when.lines
+        for line in when.lines
         if isinstance(line, Line) and any(test.op == "present" for test in line.condition.tests)
     }
     return _ALWAYS_THERE | image_type | asked

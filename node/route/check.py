@@ -10,6 +10,9 @@ from node.model import OperatorSpec
 from node.route.aggregates import Context
 from node.route.match import Judgement, judge
 from node.route.rules import Rule, read_rules
+from node.route.study_cases import against, judged, uses
+from node.route.study_explain import verdict
+from node.route.study_tries import StudyTry
 from node.route.tries import Try
 
 _CLOCK_NOT_GIVEN = Context(now=datetime(2024, 1, 1, 12, tzinfo=UTC), timezone="")
@@ -47,8 +50,14 @@ class Report:
 def check(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> Report:
     """Read all rules and run their cases; never raises for what stands in a rule."""
     rules, errors, warnings = read_rules(files, specs, peers)
-    cases = tuple(_run(rule, case, _group_of(rule, rules)) for rule in rules for case in rule.tries)
+    cases = tuple(_any(rule, case, rules) for rule in rules for case in rule.tries)
     return Report(errors, warnings, cases, tuple(rule.name for rule in rules))
+
+
+def _any(rule: Rule, case: Try | StudyTry, rules: Sequence[Rule]) -> Case:
+    if isinstance(case, StudyTry):
+        return _run_study(rule, case)
+    return _run(rule, case, _group_of(rule, rules))
 
 
 def _group_of(rule: Rule, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -62,12 +71,32 @@ def _run(rule: Rule, case: Try, group: Sequence[Rule]) -> Case:
     place = f"{rule.place.file}:{case.line}"
     happened = f"it {_told(found)}"
     if found.runs != case.runs:
-        message = f"expected runs: {'yes' if case.runs else 'no'}, but {happened}"
+        message = f"expected runs: {_yes(case.runs)}, but {happened}"
         return Case(rule.name, place, False, message)
     if case.because and case.because not in _against(found):
         message = f"expected because: {case.because}, but {happened}"
         return Case(rule.name, place, False, message)
     return Case(rule.name, place, True, happened)
+
+
+def _run_study(rule: Rule, case: StudyTry) -> Case:
+    found = judged(rule, case, _CLOCK_NOT_GIVEN)
+    place = f"{rule.place.file}:{case.line}"
+    happened = f"it {verdict(found)}"
+    if found.runs != case.runs:
+        return Case(rule.name, place, False, f"expected runs: {_yes(case.runs)}, but {happened}")
+    if case.because and case.because not in against(found):
+        return Case(rule.name, place, False, f"expected because: {case.because}, but {happened}")
+    for name, wanted in case.uses.items():
+        used = uses(found, name) or ("none",)
+        if wanted not in used:
+            said = f"expected {name}: {wanted}, but it is {', '.join(used)}; {happened}"
+            return Case(rule.name, place, False, said)
+    return Case(rule.name, place, True, happened)
+
+
+def _yes(expected: bool) -> str:
+    return "yes" if expected else "no"
 
 
 def _told(found: Judgement) -> str:
