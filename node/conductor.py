@@ -34,7 +34,7 @@ from node.ops.reserve import is_out_of_room, tend
 from node.readings import Readings
 from node.refusals import Refusals
 from node.sendings import Sendings
-from node.store import intake, watch, work
+from node.store import intake, studies, watch, work
 from node.store.database import note
 from node.supervisor import follow
 from node.transcodings import Transcodings
@@ -162,6 +162,7 @@ class Conductor:
             self.refusals.turn(now)
             self._obey()
             self._route()
+            self._judge_studies()
             self._finish()
             self._start_runs()
             self.dispatch.transcode(room=self._disk_allows())
@@ -242,6 +243,17 @@ class Conductor:
                 flow.route(tx, self.parts, row)
             faults.reach("after-route")
             log.info("series_routed", series=row["id"])
+
+    def _judge_studies(self) -> None:
+        """Rules over studies whose wait has ended, or for which something came that is no series of the study."""
+        with self.parts.database.read() as tx:
+            due = studies.due_studies(tx, self.parts.now())
+        for study_uid in due:
+            with self.parts.database.write() as tx:
+                flow.judge_study(tx, self.parts, study_uid)
+                faults.reach("before-study-commit")
+            faults.reach("after-study")
+            log.info("study_judged")
 
     # --- what a person asked for
 

@@ -414,6 +414,8 @@ class Job:
     """Not to make results but rejection notes that name these; *files* are then where patient and study stand."""
     why: str = ""
     """Why they are withdrawn."""
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    """Of a rule over a study: input → how many of *files* are its, in their order; the first stands for the study."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from node.derive.identity import identity
 from node.flow.forms import chosen
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.studying import judge_again, lacks_inputs
 from node.flow.withdrawing import predecessors, start_withdrawal, supersede, withdraw
 from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, Priority, RunState
 from node.process.plan import plan_from_json
-from node.store import deliveries, intake, issued, work
+from node.store import deliveries, intake, issued, studies, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
@@ -60,6 +61,9 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     """Waiting → running: everything the worker needs, in one value; None when another was quicker."""
     if row["withdraws"]:
         return start_withdrawal(tx, parts, row)
+    if lacks_inputs(row):
+        judge_again(tx, parts, row, intake.study_of(tx, row["series_id"]))
+        return None
     used = intake.instances_of(tx, json.loads(row["files"]))
     if any(i["state"] == InstanceState.REJECTED for i in used):  # a person had it tried again
         why = (
@@ -72,7 +76,9 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     if attempt is None:
         return None
     plan = plan_from_json(json.loads(row["plan"]))
-    provenance, revision, replaced = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
+    inputs = {name: count for name, _, count in json.loads(row["inputs"])} if row["inputs"] else {}
+    digests = _digests(row, inputs, [str(i["digest"]) for i in used])
+    provenance, revision, replaced = _provenance(tx, parts, row, plan, digests)
     job = Job(
         run=row["id"],
         plan=plan,
@@ -81,8 +87,20 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
         inherited_timezone=parts.settings.node.timezone,
         revision=revision,
         predecessors=replaced,
+        inputs=inputs,
     )
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
+
+
+def _digests(
+    row: Mapping[str, Any], inputs: Mapping[str, int], digests: Sequence[str]
+) -> Sequence[str]:
+    """Of a rule over a study, each digest with the place of its input: in another role an image gives something else."""
+    if not inputs:
+        return digests
+    names = json.loads(row["plan"])["inputs"]
+    roles = [f"{names.index(name)}:" for name, count in inputs.items() for _ in range(count)]
+    return [f"{role}{digest}" for role, digest in zip(roles, digests, strict=True)]
 
 
 def _provenance(
@@ -97,9 +115,9 @@ def _provenance(
         work.raise_generation(tx, key)
         known = work.identity_of(tx, key)
     if known is None:
-        numbers, revision = (
-            _series_numbers(tx, row["series_id"], plan),
-            intake.revision_of(tx, row["series_id"]),
+        numbers = _series_numbers(tx, row["series_id"], plan)
+        revision = (
+            1 + studies.earlier_results(tx, row) if row["inputs"] else intake.revision_of(tx, row["series_id"])
         )
         work.remember_identity(tx, key, parts.now(), numbers, revision)
         known = work.identity_of(tx, key)

@@ -144,9 +144,10 @@ class Study:
         """The first required input: its series stands for the run, and results inherit patient and study from it."""
         return next(one for one in self.inputs if not one.optional and one.prior is None)
 
-    def input(self, name: str) -> Input:
-        """The input of this name."""
-        return next(one for one in self.inputs if one.name == name)
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The inputs by name, with the one first that stands for the study."""
+        return (self.main.name, *(one.name for one in self.inputs if one is not self.main))
 
     def place(self, name: str) -> int:
         """Which of the inputs this is, from 1."""

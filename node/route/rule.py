@@ -75,7 +75,7 @@ class Rule:
             return None
         return Plan(
             self.name, self.meaning, self.steps, self.outputs(), self.split.names, self.split.each_part,
-            self.input_names,
+            self.study.order if self.study else (),
         )  # fmt: skip
 
     def plan_without(self, missing: Collection[str], specs: Mapping[str, OperatorSpec]) -> Plan | None:
@@ -83,7 +83,7 @@ class Rule:
         left = steps_of.left_without(self.steps, missing, specs)
         made = {step.name for step in left}
         outputs = tuple(output for output in self.outputs() if output.name in made)
-        names = tuple(name for name in self.input_names if name not in missing)
+        names = tuple(name for name in (self.study.order if self.study else ()) if name not in missing)
         return Plan(self.name, self.meaning, left, outputs, inputs=names) if outputs else None
 
 

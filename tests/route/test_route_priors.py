@@ -43,7 +43,7 @@ def source(wish: str = "when: {Modality: CT}") -> Input:
     )
     (found,) = parse_rules({"r.yaml": rule}, SPECS, {"PACS": True}).rules
     assert found.study is not None
-    return found.study.input("old")
+    return next(one for one in found.study.inputs if one.name == "old")
 
 
 def offer(number: int = 1, **changes: str) -> Offer:
