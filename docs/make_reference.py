@@ -56,9 +56,9 @@ where nothing else is taken; the copy then is a derived object with a UID of its
 """
 
 
-_STUDY = """`scope: study` makes a rule of several series of one study. Each stands under `inputs` with a name of your choice,
-and steps take it by that name, where rules over one series take `received`. `when` beside `scope: study` holds facts
-of the patient and the study only, or `{}`.
+_STUDY = """`scope: study` makes a rule of several series of one study. Each stands under `inputs` with a name of your
+choice, and steps take it by that name, where rules over one series take `received`. `when` beside `scope: study`
+holds facts of the patient and the study only, or `{}`.
 
 The rule runs as soon as every required input is complete and nothing that is known could change what it runs on: a
 series that is still arriving is waited for where it could be an input that is missing, or be preferred. `wait:

@@ -15,7 +15,8 @@ from node.derive.identity import identity
 from node.flow.forms import chosen
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
-from node.flow.studying import judge_again, lacks_inputs
+from node.flow.study_runs import lacks_inputs
+from node.flow.studying import judge_again
 from node.flow.withdrawing import predecessors, start_withdrawal, supersede, withdraw
 from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, Priority, RunState
 from node.process.plan import plan_from_json
@@ -92,10 +93,8 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
 
 
-def _digests(
-    row: Mapping[str, Any], inputs: Mapping[str, int], digests: Sequence[str]
-) -> Sequence[str]:
-    """Of a rule over a study, each digest with the place of its input: in another role an image gives something else."""
+def _digests(row: Mapping[str, Any], inputs: Mapping[str, int], digests: Sequence[str]) -> Sequence[str]:
+    """Of a rule over a study, each digest with the place of its input: in another role it gives something else."""
     if not inputs:
         return digests
     names = json.loads(row["plan"])["inputs"]
@@ -117,7 +116,9 @@ def _provenance(
     if known is None:
         numbers = _series_numbers(tx, row["series_id"], plan)
         revision = (
-            1 + studies.earlier_results(tx, row) if row["inputs"] else intake.revision_of(tx, row["series_id"])
+            1 + studies.earlier_results(tx, row)
+            if row["inputs"]
+            else intake.revision_of(tx, row["series_id"])
         )
         work.remember_identity(tx, key, parts.now(), numbers, revision)
         known = work.identity_of(tx, key)

@@ -9,24 +9,23 @@ results of a later turn supersede those of an earlier one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from node.flow.opening import sends_of
 from node.flow.parts import Parts
+from node.flow.study_runs import Opening, lacks_inputs, next_turn, quarantine
 from node.flow.study_series import Known, known_study
 from node.flow.wanting import ask_for_priors, asked_of, try_another
 from node.flow.withdrawing import supersede
 from node.model import InstanceState, RunState
-from node.process.plan import plan_to_json
 from node.route.conditions import Outcome
 from node.route.rules import Rule
-from node.route.study import Apart, Combination, Moment, Over, Ready, StudyJudgement, Waiting, decide
-from node.store import studies, work
+from node.route.study import Apart, Moment, Over, Ready, StudyJudgement, Waiting, decide
+from node.store import studies
 from node.store.database import move, note
 from node.store.schema import run
 
@@ -183,7 +182,7 @@ class _Now:
     def _set(self, state: str, judged: StudyJudgement, **values: Any) -> bool:
         """Write down the state; whether that says something new."""
         row = self.row
-        keeps = {"until": row["until"], "turn": row["turn"]} if row else {}
+        keeps = {"until": row["until"]} if row else {}
         values = {"since": self.since, **keeps, "due_at": None, **values}
         studies.set_rule(
             self.tx, self.known.study_uid, self.rule.name, state=state, reason=judged.because, **values
@@ -205,7 +204,7 @@ class _Now:
 
     def done_with(self, judged: StudyJudgement) -> None:
         """It does not run: not its study, or given up. Results that rest on corrected images go, too."""
-        runs = studies.runs_of(self.tx, self.known.study_uid, self.rule.name)
+        runs = self._runs()
         for older in runs:
             if older["state"] == RunState.DONE and not older["shadow"] and self._spoilt(older):
                 why = f"images they were made from were corrected since, and nothing newer is made: {judged.because}"
@@ -218,28 +217,28 @@ class _Now:
         if not self._set(what, judged):
             return
         if what == "quarantined":
-            self._quarantine(judged, runs)
+            quarantine(self.tx, self.parts, self.known, judged, runs)
         self._say(f"study_{what}", judged.because, judged)
 
     def ready(self, judged: StudyJudgement, verdict: Ready, again: str) -> None:
         """Open a run for each combination that the rule has not run on."""
-        runs = studies.runs_of(self.tx, self.known.study_uid, self.rule.name)
-        turn = 1 + max((r["turn"] for r in runs), default=0)
-        opened = False
+        runs = self._runs()
+        turn = next_turn(runs)
         for combination in verdict.combinations:
-            files = self._files(combination)
-            last = next((r for r in runs if r["slot"] == combination.slot and not _lacks(r)), None)
-            if not again and last is not None and not self._is_due(last, combination, files):
+            opening = Opening(self.tx, self.parts, self.known, judged, combination)
+            last = next((r for r in runs if r["slot"] == combination.slot and not lacks_inputs(r)), None)
+            if not again and last is not None and not self._is_due(last, opening):
                 continue
-            self._open(judged, combination, files, {"turn": turn, "fresh": again == "fresh"})
-            self._cancel(runs, combination.slot)
-            opened = True
-        turned = {"turn": turn} if opened else {}
-        self._set(studies.RAN, judged, until=None, **turned)
+            opening.open(turn, fresh=again == "fresh")
+            opening.cancel(runs)
+        self._set(studies.RAN, judged, until=None)
 
-    def _is_due(self, last: Mapping[str, Any], combination: Combination, files: Sequence[int]) -> bool:
+    def _runs(self) -> list[Mapping[str, Any]]:
+        return studies.runs_of(self.tx, self.known.study_uid, self.rule.name)
+
+    def _is_due(self, last: Mapping[str, Any], opening: Opening) -> bool:
         """Whether a combination is to be run though the rule ran before."""
-        if last["inputs"] == self._key(combination) and json.loads(last["files"]) == list(files):
+        if last["inputs"] == opening.key and json.loads(last["files"]) == opening.files:
             return False
         if self._spoilt(last):
             return True
@@ -249,92 +248,3 @@ class _Now:
         """Images that a run used were replaced by corrected ones, or rejected."""
         gone = (InstanceState.REPLACED, InstanceState.REJECTED)
         return any(self.known.gone.get(key) in gone for key in json.loads(older["files"]))
-
-    def _files(self, combination: Combination) -> list[int]:
-        """The used objects of each input, in the order of the plan."""
-        taken = dict(combination.parts)
-        order = self.rule.study.order if self.rule.study else ()
-        return [
-            self.known.members[taken[name].candidate.key][i]
-            for name in order
-            if name in taken
-            for i in taken[name].used
-        ]
-
-    def _open(
-        self,
-        judged: StudyJudgement,
-        combination: Combination,
-        files: Sequence[int],
-        values: Mapping[str, Any],
-    ) -> int | None:
-        taken = dict(combination.parts)
-        missing = [name for name in self.rule.input_names if name not in taken]
-        required = [v.input.name for v in judged.views if not v.input.optional and v.input.name in missing]
-        plan = self.rule.plan() if required else self.rule.plan_without(missing, self.parts.specs)
-        if plan is None or self.rule.study is None:
-            return None
-        main = next(taken[name] for name in self.rule.study.order if name in taken)
-        run_id = work.add_run(
-            self.tx, series_id=main.candidate.key, rule=self.rule.name, plan=json.dumps(plan_to_json(plan)),
-            sends=sends_of(self.rule), shadow=self.rule.shadow, files=json.dumps(list(files)),
-            retries=self.rule.retry, due_at=self.parts.now(), created_at=self.parts.now(),
-            inputs=self._key(combination), slot=combination.slot, **values,
-        )  # fmt: skip
-        if run_id is not None:
-            studies.add_inputs(self.tx, run_id, [one.candidate.key for one in taken.values()])
-            note(
-                self.tx,
-                self.parts.now(),
-                "run_opened",
-                judged.because,
-                series_id=main.candidate.key,
-                run_id=run_id,
-            )
-        return run_id
-
-    def _cancel(self, runs: Sequence[Mapping[str, Any]], slot: str) -> None:
-        """What waits of earlier turns is not run any more, nor what waited for a person because of missing inputs."""
-        for older in runs:
-            lacked = older["state"] == RunState.QUARANTINED and _lacks(older)
-            if older["slot"] == slot and (older["state"] == RunState.WAITING or lacked):
-                why = "a run over better inputs replaces it"
-                states = (RunState.WAITING, RunState.QUARANTINED)
-                if move(self.tx, run, older["id"], RunState.CANCELLED, expected=states, reason=why):
-                    note(
-                        self.tx,
-                        self.parts.now(),
-                        "run_cancelled",
-                        why,
-                        series_id=older["series_id"],
-                        run_id=older["id"],
-                    )
-
-    def _quarantine(self, judged: StudyJudgement, runs: Sequence[Mapping[str, Any]]) -> None:
-        """A run for a person to look after: with what is there, and without what is missing."""
-        standing = next((r for r in runs if r["state"] == RunState.QUARANTINED and _lacks(r)), None)
-        if standing is not None:
-            same = (RunState.QUARANTINED,)
-            move(self.tx, run, standing["id"], RunState.QUARANTINED, expected=same, reason=judged.because)
-            return
-        combination = Combination(tuple((v.input.name, v.chosen[0]) for v in judged.views if v.chosen))
-        turn = 1 + max((r["turn"] for r in runs), default=0)
-        run_id = self._open(judged, combination, self._files(combination), {"turn": turn})
-        if run_id is not None:
-            move(
-                self.tx, run, run_id, RunState.QUARANTINED, expected=(RunState.WAITING,), reason=judged.because,
-                finished_at=self.parts.now(),
-            )  # fmt: skip
-            series_id = combination.parts[0][1].candidate.key
-            note(self.tx, self.parts.now(), "run_quarantined", judged.because, series_id=series_id, run_id=run_id)
-
-
-def _lacks(row: Mapping[str, Any]) -> bool:
-    """A run that was opened for a person because a required input was missing."""
-    there = {name for name, _, _ in json.loads(row["inputs"])}
-    return not there.issuperset(json.loads(row["plan"]).get("inputs", ()))
-
-
-def lacks_inputs(row: Mapping[str, Any]) -> bool:
-    """Whether a run over a study cannot begin: it was opened for a person, because an input was missing."""
-    return bool(row["inputs"]) and not row["withdraws"] and _lacks(row)

@@ -151,8 +151,6 @@ _STUDY_TABLES_4 = (
 	since {moment} NOT NULL,
 	until {moment},
 	due_at {moment},
-	turn INTEGER NOT NULL,
-	again VARCHAR(8) NOT NULL,
 	PRIMARY KEY (id),
 	UNIQUE (study_uid, rule)
 )""",

@@ -184,8 +184,6 @@ study_rule = Table(  # what one rule of `scope: study` makes of one study, or wa
     Column("since", Moment, nullable=False),  # since when it waits
     Column("until", Moment),  # when the wait ends; none where it does not wait
     Column("due_at", Moment),  # when it is judged again, if nothing happens before
-    Column("turn", Integer, nullable=False, default=0),  # how often it opened runs
-    Column("again", String(8), nullable=False, default=""),  # a person wants it once more: again, or fresh (new UIDs)
     UniqueConstraint("study_uid", "rule"),
     Index("study_rule_due", "due_at", sqlite_where=text("due_at IS NOT NULL"),
           postgresql_where=text("due_at IS NOT NULL")),

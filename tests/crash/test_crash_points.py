@@ -48,7 +48,7 @@ ELSEWHERE = (
     "before-study-commit",
     "after-study",
 )
-"""Points off the data's way: killed at in the tests of retention, of migrations, transcoding, commitment and studies."""
+"""Points off the data's way: killed at in tests of retention, migrations, transcoding, commitment and studies."""
 
 
 @pytest.fixture(scope="session")

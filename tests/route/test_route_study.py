@@ -350,7 +350,7 @@ BAD = {
     "again": (("wait:", "again: sometimes\nwait:"), "sometimes is not one of better_input, never"),
     "optional main": (("pet: {when", "pet: {optional: yes, when"), "without pet nothing that is sent is left"),
     "as an input": (("as: fused", "as: pet"), "as: pet is the name of an input"),
-    "peer": (("pet: {when", "pet: {prior: {at: PAKS, max_age: 5 y}, when"), "no peer PAKS in the site file; did you mean PA"),
+    "peer": (("pet: {when", "pet: {prior: {at: PAKS, max_age: 5 y}, when"), "no peer PAKS in the site file"),
     "cannot be asked": (("pet: {when", "pet: {prior: {at: CT01, max_age: 5 y}, when"), "CT01 cannot be asked"),
     "age": (("pet: {when", "pet: {prior: {at: PACS, max_age: 5}, when"), "a whole number of y, months, w or d"),
     "use of the series": (("    prefer:", "    use: {slices: 3}\n    prefer:"), "use picks single images"),
