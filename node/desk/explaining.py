@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from node import app, dryrun
+from node import app, dryrun, drystudy
 from node.errors import Misconfigured, Refused
-from node.flow import Parts, judgements
+from node.flow import Parts, judgements, study_judgements
 from node.model import Product, SeriesState
-from node.route import explain
+from node.route import explain, study_explain
 from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
+from node.route.study import StudyJudgement
 from node.settings import Settings
 from node.store import queries
 from node.store.database import open_database
@@ -32,6 +33,8 @@ class Explained:
     at_once: Mapping[str, int]
     """Rule → objects it sends as they arrive."""
     objects: int
+    of_study: tuple[StudyJudgement, ...] = ()
+    """Where this is a whole study: what the rules over studies say of it."""
 
 
 def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, str]) -> Iterator[str]:
@@ -43,6 +46,8 @@ def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, 
             sent = one.at_once.get(judged.rule.name)
             if sent is not None and sent != (one.objects if judged.routes else 0):
                 yield f"    as they arrive: {sent} of {one.objects} objects are sent"
+        for of_study in one.of_study:
+            yield from (f"  {line}" for line in study_explain.lines(of_study))
         yield ""
     if passed_over:
         yield f"{len(passed_over)} {'file belongs' if len(passed_over) == 1 else 'files belong'} to no series:"
@@ -62,6 +67,16 @@ def explanation_json(explained: Sequence[Explained], passed_over: Mapping[str, s
                 ],
             }
             for one in explained
+            if not one.of_study
+        ],
+        "studies": [
+            {
+                "title": one.title,
+                "objects": one.objects,
+                "rules": [study_explain.as_json(j) for j in one.of_study],
+            }
+            for one in explained
+            if one.of_study
         ],
         "passed_over": dict(passed_over),
     }
@@ -80,19 +95,26 @@ def explain_files(
         )
         for one in found.series
     ]  # fmt: skip
+    told = drystudy.explain_studies(rules.rules, found, timezone, now)
+    explained += [Explained(head, "", (), {}, objects, judged) for head, objects, judged in told]
     return explained, found.passed_over
 
 
 def process_files(
     settings: Settings | None, rule_file: Path, paths: Sequence[Path], place: dryrun.Place, peer: str
-) -> list[dryrun.Processed]:
+) -> list[dryrun.Processed | drystudy.ProcessedStudy]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
     rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
     found = dryrun.find_series(paths, peer)
     if not found.series:
         raise Refused("no DICOM series among these files")
-    return [one for rule in rules.rules for one in dryrun.process(rule, specs, found, place)]
+    made: list[dryrun.Processed | drystudy.ProcessedStudy] = []
+    for rule in rules.rules:
+        over_study = rule.study is not None
+        process = drystudy.process_study if over_study else dryrun.process
+        made += process(rule, specs, found, place)
+    return made
 
 
 def _text(file: Path) -> str:
@@ -104,11 +126,11 @@ def _text(file: Path) -> str:
         raise Misconfigured(f"{file}: not UTF-8 text; is this the rule file?") from None
 
 
-def processed_lines(one: dryrun.Processed) -> Iterator[str]:
-    """What a rule made of one series."""
-    yield f"{dryrun.title(one.series)}"
+def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator[str]:
+    """What a rule made of one series, or of one study."""
+    yield one.title if isinstance(one, drystudy.ProcessedStudy) else dryrun.title(one.series)
     if one.ended is None:
-        yield f"  {one.judged.rule.name}: {explain.verdict(one.judged)}"
+        yield f"  {one.judged.rule.name}: {_verdict(one)}"
         return
     yield f"  {one.judged.rule.name}: {one.ended.state} {one.ended.reason}".rstrip()
     for output, products in groupby(one.ended.products, key=lambda p: (p.output, p.kind)):
@@ -119,11 +141,17 @@ def processed_lines(one: dryrun.Processed) -> Iterator[str]:
         yield f"    {m['region']} {name}: {m['value']:.6g} {unit}"
 
 
-def processed_json(one: dryrun.Processed) -> dict[str, Any]:
+def _verdict(one: dryrun.Processed | drystudy.ProcessedStudy) -> str:
+    if isinstance(one, drystudy.ProcessedStudy):
+        return study_explain.verdict(one.judged)
+    return explain.verdict(one.judged)
+
+
+def processed_json(one: dryrun.Processed | drystudy.ProcessedStudy) -> dict[str, Any]:
     """The same for scripts."""
     ended = one.ended
     return {
-        "series_uid": one.series.series_uid,
+        "series_uid": "" if isinstance(one, drystudy.ProcessedStudy) else one.series.series_uid,
         "rule": one.judged.rule.name,
         "state": ended.state if ended else "not run",
         "reason": ended.reason if ended else one.judged.because,
@@ -132,7 +160,7 @@ def processed_json(one: dryrun.Processed) -> dict[str, Any]:
     }
 
 
-def _folder(one: dryrun.Processed, made: Product) -> str:
+def _folder(one: dryrun.Processed | drystudy.ProcessedStudy, made: Product) -> str:
     return str((one.folder / made.path).parent)
 
 
@@ -148,10 +176,14 @@ def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained
         if row is None:
             raise Refused(f"series {ref}: the node holds no such series; `pacsnode series` lists them")
         members, judged = judgements(tx, parts, row)
+        of_study = tuple(study_judgements(tx, parts, row["study_uid"]))
     if row["state"] == SeriesState.REJECTED:
         raise Refused(f"series {ref} is rejected as a whole, so no rule is asked: {row['reason']}")
     if not members:
         raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
     held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"
     title = f"series {row['id']} revision {row['revision']}: {held}"
-    return [Explained(title, row["series_uid"], judged, {}, len(members))]
+    found = [Explained(title, row["series_uid"], judged, {}, len(members))]
+    if of_study:
+        found.append(Explained("its study, as it stands now", "", (), {}, len(members), of_study))
+    return found
