@@ -93,7 +93,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
         reason = f"{row['reason']}; {_of_one_rule(chosen, of_study)}"
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
     decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in chosen]
-    decisions += [{"rule": t.rule, "runs": t.taken, "because": t.because} for t in of_study]
+    decisions += [{"rule": t.rule, "runs": t.runs, "because": t.because} for t in of_study]
     told = json.dumps(decisions, ensure_ascii=False) if decisions else reason
     note(tx, parts.now(), f"series_{state}", told, series_id=row["id"])
 

@@ -39,6 +39,8 @@ class Told:
     rule: str
     taken: bool
     """It is an input, or may become one."""
+    runs: bool
+    """The rule runs now."""
     words: str
     because: str
 
@@ -95,12 +97,12 @@ def _told(judged: StudyJudgement, key: int) -> Told:
     name = judged.rule.name
     fits = [v.input.name for v in judged.views for w in v.looked_at if w.candidate.key == key and _yes(w)]
     if fits and not isinstance(judged.verdict, Apart):
-        return Told(name, True, f"{name} (as {fits[0]})", judged.because)
+        return Told(name, True, judged.runs, f"{name} (as {fits[0]})", judged.because)
     against = [
         f"{v.input.name}: {w.because}" for v in judged.views for w in v.looked_at if w.candidate.key == key
     ]
     because = judged.because if fits else "no input; " + "; ".join(against)
-    return Told(name, False, f"{name}: {because}", because)
+    return Told(name, False, False, f"{name}: {because}", because)
 
 
 def _yes(looked: Any) -> bool:
