@@ -250,6 +250,53 @@ def test_a_result_that_resembles_the_second_input(tmp_path: Path) -> None:
     assert peers.dciodvfy(results[12]) == []
 
 
+REPORT = """
+rule: pet-in-body
+purpose: What the PET measures inside the outline that the CT gives.
+owner: tests@hospital.example
+scope: study
+when: {}
+inputs:
+  ct: {when: {Modality: CT}}
+  pet: {when: {Modality: PT}}
+do:
+  - segment_body: {volume: ct}
+    as: body
+  - resample: {volume: pet, like: ct}
+    as: there
+  - statistics: {volume: there, mask: body}
+    as: measured
+send:
+  - {what: body, to: PACS}
+  - {what: measured, to: PACS}
+"""
+
+
+def test_a_report_over_two_series(tmp_path: Path) -> None:
+    """PET measured in a region of the CT: SEG and SR are of one patient and study, name both series, and are valid."""
+    one, other = ct(tmp_path / "in" / "ct"), pet(tmp_path / "in" / "pet")
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(REPORT)
+    (made,) = run_rule(rule, [tmp_path / "in"], tmp_path / "out")
+    assert made.ended is not None
+    assert made.ended.state == "done", made.ended.reason
+    results = sorted((tmp_path / "out").rglob("*.dcm"))
+    by_modality = {str(pydicom.dcmread(path).Modality): path for path in results}
+    assert set(by_modality) == {"SEG", "SR"}
+    assert peers.pixelmed_sr(by_modality["SR"]) == []
+    assert peers.dciodvfy(by_modality["SEG"]) == []
+    before = set(peers.dcentvfy(*one, *other))
+    assert [line for line in peers.dcentvfy(*one, *other, *results) if line not in before] == []
+    report = pydicom.dcmread(by_modality["SR"])
+    named = {
+        str(item.SeriesInstanceUID)
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for item in study.ReferencedSeriesSequence
+    }
+    assert named >= {str(pydicom.dcmread(files[0]).SeriesInstanceUID) for files in (one, other)}
+    assert any(m["unit"].startswith("Bq/ml") for m in made.ended.measurements)
+
+
 def test_inputs_that_do_not_suit_are_refused_by_name(tmp_path: Path) -> None:
     """A CT in another frame of reference: the operator refuses, and the words say which step and what to do."""
     ct(tmp_path / "in" / "ct")
