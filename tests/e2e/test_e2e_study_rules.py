@@ -297,6 +297,64 @@ def test_a_report_over_two_series(tmp_path: Path) -> None:
     assert any(m["unit"].startswith("Bq/ml") for m in made.ended.measurements)
 
 
+MOVED = """
+rule: moved
+purpose: The second laid on the first, and what differs.
+owner: tests@hospital.example
+scope: study
+when: {}
+inputs:
+  a: {when: {Modality: CT, SeriesNumber: 1}}
+  b: {when: {Modality: CT, SeriesNumber: 2}}
+do:
+  - register_rigid: {volume: a, other: b, start: centers, metric: mean_squares}
+    as: there
+  - subtract: {volume: a, other: there}
+    as: change
+send: [{what: there, to: PACS}, {what: change, to: PACS}]
+"""
+
+
+def test_inputs_in_two_frames_of_reference(tmp_path: Path) -> None:
+    """What was moved lies in the frame it was moved to, keeps how it was acquired, and names all it was made of.
+
+    Text in another character set than that of the study it is put into would be misread: it is left out.
+    """
+    volume = body_volume(CT_GRID)
+    changes = {
+        "FrameOfReferenceUID": "1.2.3.4",
+        "KVP": "100",
+        "SpecificCharacterSet": "ISO_IR 100",
+        "ProtocolName": "Köln",
+    }
+    one = write_ct_series(tmp_path / "in" / "a", volume, series=Series("a", study="s", number=1))
+    other = write_ct_series(
+        tmp_path / "in" / "b", volume, series=Series("b", study="s", number=2, changes=changes)
+    )
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(MOVED)
+    (made,) = run_rule(rule, [tmp_path / "in"], tmp_path / "out")
+    assert made.ended is not None
+    assert made.ended.state == "done", made.ended.reason
+    there, change = (
+        [pydicom.dcmread(p) for p in sorted((tmp_path / "out").rglob(f"{name}/*.dcm"))][10]
+        for name in ("there", "change")
+    )
+    frame = pydicom.dcmread(one[0]).FrameOfReferenceUID
+    assert (there.FrameOfReferenceUID, change.FrameOfReferenceUID) == (frame, frame)
+    assert (float(there.KVP), float(change.KVP)) == (100, 120)
+    assert (there.SpecificCharacterSet, "ProtocolName" in there, change.ProtocolName) == (
+        "ISO_IR 192",
+        False,
+        "Phantom",
+    )
+    assert referenced(there) >= uids(other)
+    assert referenced(change) >= uids(other)
+    assert len(referenced(change) & uids(one)) < len(one)
+    for path in sorted((tmp_path / "out").rglob("00011.dcm")):
+        assert peers.dciodvfy(path) == []
+
+
 def test_inputs_that_do_not_suit_are_refused_by_name(tmp_path: Path) -> None:
     """A CT in another frame of reference: the operator refuses, and the words say which step and what to do."""
     ct(tmp_path / "in" / "ct")
