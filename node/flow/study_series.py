@@ -86,7 +86,7 @@ class Known:
 def known_study(tx: Connection, parts: Parts, study_uid: str) -> Known:
     """All that is known of a study."""
     rows = studies.series_of(tx, study_uid)
-    made = studies.made_by(tx, [row["series_uid"] for row in rows if row["ours"]])
+    made = studies.made_by(tx, study_uid) if any(row["ours"] for row in rows) else {}
     known = Known(study_uid, (), {}, studies.not_valid(tx, study_uid), made)
     newest: dict[str, Mapping[str, Any]] = {}
     arriving: list[Candidate] = []

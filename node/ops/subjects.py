@@ -245,7 +245,9 @@ def _taken(ids: Sequence[int], lasting: Sequence[RunState]) -> Select[Any]:
 
 def _waited_for(ids: Sequence[int]) -> Select[Any]:
     """The series of studies of which a rule waits for an input: it needs what is there as well."""
-    waits = select(study_rule.c.study_uid).where(study_rule.c.state == WAITING)
+    waits = select(study_rule.c.study_uid).where(
+        study_rule.c.due_at.is_not(None) & (study_rule.c.state == WAITING)
+    )
     fetched = select(wanted_prior.c.series_id).where(
         wanted_prior.c.study_uid.in_(waits) & wanted_prior.c.series_id.is_not(None)
     )

@@ -47,16 +47,17 @@ def not_valid(tx: Connection, study_uid: str) -> dict[int, str]:
     return {int(key): str(state) for key, state in tx.execute(statement)}
 
 
-def made_by(tx: Connection, series_uids: Collection[str]) -> dict[str, set[str]]:
-    """Series Instance UID → the rules that made it here."""
+def made_by(tx: Connection, study_uid: str) -> dict[str, set[str]]:
+    """Series Instance UID → the rules that made it here, of all that was made of a study."""
     statement = (
         select(product.c.series_uid, run.c.rule)
         .join(run, run.c.id == product.c.run_id)
-        .where(product.c.series_uid.in_(series_uids))
+        .join(series, series.c.id == run.c.series_id)
+        .where(series.c.study_uid == study_uid)
         .distinct()
     )
     found: dict[str, set[str]] = {}
-    for uid, rule in tx.execute(statement) if series_uids else ():
+    for uid, rule in tx.execute(statement):
         found.setdefault(uid, set()).add(rule)
     return found
 
