@@ -515,3 +515,32 @@ def test_a_held_series_is_waited_for(tmp_path: Path) -> None:
         acts.on_series(tx, acts.Act("release", site.clock.at), Wanted(series="2"))
     site.route()
     assert len(runs(site)) == 1
+
+
+def test_what_an_input_does_not_use_is_named(tmp_path: Path) -> None:
+    """The event of the run counts and names the images that `use` left out."""
+    site = house(tmp_path, FUSION.replace("ct: {when", "ct: {use: {ImageType: {excludes: LOCALIZER}}, when"))
+    slices = ct(ImageType=("ORIGINAL", "AXIAL"))
+    site.complete(*slices, image(1, 4, ImageType=("ORIGINAL", "LOCALIZER")), *pet())
+    (told,) = site.events("run_opened")
+    assert "3 of 4 images, 1 left out (ImageType: is ORIGINAL\\LOCALIZER)" in told["detail"]
+    assert json.loads(site.rows(run)[0]["files"]) == [1, 2, 3, 5, 6, 7]
+
+
+def test_a_held_series_is_called_so(tmp_path: Path) -> None:
+    """A series that is waited for because a person holds it is named as held."""
+    site = house(tmp_path)
+    site.complete(*ct())
+    site.take(*pet())
+    with site.tx() as tx:
+        acts.on_series(tx, acts.Act("hold", site.clock.at), Wanted(series="2"))
+    site.seal(2)
+    wake_all(site)
+    assert "waits for pet: series 2 (PT 2, 3 objects) is held" in waits(site)["reason"]
+
+
+def wake_all(site: House) -> None:
+    """Something happened that the rules may wait for."""
+    with site.tx() as tx:
+        studies.wake(tx, "1.2.9", site.clock.at)
+    wake(site)

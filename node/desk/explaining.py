@@ -183,6 +183,8 @@ def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained
         raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
     held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"
     title = f"series {row['id']} revision {row['revision']}: {held}"
+    if row["prior"]:
+        title, judged = f"{title}, a prior from {row['prior']}: an input only, no rule is asked", ()
     found = [Explained(title, row["series_uid"], judged, {}, len(members))]
     if of_study:
         found.append(Explained("its study, as it stands now", "", (), {}, len(members), of_study))

@@ -96,7 +96,8 @@ class Opening:
         why = "a run over better inputs replaces it"
         for older in runs:
             lacked = older["state"] == RunState.QUARANTINED and lacks_inputs(older)
-            if older["slot"] != self.combination.slot or not (older["state"] == RunState.WAITING or lacked):
+            waits = older["state"] == RunState.WAITING and older["slot"] == self.combination.slot
+            if not (waits or lacked):
                 continue
             states = (RunState.WAITING, RunState.QUARANTINED)
             if move(self.tx, run, older["id"], RunState.CANCELLED, expected=states, reason=why):

@@ -42,6 +42,8 @@ class Known:
     """Objects that were replaced or rejected: id → state."""
     makers: Mapping[str, set[str]]
     """Series Instance UID of a result of ours → the rules that made it."""
+    arriving: frozenset[str] = frozenset()
+    """Series Instance UIDs of which a revision is open."""
 
     def candidates_for(self, tx: Connection, parts: Parts, rule: Rule) -> list[Candidate]:
         """What *rule* may take: not what it made itself, and the priors that were fetched for it."""
@@ -62,19 +64,18 @@ class Known:
         """A sealed revision, without what was rejected since."""
         key = int(row["id"])
         members, facts = _remembered(tx, parts, key)
-        rejected = {i for i in members if self.gone.get(i) == "rejected"}
+        gone = {i for i in members if i in self.gone}
+        corrected = row["series_uid"] in self.arriving and any(self.gone[i] == "replaced" for i in gone)
         incomplete = row["incomplete"]
-        if rejected:
-            members, facts, incomplete = without(*intake.members_and_facts(tx, key), rejected, incomplete)
+        if gone and not corrected:
+            members, facts, incomplete = without(*intake.members_and_facts(tx, key), gone, incomplete)
         self.members[key] = members
-        # A held one waits for a person; one with replaced objects for the revision that has the newer ones.
-        waits = row["held"] not in ("", intake.RELEASED) or any(
-            self.gone.get(i) == "replaced" for i in members
-        )
+        # A held one waits for a person; one with corrected objects for the revision that has the newer ones.
+        held = row["held"] not in ("", intake.RELEASED)
         return Candidate(
-            key, _title(row), row["series_uid"], row["series_number"], facts, not waits or bool(prior_of),
-            "made by a PACSNode" if row["ours"] else "", incomplete, prior_of, _patient(row),
-            revision=row["revision"],
+            key, _title(row), row["series_uid"], row["series_number"], facts,
+            bool(prior_of) or not (held or corrected), "made by a PACSNode" if row["ours"] else "", incomplete,
+            prior_of, _patient(row), revision=row["revision"], held=held,
         )  # fmt: skip
 
     def newest(self, judged: StudyJudgement) -> int | None:
@@ -87,7 +88,8 @@ def known_study(tx: Connection, parts: Parts, study_uid: str) -> Known:
     """All that is known of a study."""
     rows = studies.series_of(tx, study_uid)
     made = studies.made_by(tx, study_uid) if any(row["ours"] for row in rows) else {}
-    known = Known(study_uid, (), {}, studies.not_valid(tx, study_uid), made)
+    opened = frozenset(row["series_uid"] for row in rows if row["state"] == SeriesState.RECEIVING)
+    known = Known(study_uid, (), {}, studies.not_valid(tx, study_uid), made, opened)
     newest: dict[str, Mapping[str, Any]] = {}
     arriving: list[Candidate] = []
     for row in rows:

@@ -52,6 +52,8 @@ class Candidate:
     """Patient ID and Issuer: whose it is (design §6)."""
     given: Mapping[str, Value] | None = None
     """Facts about it as a whole (`try:` cases)."""
+    held: bool = False
+    """It is not sealed because a person holds it."""
     revision: int = 1
 
 
@@ -290,13 +292,17 @@ def _view(one: Input, looked_at: Sequence[Looked], moment: Moment) -> View:
     if ranks:
         best = ranks[0]
         rival = next((w for w in arriving if _may_win(one, best, w, moment.context)), None)
-        waits = f"{rival.candidate.title} is still arriving and may be preferred" if rival else ""
+        waits = f"{_coming(rival.candidate)} and may be preferred" if rival else ""
         return View(one, tuple(looked_at), (best.of,), best.why, waits)
-    waits = f"{arriving[0].candidate.title} is still arriving" if arriving else ""
+    waits = _coming(arriving[0].candidate) if arriving else ""
     asked = moment.priors.get(one.name)
     if one.prior is not None:
         return View(one, tuple(looked_at), (), *_of_a_prior(one, asked))
     return View(one, tuple(looked_at), (), _none_fits(looked_at), waits)
+
+
+def _coming(candidate: Candidate) -> str:
+    return f"{candidate.title} {'is held' if candidate.held else 'is still arriving'}"
 
 
 def _may_win(one: Input, best: Ranked[Looked], rival: Looked, context: Context) -> bool:
@@ -408,8 +414,14 @@ def _on_what(views: Sequence[View]) -> str:
     told = []
     for view in views:
         if view.chosen:
-            names = ", ".join(w.candidate.title for w in view.chosen)
+            names = ", ".join(w.candidate.title + _left_out(w) for w in view.chosen)
             told.append(f"{view.input.name} is {names} ({view.why})")
         else:
             told.append(f"without {view.input.name} ({view.why})")
     return "; ".join(told)
+
+
+def _left_out(looked: Looked) -> str:
+    """Which images `use` did not take, counted and named."""
+    used = next((c.reason for c in looked.clauses if c.name == "use"), "")
+    return f", {used}" if "left out" in used else ""
