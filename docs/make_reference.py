@@ -14,6 +14,7 @@ from node.flow.forms import SHOWN_AS
 from node.model import OperatorSpec, Parameter
 from node.process import registry
 from node.route.edits import OPERATIONS
+from node.route.inputs import AGAIN, INPUT_KEYS, WAITS
 from node.route.keywords import OURS
 from node.route.rules import KEYS
 from node.route.splitting import EACH_PART
@@ -91,6 +92,26 @@ _OPTIONS = {
 """Option of a profile → what it does, with its code in PS3.16 CID 7050."""
 
 
+_STUDY = """`scope: study` makes a rule of several series of one study. Each stands under `inputs` with a name of your
+choice, and steps take it by that name, where rules over one series take `received`. `when` beside `scope: study`
+holds facts of the patient and the study only, or `{}`.
+
+The rule runs as soon as every required input is complete and nothing that is known could change what it runs on: a
+series that is still arriving is waited for where it could be an input that is missing, or be preferred. `wait:
+{at_most: 30 min, then: skip}` says how long, from the first input that was there; without it that is 2 h, then
+`skip`. Of several series that fit, each entry of `prefer` decides in turn, then the lower Series Number, then the
+Series Instance UID. No series is two inputs; an input takes what those above it leave. Without an optional input, the
+steps that need it are left out, with all that needs their results.
+
+Results inherit patient and study from the first required input and refer to all images that were used. Inputs whose
+Patient ID or Issuer differ are refused. What the node made itself, incomplete series (without `incomplete: ok`) and
+series fetched from earlier studies are no inputs unless the input says so.
+
+Cases under `try` give each series a name: `given: {series: {thin: {Modality: CT}, pet: {Modality: PT}}}`, beside it
+`study:` (shared by all), `arriving:`, `priors:` and `waited: 30 min`; `expect: {runs: yes, uses: {ct: thin}}`.
+"""
+
+
 def shipped() -> list[OperatorSpec]:
     """The node's own operators by name."""
     return [spec for _, spec in sorted(registry.specs().items()) if spec.distribution == "pacsnode"]
@@ -117,7 +138,9 @@ def rules_page() -> str:
     parts = (
         _RULES_HEAD, "## Keys\n", _sentences(KEYS, "key"), "\n## Conditions\n", _CONDITIONS_HEAD,
         _sentences(OPERATORS, "condition"), "\n## Facts of ours\n", _sentences(facts, "fact"),
-        "\n## Series that hold several things\n", _sentences(EACH_PART, "`each_part`"), "\n## Where it goes\n", _SEND,
+        "\n## Series that hold several things\n", _sentences(EACH_PART, "`each_part`"),
+        "\n## Rules over a study\n", _STUDY, _sentences(INPUT_KEYS, "under an input"), "",
+        _sentences(WAITS, "`wait: then`"), "", _sentences(AGAIN, "`again`"), "\n## Where it goes\n", _SEND,
         _table(("in `as`", "in a peer's `shows`"), forms),
         "\n## What is changed on the way\n", _EDIT, _sentences(OPERATIONS, "in `edit`"),
         "\n## Copies without identity\n", _DEIDENTIFY, _sentences(_OPTIONS, "in a profile"), "",

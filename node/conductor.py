@@ -35,7 +35,7 @@ from node.readings import Readings
 from node.refusals import Refusals
 from node.rulewatch import RuleWatch
 from node.sendings import Sendings
-from node.store import intake, watch, work
+from node.store import intake, studies, watch, work
 from node.store.database import note
 from node.supervisor import follow
 from node.transcodings import Transcodings
@@ -166,6 +166,7 @@ class Conductor:
             self._take_rules()
             self._obey()
             self._route()
+            self._judge_studies()
             self._finish()
             self._start_runs()
             self.dispatch.transcode(room=self._disk_allows())
@@ -246,6 +247,17 @@ class Conductor:
                 flow.route(tx, self.parts, row)
             faults.reach("after-route")
             log.info("series_routed", series=row["id"])
+
+    def _judge_studies(self) -> None:
+        """Rules over studies whose wait has ended, or for which something came that is no series of the study."""
+        with self.parts.database.read() as tx:
+            due = studies.due_studies(tx, self.parts.now())
+        for study_uid in due:
+            with self.parts.database.write() as tx:
+                flow.judge_study(tx, self.parts, study_uid)
+                faults.reach("before-study-commit")
+            faults.reach("after-study")
+            log.info("study_judged")
 
     # --- what a person asked for
 

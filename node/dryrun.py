@@ -172,6 +172,12 @@ def _one(
     return Processed(found, judged, supervise(folder, spares), folder)
 
 
+def number_of(found: FoundSeries) -> int | None:
+    """Its Series Number, None where it has none."""
+    source = found.say("SeriesNumber")
+    return int(source) if re.fullmatch(r"[0-9]{1,9}", source) else None
+
+
 def _job(
     plan: Plan,
     specs: Mapping[str, OperatorSpec],
@@ -182,18 +188,16 @@ def _job(
     """As the node would make it; the first run is now, because nothing remembers an earlier one."""
     number, found = numbered
     versions = {step.operator: specs[step.operator].version for step in plan.steps}
-    source = found.say("SeriesNumber")
-    number_of = int(source) if re.fullmatch(r"[0-9]{1,9}", source) else None
     digests = [found.headers[i].digest for i in judged.used]
     provenance = Provenance(
         identity=identity(digests, plan.meaning, versions, NODE_MAJOR, 0),
         first_run_at=datetime.now(UTC), software=SOFTWARE, device="PACSNODE",
-        series_numbers=number_series(plan, number_of, (), found.facts()), operators=versions,
+        series_numbers=number_series(plan, number_of(found), (), found.facts()), operators=versions,
     )  # fmt: skip
     files = tuple(str(found.paths[i].resolve()) for i in judged.used)
     return Job(number, plan, provenance, files, place.timezone)
 
 
-def is_failure(processed: Processed) -> bool:
+def is_failure(ended: Exit | None) -> bool:
     """The pipeline ran and neither finished nor refused."""
-    return processed.ended is not None and processed.ended.state not in (RunState.DONE, RunState.REFUSED)
+    return ended is not None and ended.state not in (RunState.DONE, RunState.REFUSED)

@@ -25,6 +25,8 @@ POINTS = {
     "after-index-commit": "the same, committed; duplicates' files are still there, copies not yet compared",
     "after-seal": "a revision is sealed, no rule was asked",
     "after-route": "runs and deliveries of a revision are queued",
+    "before-study-commit": "a study was judged because a wait ended, in a transaction that is still open",
+    "after-study": "the same, committed: runs over a study are open",
     "after-run-claim": "a run is `running`, and no worker knows it",
     # worker and the thread that watches it
     "before-job": "the worker has its folder and has not read the job",

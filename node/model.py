@@ -347,6 +347,8 @@ class Plan:
     """Keywords and facts that tell the parts of a series from each other."""
     each_part: str = "refuse"
     """run: each part by itself · largest · refuse: more than one · together: `part_1`, `part_2` … are inputs."""
+    inputs: tuple[str, ...] = ()
+    """Of a rule over a study: how steps call the series it takes, in order; the first stands for the study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +440,8 @@ class Job:
     """Not to make results but rejection notes that name these; *files* are then where patient and study stand."""
     why: str = ""
     """Why they are withdrawn."""
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    """Of a rule over a study: input → how many of *files* are its, in their order; the first stands for the study."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ def needs(rules: Iterable[Rule], specs: Mapping[str, OperatorSpec]) -> dict[str,
     """Peer → SOP class → which rules need it."""
     found: dict[str, dict[str, Need]] = {}
     for rule in rules:
-        bound = [m.upper() for m in sorted(modalities(rule))]
+        blocks = [one.when for one in rule.study.inputs] if rule.study else [rule.when]
+        bound = sorted({m.upper() for block in blocks for m in modalities(block)})
         made = {step.name: KIND_OF.get(specs[step.operator].returns, "") for step in rule.steps}
         for send in rule.sends:
             classes = (

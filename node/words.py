@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PLURALS = {"delivery": "deliveries", "series": "series"}
+_PLURALS = {"delivery": "deliveries", "series": "series", "study": "studies"}
 
 
 def counted(count: int, thing: str) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from node import faults
+from node.combining import combined
 from node.derive import standard
 from node.derive.making import Sources
 from node.derive.write import write, write_notes
@@ -157,6 +158,8 @@ def work(folder: Path) -> Exit:
         begin("writing the rejection note")
         return _synced(folder, write_notes(job, folder), f"{counted(len(job.withdraws), 'result')} withdrawn")
     begin("reading the images")
+    if job.inputs:
+        return _over_a_study(job, folder, begin)
     products: list[Product] = []
     numbers: list[Mapping[str, Any]] = []
     refused: list[str] = []
@@ -172,6 +175,17 @@ def work(folder: Path) -> Exit:
     if refused and not products:
         raise Refused("; ".join(refused))
     return _synced(folder, products, _left_out(refused), numbers)
+
+
+def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
+    """Several series at once: each input read, the steps, and every result with what it descends from."""
+    inputs = combined(job, registry.discover().specs)
+    results = steps.run(job.plan, inputs.give, registry.load, begin)
+    begin("writing the results")
+    descent = inputs.sources(results)
+    main = inputs.loaded[inputs.main]
+    made = write(results, job, Sources(main.headers, main.frames, main.value), folder, descent=descent)
+    return _synced(folder, made, numbers=measured(results))
 
 
 def _synced(

@@ -338,4 +338,4 @@ def test_find_and_explain_tell_of_it(house: House) -> None:
     assert told["delivery_cancelled"].startswith(f"1 received object cancelled: rejected: {WHY}")
     assert any("rejected" in line for line in timeline_lines([study], UTC, "UTC"))
     with pytest.raises(Refused, match=r"series 1 is rejected as a whole.*113001"):
-        explain_kept(house.parts.settings, house.parts.rules, "1")
+        explain_kept(house.parts.settings, house.parts.rules, Search(series="1"))

@@ -190,6 +190,6 @@ def process(
     else:
         for one in made:
             click.echo("\n".join(map(show.printable, desk.processed_lines(one))))
-    if any(dryrun.is_failure(one) for one in made):
+    if any(dryrun.is_failure(one.ended) for one in made):
         return FAILED
     return DONE if any(one.ended and one.ended.products for one in made) else REFUSED

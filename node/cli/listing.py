@@ -51,7 +51,7 @@ _LISTS: dict[str, tuple[Callable[..., Any], dict[str, str], tuple[str, ...]]] = 
         "instances": "objects", "last_at": "last object", "held": "held", "replay": "replays", "reason": "why",
     }, ("state", "series", "study", "accession", "since")),
     "runs": (queries.list_runs, {
-        "id": "run", "series_id": "series", "rule": "rule", "state": "state", "shadow": "shadow",
+        "id": "run", "series_id": "series", "takes": "takes", "rule": "rule", "state": "state", "shadow": "shadow",
         "attempt": "attempt", "products": "made", "finished_at": "finished", "reason": "why",
     }, ("state", "shadow", "series", "run", "rule", "study", "accession", "since")),
     "deliveries": (queries.list_deliveries, {

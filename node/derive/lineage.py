@@ -23,12 +23,16 @@ def source_items(
 ) -> list[Dataset]:
     """Items of a Source Image Sequence for what was made of the sources *indices*, each object once.
 
-    Of the parts that came together, those slices are named that meet the *slab*: a plane and its thickness, mm.
+    Of the parts and inputs that came together, those slices are named that meet the *slab*: a plane and its
+    thickness, mm; of those in another frame of reference all.
     """
     plane, thickness = slab
     whole = sources.together
     used = list(indices)
     for stack in sources.other_stacks:
+        if not sources.in_place(stack[0]):  # places of another frame of reference say nothing here
+            used += stack
+            continue
         planes = [whole.planes[i] for i in stack]
         near = geometry.contributors(plane, thickness, planes, geometry.gap_of(planes))
         used += [stack[i] for i in near]

@@ -75,12 +75,18 @@ class Sources:
 
     @cached_property
     def other_stacks(self) -> list[list[int]]:
-        """Indices in `together` of the further parts, by orientation: only then neighbours have a distance."""
-        stacks: dict[bytes, list[int]] = {}
+        """Indices in `together` of the further parts, by series and orientation: only so neighbours have a distance."""
+        stacks: dict[tuple[bytes, ...], list[int]] = {}
         for i, header in enumerate(self.others, len(self.headers)):
-            element = header.get_item("ImageOrientationPatient")
-            stacks.setdefault(b"" if element is None else values.octets(element), []).append(i)
+            key = tuple(_octets(header, name) for name in ("SeriesInstanceUID", "ImageOrientationPatient"))
+            stacks.setdefault(key, []).append(i)
         return list(stacks.values())
+
+    def in_place(self, index: int) -> bool:
+        """Whether one of `together` lies in the frame of reference of these sources, or states none."""
+        stated = _octets(self.together.headers[index], "FrameOfReferenceUID").rstrip(b"\0 ")
+        own = _octets(self.first, "FrameOfReferenceUID").rstrip(b"\0 ")
+        return not stated or not own or stated == own
 
     @cached_property
     def planes(self) -> list[geometry.Plane | None]:
@@ -133,6 +139,11 @@ class Sources:
                 found = set()
             self._numbers[keyword] = found.pop() if len(found) == 1 else None
         return self._numbers[keyword]
+
+
+def _octets(header: Dataset, keyword: str) -> bytes:
+    element = header.get_item(keyword)
+    return b"" if element is None else values.octets(element)
 
 
 @dataclass(frozen=True)

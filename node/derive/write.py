@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -55,22 +56,24 @@ def write(
     folder: Path,
     part: SeriesPart = WHOLE,
     before: Sequence[Product] = (),
+    descent: Mapping[str, Sources] = MappingProxyType({}),
 ) -> list[Product]:
     """Write every output of *job*'s plan to `folder/<series>/<index:05d>.dcm` and gate it from disk.
 
-    *results* are the steps' results by name; *before* the products of earlier parts of the series. Paths
-    in the products are relative to *folder*, digests are SHA-256 of the files; what others refer to comes
-    first. Files and folders are synced. Raises Broken naming output, attribute and defect; Refused where
-    the sources do not suit.
+    *results* are the steps' results by name; *before* the products of earlier parts of the series; *descent* names
+    the sources of a result where they are others than *sources*, as in a run over several series. Paths in the
+    products are relative to *folder*, digests are SHA-256 of the files; what others refer to comes first. Files and
+    folders are synced. Raises Broken naming output, attribute and defect; Refused where the sources do not suit.
     """
     if not sources.headers:
         raise Broken("nothing can be derived without a source image")
-    written = _Written(folder, Origin(sources.headers), list(before))
+    written = _Written(folder, _origins(sources, descent), list(before))
     segments: list[Segment] = []
     for writer, output, result in sorted(
         _wanted(results, job), key=lambda w: (_ORDER.index(w[0]), w[1].index)
     ):
-        native = Making(job, output, sources, part, before=written.so_far(output.name, part, writer.kind))
+        own = descent.get(output.name, sources)
+        native = Making(job, output, own, part, before=written.so_far(output.name, part, writer.kind))
         made = writer.make(native, result, segments)
         again = list(made) if output.picture else []  # only then: a long series is not held in memory
         written.add(writer.kind, native, again or made)
@@ -81,10 +84,15 @@ def write(
     return written.products[len(before) :]
 
 
+def _origins(sources: Sources, descent: Mapping[str, Sources]) -> dict[str, Origin]:
+    own = {name: Origin((*one.headers, *one.others)) for name, one in descent.items()}
+    return {"": Origin(sources.headers), **own}
+
+
 def write_notes(job: Job, folder: Path) -> list[Product]:
     """Write the rejection notes of a job that withdraws, gated like any result. Raises what `write` raises."""
     sources = source_of(job.files)
-    written = _Written(folder, Origin(sources.headers), [])
+    written = _Written(folder, {"": Origin(sources.headers)}, [])
     for output in job.plan.outputs:
         making = Making(job, output, sources)
         written.add(REJECTION, making, rejection_note(making))
@@ -159,7 +167,8 @@ class _Written:
     """What stands in the run's folder, gated."""
 
     folder: Path
-    origin: Origin
+    origins: Mapping[str, Origin]
+    """Output → what the gate compares with; an empty name stands for all that have none of their own."""
     products: list[Product]
 
     def so_far(self, output: str, part: SeriesPart, kind: str) -> int:
@@ -176,7 +185,8 @@ class _Written:
             path = place / f"{index:05d}.dcm"
             data = encoded(dataset)
             _write_durably(path, data)
-            blocking = [defect for defect in judge(path, self.origin) if defect.introduced]
+            origin = self.origins.get(name, self.origins[""])
+            blocking = [defect for defect in judge(path, origin) if defect.introduced]
             if blocking:
                 said = "; ".join(str(defect) for defect in blocking[:5])
                 raise Broken(f"output {name}, object {index} is no valid DICOM and was not sent: {said}")

@@ -10,13 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from node import app, dryrun
+from node import app, dryrun, drystudy
 from node.errors import Misconfigured, Refused
-from node.flow import Parts, judgements
+from node.flow import Parts, judgements, study_judgements
 from node.model import Product, SeriesState
-from node.route import explain
+from node.route import explain, study_explain
 from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
+from node.route.study import StudyJudgement
 from node.settings import Settings
 from node.sources import opened
 from node.store import queries
@@ -35,6 +36,8 @@ class Explained:
     at_once: Mapping[str, int]
     """Rule → objects it sends as they arrive."""
     objects: int
+    of_study: tuple[StudyJudgement, ...] = ()
+    """Where this is a whole study: what the rules over studies say of it."""
 
 
 def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, str]) -> Iterator[str]:
@@ -46,6 +49,8 @@ def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, 
             sent = one.at_once.get(judged.rule.name)
             if sent is not None and sent != (one.objects if judged.routes else 0):
                 yield f"    as they arrive: {sent} of {one.objects} objects are sent"
+        for of_study in one.of_study:
+            yield from (f"  {line}" for line in study_explain.lines(of_study))
         yield ""
     if passed_over:
         yield f"{len(passed_over)} {'file belongs' if len(passed_over) == 1 else 'files belong'} to no series:"
@@ -65,6 +70,16 @@ def explanation_json(explained: Sequence[Explained], passed_over: Mapping[str, s
                 ],
             }
             for one in explained
+            if not one.of_study
+        ],
+        "studies": [
+            {
+                "title": one.title,
+                "objects": one.objects,
+                "rules": [study_explain.as_json(j) for j in one.of_study],
+            }
+            for one in explained
+            if one.of_study
         ],
         "passed_over": dict(passed_over),
     }
@@ -84,20 +99,26 @@ def explain_files(
         )
         for one in found.series
     ]  # fmt: skip
+    told = drystudy.explain_studies(rules.rules, found, timezone, now)
+    explained += [Explained(head, "", (), {}, objects, judged) for head, objects, judged in told]
     return explained, found.passed_over
 
 
 def process_files(
     settings: Settings | None, rule_file: Path, paths: Sequence[Path], place: dryrun.Place, peer: str
-) -> list[dryrun.Processed]:
+) -> list[dryrun.Processed | drystudy.ProcessedStudy]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
     rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
+    made: list[dryrun.Processed | drystudy.ProcessedStudy] = []
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
         if not found.series:
             raise Refused("no DICOM series among these files")
-        return [one for rule in rules.rules for one in dryrun.process(rule, specs, found, place)]
+        for rule in rules.rules:
+            process = dryrun.process if rule.study is None else drystudy.process_study
+            made += process(rule, specs, found, place)
+    return made
 
 
 def _text(file: Path) -> str:
@@ -109,11 +130,11 @@ def _text(file: Path) -> str:
         raise Misconfigured(f"{file}: not UTF-8 text; is this the rule file?") from None
 
 
-def processed_lines(one: dryrun.Processed) -> Iterator[str]:
-    """What a rule made of one series."""
-    yield f"{dryrun.title(one.series)}"
+def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator[str]:
+    """What a rule made of one series, or of one study."""
+    yield one.title if isinstance(one, drystudy.ProcessedStudy) else dryrun.title(one.series)
     if one.ended is None:
-        yield f"  {one.judged.rule.name}: {explain.verdict(one.judged)}"
+        yield f"  {one.judged.rule.name}: {_verdict(one)}"
         return
     yield f"  {one.judged.rule.name}: {one.ended.state} {one.ended.reason}".rstrip()
     for output, products in groupby(one.ended.products, key=lambda p: (p.output, p.kind)):
@@ -124,11 +145,17 @@ def processed_lines(one: dryrun.Processed) -> Iterator[str]:
         yield f"    {m['region']} {name}: {m['value']:.6g} {unit}"
 
 
-def processed_json(one: dryrun.Processed) -> dict[str, Any]:
+def _verdict(one: dryrun.Processed | drystudy.ProcessedStudy) -> str:
+    if isinstance(one, drystudy.ProcessedStudy):
+        return study_explain.verdict(one.judged)
+    return explain.verdict(one.judged)
+
+
+def processed_json(one: dryrun.Processed | drystudy.ProcessedStudy) -> dict[str, Any]:
     """The same for scripts."""
     ended = one.ended
     return {
-        "series_uid": one.series.series_uid,
+        "series_uid": "" if isinstance(one, drystudy.ProcessedStudy) else one.series.series_uid,
         "rule": one.judged.rule.name,
         "state": ended.state if ended else "not run",
         "reason": ended.reason if ended else one.judged.because,
@@ -137,7 +164,7 @@ def processed_json(one: dryrun.Processed) -> dict[str, Any]:
     }
 
 
-def _folder(one: dryrun.Processed, made: Product) -> str:
+def _folder(one: dryrun.Processed | drystudy.ProcessedStudy, made: Product) -> str:
     return str((one.folder / made.path).parent)
 
 
@@ -162,7 +189,8 @@ def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Exp
     judged = [one for row in found if (one := _explain_row(parts, row)) is not None]
     if not judged:
         raise Refused(_not_judged(asked, found[-1]))
-    return judged
+    studies = dict.fromkeys(row["study_uid"] for row in found)
+    return [*judged, *(one for uid in studies if (one := _explain_study(parts, uid)) is not None)]
 
 
 def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
@@ -176,7 +204,16 @@ def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
     at = f", {row['last_at']:%Y-%m-%d %H:%M} UTC" if row["last_at"] else ""
     held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}{at}"
     title = f"series {row['id']} revision {row['revision']}: {held}"
+    if row["prior"]:
+        title, judged = f"{title}, a prior from {row['prior']}: an input only, no rule is asked", ()
     return Explained(title, row["series_uid"], judged, {}, len(members))
+
+
+def _explain_study(parts: Parts, study_uid: str) -> Explained | None:
+    """What the rules over studies say of one now; None where there are none."""
+    with parts.database.read() as tx:
+        of_study = tuple(study_judgements(tx, parts, study_uid))
+    return Explained("its study, as it stands now", "", (), {}, 0, of_study) if of_study else None
 
 
 def _not_judged(asked: str, row: Mapping[str, Any]) -> str:
@@ -187,10 +224,11 @@ def _not_judged(asked: str, row: Mapping[str, Any]) -> str:
 
 def matched_lines(explained: Sequence[Explained]) -> Iterator[str]:
     """Which of many series each rule would have matched, and why not the others: the most frequent reason first."""
-    for place, rule in enumerate(explained[0].judged if explained else ()):
-        told = [(one, one.judged[place]) for one in explained]
+    series = [one for one in explained if one.judged]
+    for place, rule in enumerate(series[0].judged if series else ()):
+        told = [(one, one.judged[place]) for one in series]
         hits = [one for one, judged in told if judged.runs or judged.routes]
-        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {len(hits)} of {len(explained)} series"
+        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {len(hits)} of {len(series)} series"
         yield from (f"  ✓ {one.title}" for one in hits)
         against = Counter(
             (explain.mark(judged), judged.decided_by)
@@ -198,4 +236,16 @@ def matched_lines(explained: Sequence[Explained]) -> Iterator[str]:
             if not (judged.runs or judged.routes)
         )
         yield from (f"  {mark} {count} because of {by}" for (mark, by), count in against.most_common())
+        yield ""
+    yield from _matched_studies([one for one in explained if one.of_study])
+
+
+def _matched_studies(explained: Sequence[Explained]) -> Iterator[str]:
+    """In how many of the studies each rule over studies would run now."""
+    for place, rule in enumerate(explained[0].of_study if explained else ()):
+        told = [one.of_study[place] for one in explained]
+        runs = sum(judged.runs for judged in told)
+        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {runs} of {counted(len(told), 'study')}"
+        against = Counter(judged.because for judged in told if not judged.runs)
+        yield from (f"  {count} because of {why}" for why, count in against.most_common())
         yield ""

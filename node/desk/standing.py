@@ -15,7 +15,7 @@ from node.ops.conditions import crowded_words
 from node.ops.health import board_path, read_board
 from node.receive.reasons import Kind, Reason
 from node.settings import Settings, is_open
-from node.store import queries
+from node.store import queries, studies
 from node.store.database import open_database
 from node.store.pledges import PledgeState
 from node.tls import life
@@ -30,6 +30,7 @@ def status(settings: Settings) -> dict[str, Any]:
     database = open_database(settings.state, settings.node.data, create=False)
     with database.read() as tx:
         found = queries.overview(tx)
+        waiting = studies.waiting_rules(tx)
     return {
         "running": app.is_running(settings.node.data),
         "ae_titles": settings.node.ae_titles,
@@ -50,6 +51,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "windows_closed": _windows_closed(settings),
         "crowded": _crowded(settings, found["destinations"]),
         "refusals": _refusals(settings),
+        "waiting_studies": [{k: v for k, v in row.items() if k not in ("id", "due_at")} for row in waiting],
         **found,
     }
 
@@ -116,6 +118,7 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
     for words in found["crowded"].values():
         yield f"[red]{show.safe(words)}[/]"
+    yield from _study_lines(found["waiting_studies"], zone)
     yield from _refusal_lines(found["refusals"])
     yield from _commitment_lines(found, zone)
     for name in found["windows_closed"]:
@@ -126,6 +129,19 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     elif found["rules_changed"]:
         when = "in some seconds, if they pass" if found["running"] else "when the node starts, if they pass"
         yield f"[yellow]the rules in the folder are not the ones in use: they are taken {when} `pacsnode check`[/]"
+
+
+_MOST_STUDIES = 5
+"""Studies that are told one by one; `find` tells the others."""
+
+
+def _study_lines(waiting: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> Iterator[str]:
+    """Which rules wait for which input of which study, and until when."""
+    for row in waiting[:_MOST_STUDIES]:
+        until = f"until {show.moment(row['until'], zone)}"
+        yield f"{show.safe(row['rule'])} {show.safe(row['reason'])}, {until} (study {show.safe(row['study_uid'])})"
+    if len(waiting) > _MOST_STUDIES:
+        yield f"and {len(waiting) - _MOST_STUDIES} more rules wait for inputs of studies"
 
 
 def _refusal_lines(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[str]:

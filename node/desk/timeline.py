@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from node import show
-from node.store import history, queries
+from node.store import history, queries, studies
 from node.store.database import Database
 from node.store.queries import Search, Wanted
 
@@ -19,13 +19,14 @@ from node.store.queries import Search, Wanted
 def timelines(database: Database, search: Search) -> list[dict[str, Any]]:
     """One entry per study that holds what is searched for: all its series, and what happened in order."""
     with database.read() as tx:
-        studies = dict.fromkeys(str(row["study_uid"]) for row in queries.find_series(tx, search))
-        return [_study(tx, uid) for uid in studies]
+        uids = dict.fromkeys(str(row["study_uid"]) for row in queries.find_series(tx, search))
+        return [_study(tx, uid) for uid in uids]
 
 
 def _study(tx: Connection, study_uid: str) -> dict[str, Any]:
     found = queries.find_series(tx, Search(study=study_uid))
-    runs = [run for row in found for run in queries.list_runs(tx, Wanted(series=str(row["id"]), limit=500))]
+    of_series = [queries.list_runs(tx, Wanted(series=str(row["id"]), limit=500)) for row in found]
+    runs = list({run["id"]: run for listed in of_series for run in listed}.values())
     series = [
         {
             **row,
@@ -46,8 +47,27 @@ def _study(tx: Connection, study_uid: str) -> dict[str, Any]:
         "study_uid": study_uid,
         "accession": found[0]["accession"],
         "series": series,
+        "rules": [{k: v for k, v in row.items() if k != "id"} for row in studies.rule_rows(tx, study_uid)],
+        "priors": [_prior(row) for row in studies.priors_of(tx, study_uid)],
         "timeline": happened,
     }
+
+
+def _prior(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A prior that the study's rules want, without the patient."""
+    keys = (
+        "rule",
+        "input",
+        "peer",
+        "state",
+        "reason",
+        "series_id",
+        "attempt",
+        "due_at",
+        "created_at",
+        "finished_at",
+    )
+    return {key: row[key] for key in keys}
 
 
 def _entry(at: datetime, name: str, detail: str, **about: Any) -> dict[str, Any]:
@@ -96,8 +116,20 @@ def timeline_lines(found: Sequence[Mapping[str, Any]], zone: tzinfo, name: str) 
         accession = f", accession {show.safe(study['accession'])}" if study["accession"] else ""
         yield f"[bold]study {show.safe(study['study_uid'])}[/]{accession}"
         yield from (f"  {line}" for row in study["series"] for line in _series_lines(row))
+        yield from (f"  {line}" for line in _rule_lines(study, zone))
         yield from _entries(study["timeline"], zone, name)
         yield ""
+
+
+def _rule_lines(study: Mapping[str, Any], zone: tzinfo) -> Iterator[str]:
+    """What the rules over studies make of it, and the priors that they want."""
+    for row in study["rules"]:
+        until = f", until {show.moment(row['until'], zone)}" if row["state"] == "waiting" else ""
+        yield f"rule {show.safe(row['rule'])}: {show.state(row['state'])}, {show.safe(row['reason'])}{until}"
+    for row in study["priors"]:
+        why = f": {show.safe(row['reason'])}" if row["reason"] else ""
+        where = f", series {row['series_id']}" if row["series_id"] else ""
+        yield f"  prior {show.safe(row['input'])} from {show.safe(row['peer'])}: {row['state']}{where}{why}"
 
 
 def _series_lines(row: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,9 @@
 2. `taking.take_in` indexes one object, judges it against what is known, and puts it into its series;
    `routing.route_at_once` queues it where a rule sends each object as it arrives.
 3. `sealing.seal` closes a revision of a series when the evidence says that it is complete.
-4. `routing.route` judges the sealed revision by every rule, opens runs, and queues received objects.
+4. `routing.route` judges the sealed revision by every rule, opens runs, and queues received objects. Rules over
+   a study are judged there, too, and when a wait ends: `studying.judge_study`; `wanting` writes down which earlier
+   studies they ask for.
 5. `running.start_run` makes a job for a worker; `running.finish_run` queues what the worker made.
 6. `delivering.deliver` claims a batch for a destination; `delivered` and `batch_over` take its answers. What is
    refused in its transfer syntax is sent as a copy in another: `transcoding.to_copy`, `copied`.
@@ -30,6 +32,7 @@ from node.flow.pledging import look, pledged, reported
 from node.flow.routing import judgements, route
 from node.flow.running import finish_run, retry_wait, start_run, startable
 from node.flow.sealing import attention_at, seal, seal_policy
+from node.flow.studying import judge_study, study_judgements
 from node.flow.taking import (
     Taken,
     compared,
@@ -64,6 +67,7 @@ __all__ = [
     "deliver",
     "delivered",
     "finish_run",
+    "judge_study",
     "judgements",
     "look",
     "made_by_a_node",
@@ -82,6 +86,7 @@ __all__ = [
     "set_back",
     "start_run",
     "startable",
+    "study_judgements",
     "take_in",
     "to_copy",
     "unanswered",

@@ -12,7 +12,7 @@ from node.flow.running import LONGEST_RETRY
 from node.model import DeliveryState, RunState
 from node.send import retry
 from node.store.database import one_of
-from node.store.schema import delivery, destination, run
+from node.store.schema import delivery, destination, run, study_rule
 
 STEP = timedelta(seconds=2)
 """A wall clock that falls behind the monotonic one by more than this was set back."""
@@ -39,6 +39,7 @@ def cap_waits(tx: Connection, parts: Parts) -> int:
     found += _cap(tx, run, runs & (run.c.failures == 0), now)
     found += _cap(tx, run, runs, now + LONGEST_RETRY)
     found += cap_commitments(tx, parts)
+    found += _cap(tx, study_rule, study_rule.c.due_at.is_not(None), now)  # judged by how long it waited
     probe_by = now + retry.LONGEST_PROBE
     asked = destination.c.down & (destination.c.next_at > probe_by)
     return found + tx.execute(update(destination).where(asked).values(next_at=probe_by)).rowcount

@@ -10,6 +10,7 @@ from typing import Any
 
 from node import __version__
 from node.assemble.assembly import Assembly
+from node.facts import Facts
 from node.model import Job, OperatorSpec
 from node.route.at_once import AtOnce
 from node.route.deidentify import is_deidentified
@@ -41,6 +42,8 @@ class Parts:
     """Open revision → objects that came since `counted` wrote it down."""
     treated: bool = False
     """Something was queued that goes as a treated copy, and the transcoder has not been told."""
+    study_facts: dict[tuple[int, frozenset[str]], tuple[tuple[int, ...], Facts]] = field(default_factory=dict)
+    """Sealed revision and the attributes that rules over studies ask for → its members and those facts of them."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
 
     @property

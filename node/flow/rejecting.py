@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from node.flow.parts import Parts
 from node.flow.withdrawing import withdraw
 from node.model import EXPIRED, Header, InstanceState, RunState, SeriesState
-from node.store import intake, rejections
+from node.store import intake, rejections, studies
 from node.store.database import note
 from node.words import counted
 
@@ -34,6 +34,7 @@ def reject(tx: Connection, parts: Parts, note_id: int, header: Header) -> None:
         _end_runs(tx, parts, [row["id"] for row in revisions], ids, (code, why))
         for row in revisions:
             _leave(tx, parts, row, ids, why)
+        studies.wake(tx, study_uid, now)
     results = _reject_results(tx, parts, uids, why)
     said = f"{counted(len(uids), 'object')} named: {len(found)} received here, {results} made here"
     own = intake.instances_of(tx, [note_id])[0]["series_id"]

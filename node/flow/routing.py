@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from node.assemble.completeness import gaps
-from node.facts import Facts
-from node.flow.manners import manner_of, manner_to_json
+from node.flow.manners import manner_of
+from node.flow.opening import sends_of
 from node.flow.parts import Parts
-from node.flow.queueing import queue_received, remember_lookups
+from node.flow.queueing import queue_received
+from node.flow.remaining import left
+from node.flow.studying import Told, tell_study
 from node.flow.withdrawing import supersede
-from node.model import Header, InstanceState, SeriesState
+from node.model import Header, SeriesState
 from node.process.plan import plan_to_json
 from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Rule, Send
@@ -48,7 +49,7 @@ def judgements(
     tx: Connection, parts: Parts, row: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], tuple[Judgement, ...]]:
     """What every rule says of a sealed revision: member ids and the judgements over them."""
-    members, facts, incomplete = _left(tx, row)
+    members, facts, incomplete = left(tx, row)
     context = parts.context(
         revision=row["revision"],
         incomplete=incomplete,
@@ -57,23 +58,17 @@ def judgements(
     return members, judge(parts.rules.rules, facts, context)
 
 
-def _left(tx: Connection, row: Mapping[str, Any]) -> tuple[tuple[int, ...], Facts, str]:
-    """Members, facts and gaps of a revision without what was rejected since it was sealed."""
-    members, facts = intake.members_and_facts(tx, row["id"])
-    rejected = {i["id"] for i in intake.instances_of(tx, members) if i["state"] == InstanceState.REJECTED}
-    if not rejected:
-        return members, facts, row["incomplete"]
-    places = [place for place, key in enumerate(members) if key not in rejected]
-    facts = facts.only(places)
-    return tuple(members[place] for place in places), facts, gaps(facts) or row["incomplete"]
-
-
 def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     """Sealed → routed | unrouted | discarded: a run per matching rule, and received objects where rules send them."""
     current = intake.to_route(tx, row["id"])
     if current is None:  # since the row was read a person holds it
         return
     row = current
+    if row["prior"]:
+        why = f"a prior, fetched from {row['prior']}: an input only"
+        move(tx, series, row["id"], SeriesState.UNROUTED, expected=(SeriesState.SEALED,), reason=why)
+        note(tx, parts.now(), "series_prior", why, series_id=row["id"])
+        return
     members, judged = judgements(tx, parts, row)
     _cancel_older(tx, parts, row)
     chosen = [j for j in judged if row["replay_rule"] in ("", j.rule.name)]
@@ -88,12 +83,15 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
             if send.what == "received" and not send.immediate:
                 _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule)
     _outdate(tx, parts, row, judged)
-    state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
+    discarded = any(j.rule.discard for j in chosen if j.runs)
+    of_study = [] if discarded else tell_study(tx, parts, row)
+    state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"], of_study)
     if row["replay_rule"]:
-        reason = f"{row['reason']}; {_of_one_rule(chosen)}"
+        reason = f"{row['reason']}; {_of_one_rule(chosen, of_study)}"
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
     decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in chosen]
-    told = json.dumps(decisions, ensure_ascii=False) if chosen else reason
+    decisions += [{"rule": t.rule, "runs": t.runs, "because": t.because} for t in of_study]
+    told = json.dumps(decisions, ensure_ascii=False) if decisions else reason
     note(tx, parts.now(), f"series_{state}", told, series_id=row["id"])
 
 
@@ -124,7 +122,7 @@ def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
 
 def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Mapping[int, str]) -> None:
     """Immediate rules of a series that was held or is judged again: object by object, as when they came."""
-    members, facts, _ = _left(tx, row)
+    members, facts, _ = left(tx, row)
     for place, key in enumerate(members):
         for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):
@@ -133,8 +131,10 @@ def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Map
                         _send_received(tx, parts, [(key, peers[key])], send, judged.rule)
 
 
-def _of_one_rule(chosen: Sequence[Judgement]) -> str:
+def _of_one_rule(chosen: Sequence[Judgement], of_study: Sequence[Told]) -> str:
     """What became of a series that one rule was asked about."""
+    if of_study and not chosen:
+        return of_study[0].words
     if not chosen:
         return "that rule is not among those in use: `pacsnode check` the rules"
     (j,) = chosen
@@ -149,18 +149,23 @@ def _sent_at_once(tx: Connection, judged: Sequence[Judgement], members: Sequence
     return [f"{name} ({counts[name]} of {len(members)} objects, as they came)" for name in names]
 
 
-def _outcome(judged: Sequence[Judgement], at_once: Sequence[str], sealed: str) -> tuple[SeriesState, str]:
+def _outcome(
+    judged: Sequence[Judgement], at_once: Sequence[str], sealed: str, of_study: Sequence[Told]
+) -> tuple[SeriesState, str]:
     chosen = [j for j in judged if j.runs or j.routes]
+    taken = [t.words for t in of_study if t.taken]
     if any(j.rule.discard for j in chosen):
         names = ", ".join(j.rule.name for j in chosen if j.rule.discard)
         return SeriesState.DISCARDED, f"{sealed}; discarded by {names}"
-    if chosen or at_once:
-        return SeriesState.ROUTED, f"{sealed}; {', '.join((*(j.rule.name for j in chosen), *at_once))}"
-    if not judged:
+    if chosen or at_once or taken:
+        return (
+            SeriesState.ROUTED,
+            f"{sealed}; {', '.join((*(j.rule.name for j in chosen), *at_once, *taken))}",
+        )
+    if not judged and not of_study:
         return SeriesState.UNROUTED, f"{sealed}; there are no rules"
-    return SeriesState.UNROUTED, f"{sealed}; no rule: " + "; ".join(
-        f"{j.rule.name}: {j.because}" for j in judged
-    )
+    said = [*(f"{j.rule.name}: {j.because}" for j in judged), *(f"{t.rule}: {t.because}" for t in of_study)]
+    return SeriesState.UNROUTED, f"{sealed}; no rule: {'; '.join(said)}"
 
 
 def _open_run(
@@ -169,15 +174,9 @@ def _open_run(
     plan = judged.rule.plan()
     if plan is None:
         return
-    sends: dict[str, dict[str, Any]] = {}  # result → destination → how it goes there
-    for send in judged.rule.sends:
-        if send.what != "received":
-            remember_lookups(tx, parts, send.treatment)
-            how = {"forms": send.forms, **manner_to_json(manner_of(judged.rule, send))}
-            sends.setdefault(send.what, {}).update(dict.fromkeys(send.to, how))
     run_id = work.add_run(
         tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,
-        plan=json.dumps(plan_to_json(plan)), sends=json.dumps(sends), shadow=judged.rule.shadow,
+        plan=json.dumps(plan_to_json(plan)), sends=sends_of(tx, parts, judged.rule), shadow=judged.rule.shadow,
         files=json.dumps(list(used)), retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
     )  # fmt: skip
     if run_id is not None:

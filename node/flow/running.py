@@ -17,10 +17,12 @@ from node.flow.manners import manner_from_json
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
 from node.flow.queueing import queue_result
+from node.flow.study_runs import lacks_inputs
+from node.flow.studying import judge_again
 from node.flow.withdrawing import predecessors, start_withdrawal, supersede, withdraw
 from node.model import PLAIN, Exit, InstanceState, Issued, Job, Manner, RunState
 from node.process.plan import plan_from_json
-from node.store import intake, issued, work
+from node.store import intake, issued, studies, work
 from node.store.database import move, note
 from node.store.intake import object_path
 from node.store.schema import run
@@ -62,6 +64,9 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     """Waiting → running: everything the worker needs, in one value; None when another was quicker."""
     if row["withdraws"]:
         return start_withdrawal(tx, parts, row)
+    if lacks_inputs(row):
+        judge_again(tx, parts, row, intake.study_of(tx, row["series_id"]))
+        return None
     used = intake.instances_of(tx, json.loads(row["files"]))
     if any(i["state"] == InstanceState.REJECTED for i in used):  # a person had it tried again
         why = (
@@ -74,7 +79,9 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
     if attempt is None:
         return None
     plan = plan_from_json(json.loads(row["plan"]))
-    provenance, revision, replaced = _provenance(tx, parts, row, plan, [str(i["digest"]) for i in used])
+    inputs = {name: count for name, _, count in json.loads(row["inputs"])} if row["inputs"] else {}
+    digests = _digests(row, inputs, [str(i["digest"]) for i in used])
+    provenance, revision, replaced = _provenance(tx, parts, row, plan, digests)
     job = Job(
         run=row["id"],
         plan=plan,
@@ -83,8 +90,18 @@ def start_run(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Started |
         inherited_timezone=parts.settings.node.timezone,
         revision=revision,
         predecessors=replaced,
+        inputs=inputs,
     )
     return Started(row["id"], attempt, parts.data / "runs" / str(row["id"]) / str(attempt), job)
+
+
+def _digests(row: Mapping[str, Any], inputs: Mapping[str, int], digests: Sequence[str]) -> Sequence[str]:
+    """Of a rule over a study, each digest with the place of its input: in another role it gives something else."""
+    if not inputs:
+        return digests
+    names = json.loads(row["plan"])["inputs"]
+    roles = [f"{names.index(name)}:" for name, count in inputs.items() for _ in range(count)]
+    return [f"{role}{digest}" for role, digest in zip(roles, digests, strict=True)]
 
 
 def _provenance(
@@ -99,9 +116,11 @@ def _provenance(
         work.raise_generation(tx, key)
         known = work.identity_of(tx, key)
     if known is None:
-        numbers, revision = (
-            _series_numbers(tx, row["series_id"], plan),
-            intake.revision_of(tx, row["series_id"]),
+        numbers = _series_numbers(tx, row["series_id"], plan)
+        revision = (
+            1 + studies.earlier_results(tx, row)
+            if row["inputs"]
+            else intake.revision_of(tx, row["series_id"])
         )
         work.remember_identity(tx, key, parts.now(), numbers, revision)
         known = work.identity_of(tx, key)

@@ -16,7 +16,18 @@ from node.ops.retention import Facts
 from node.settings import Settings
 from node.store.database import rows
 from node.store.intake import RELEASED
-from node.store.schema import delivery, event, instance, product, run, series
+from node.store.schema import (
+    delivery,
+    event,
+    instance,
+    product,
+    run,
+    run_input,
+    series,
+    study_rule,
+    wanted_prior,
+)
+from node.store.studies import WAITING
 
 GROUP = 200
 """Revisions or objects per look at the tables."""
@@ -218,7 +229,30 @@ def _runs(
             )
             for key in tx.scalars(owners):
                 found[key].add(RunState(state))
+    for key, state in tx.execute(
+        _taken(ids, lasting)
+    ):  # by a rule over a study, as a prior also of another one
+        found[key].add(RunState(state))
+    for key in tx.scalars(_waited_for(ids)):
+        found[key].add(RunState.WAITING)
     return found
+
+
+def _taken(ids: Sequence[int], lasting: Sequence[RunState]) -> Select[Any]:
+    states = run.c.state.in_(lasting) & run_input.c.series_id.in_(ids)
+    return select(run_input.c.series_id, run.c.state).join(run, run.c.id == run_input.c.run_id).where(states)
+
+
+def _waited_for(ids: Sequence[int]) -> Select[Any]:
+    """The series of studies of which a rule waits for an input: it needs what is there as well."""
+    waits = select(study_rule.c.study_uid).where(
+        study_rule.c.due_at.is_not(None) & (study_rule.c.state == WAITING)
+    )
+    fetched = select(wanted_prior.c.series_id).where(
+        wanted_prior.c.study_uid.in_(waits) & wanted_prior.c.series_id.is_not(None)
+    )
+    needed = series.c.study_uid.in_(waits) | series.c.id.in_(fetched)
+    return select(series.c.id).where(series.c.id.in_(ids) & needed)
 
 
 def _newer(tx: Connection, ids: Sequence[int]) -> Mapping[int, list[int]]:

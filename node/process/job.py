@@ -43,6 +43,7 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
         predecessors=tuple(Issued(**issued) for issued in data["predecessors"]),
         withdraws=tuple(Issued(**issued) for issued in data["withdraws"]),
         why=data["why"],
+        inputs=dict(data["inputs"]),
     )
 
 

@@ -23,4 +23,5 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         outputs=tuple(Output(**output) for output in data["outputs"]),
         split=tuple(data.get("split", ())),  # a run that an older version opened has neither
         each_part=data.get("each_part", "refuse"),
+        inputs=tuple(data.get("inputs", ())),
     )

@@ -49,21 +49,24 @@ def run(
     return results
 
 
-def received_as(plan: Plan, specs: Mapping[str, OperatorSpec]) -> str:
+def received_as(plan: Plan, specs: Mapping[str, OperatorSpec], name: str = "") -> str:
     """As what the steps take the received series: Volume, Picture … Raises Misconfigured where they differ.
 
-    An operator that is not in *specs* is passed over here: `run` says what is wrong with it.
+    *name* is an input of a rule over a study. An operator that is not in *specs* is passed over here: `run` says
+    what is wrong with it.
     """
     kinds = {
         parameter.type: step.operator
         for step in plan.steps
         if step.operator in specs
         for parameter in specs[step.operator].inputs
-        if is_received(step.inputs.get(parameter.name, ""))
+        if (source := step.inputs.get(parameter.name, ""))
+        and (source == name if name else is_received(source))
     }
     if len(kinds) > 1:
         said = ", ".join(f"{operator} as {kind}" for kind, operator in kinds.items())
-        raise Misconfigured(f"the received series is taken in different ways ({said}); make one rule of each")
+        what = f"the input {name}" if name else "the received series"
+        raise Misconfigured(f"{what} is taken in different ways ({said}); make one rule of each")
     return next(iter(kinds), "Volume")
 
 

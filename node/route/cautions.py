@@ -47,14 +47,19 @@ def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
     if not rule.tries:
         yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
-    certain = _certain(rule)
-    for block in (rule.use, rule.when):
-        for line, how in _exclusions(block):
-            if line.name not in certain:
-                yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
-        for line in block.conditions():
-            for sentence in _of_line(line, rule, peers):
-                yield f"{_at(rule, line)}: {sentence}"
+    inputs = rule.study.inputs if rule.study else ()
+    for when, blocks in (
+        (rule.when, (rule.use, rule.when)),
+        *((one.when, (one.use, one.when)) for one in inputs),
+    ):
+        certain = _certain(when)
+        for block in blocks:
+            for line, how in _exclusions(block):
+                if line.name not in certain:
+                    yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
+            for line in block.conditions():
+                for sentence in _of_line(line, when, peers):
+                    yield f"{_at(rule, line)}: {sentence}"
     for where, sentence in contradictions(rule):
         yield f"{_at(rule, where)}: {sentence}"
     yield from _of_edits(rule)
@@ -87,7 +92,7 @@ def _of_edits(rule: Rule) -> Iterator[str]:
             yield told + ", ".join(send.to) + (issuer if alone else "")
 
 
-def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
+def _of_line(line: Line, when: When, peers: Mapping[str, bool]) -> Iterator[str]:
     if line.name == "from":
         known = {squeeze(peer) for peer in peers}
         for text in _texts(line.condition):
@@ -102,7 +107,7 @@ def _of_line(line: Line, rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]
         if singles:
             yield f"{line.name} may hold several values, and then never equals one; has_any looks at each"
     yield from doubtful(line)
-    if line.name.endswith("RadionuclideTotalDose") and "pt" not in modalities(rule):
+    if line.name.endswith("RadionuclideTotalDose") and "pt" not in modalities(when):
         # PS3.3 C.8.4.10 has MBq, C.8.9.2 has Bq for the same attribute.
         yield f"{line.name} is in Bq for PET, but in MBq for NM; add Modality: PT, or compare plain numbers"
 
@@ -111,18 +116,18 @@ def _texts(condition: Condition) -> list[str]:
     return [str(o[0]) for t in condition.tests if t.op in ("equals", "one_of") for o in t.operands if o]
 
 
-def modalities(rule: Rule) -> frozenset[str]:
-    """The modalities the rule is bound to; none when it takes any."""
-    lines = [line for line in rule.when.lines if isinstance(line, Line) and line.name == "Modality"]
+def modalities(when: When) -> frozenset[str]:
+    """The modalities that a block is bound to; none when it takes any."""
+    lines = [line for line in when.lines if isinstance(line, Line) and line.name == "Modality"]
     return frozenset(text for line in lines for text in _texts(line.condition))
 
 
-def _certain(rule: Rule) -> frozenset[str]:
-    bound = modalities(rule)
+def _certain(when: When) -> frozenset[str]:
+    bound = modalities(when)
     image_type = {"ImageType"} if bound and bound <= _WITH_IMAGE_TYPE else set()
     asked = {
         line.name
-        for line in rule.when.lines
+        for line in when.lines
         if isinstance(line, Line) and any(test.op == "present" for test in line.condition.tests)
     }
     return _ALWAYS_THERE | image_type | asked

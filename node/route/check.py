@@ -11,6 +11,9 @@ from node.model import OperatorSpec
 from node.route.aggregates import Context
 from node.route.match import Judgement, judge
 from node.route.rules import Rule, RuleSet, parse_rules, read_rules
+from node.route.study_cases import against, judged, uses
+from node.route.study_explain import verdict
+from node.route.study_tries import StudyTry
 from node.route.tries import Try
 from node.route.unshown import Shows, unshown
 from node.shape import Place
@@ -80,7 +83,11 @@ def run_cases(rules: Sequence[Rule]) -> Iterator[Case]:
         groups.setdefault(rule.group, []).append(rule)
     for rule in rules:
         deciding = _deciding(rule, groups[rule.group]) if rule.group and rule.tries else (rule,)
-        yield from (_run(rule, case, deciding) for case in rule.tries)
+        yield from (_any(rule, case, deciding) for case in rule.tries)
+
+
+def _any(rule: Rule, case: Try | StudyTry, deciding: Sequence[Rule]) -> Case:
+    return _run_study(rule, case) if isinstance(case, StudyTry) else _run(rule, case, deciding)
 
 
 def _deciding(rule: Rule, group: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -102,12 +109,32 @@ def _run(rule: Rule, case: Try, group: Sequence[Rule]) -> Case:
     place = str(Place(rule.place.file, case.line, case.column))
     happened = f"it {_told(found)}"
     if found.runs != case.runs:
-        message = f"expected runs: {'yes' if case.runs else 'no'}, but {happened}"
+        message = f"expected runs: {_yes(case.runs)}, but {happened}"
         return Case(rule.name, place, False, message)
     if case.because and case.because not in _against(found):
         message = f"expected because: {case.because}, but {happened}"
         return Case(rule.name, place, False, message)
     return Case(rule.name, place, True, happened)
+
+
+def _run_study(rule: Rule, case: StudyTry) -> Case:
+    found = judged(rule, case, _CLOCK_NOT_GIVEN)
+    place = f"{rule.place.file}:{case.line}"
+    happened = f"it {verdict(found)}"
+    if found.runs != case.runs:
+        return Case(rule.name, place, False, f"expected runs: {_yes(case.runs)}, but {happened}")
+    if case.because and case.because not in against(found):
+        return Case(rule.name, place, False, f"expected because: {case.because}, but {happened}")
+    for name, wanted in case.uses.items():
+        used = uses(found, name) or ("none",)
+        if wanted not in used:
+            said = f"expected {name}: {wanted}, but it is {', '.join(used)}; {happened}"
+            return Case(rule.name, place, False, said)
+    return Case(rule.name, place, True, happened)
+
+
+def _yes(expected: bool) -> str:
+    return "yes" if expected else "no"
 
 
 def _told(found: Judgement) -> str:

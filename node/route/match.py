@@ -13,7 +13,7 @@ from node.route.conditions import judge as judge_values
 from node.route.rules import Rule
 from node.route.when import Group, Line, When
 
-__all__ = ["Clause", "Context", "Judgement", "holds", "judge", "judge_immediate"]
+__all__ = ["Clause", "Context", "Judgement", "Weighed", "holds", "judge", "judge_immediate", "weigh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Judgement:
     """Its `received` sends apply: they wait neither for completeness nor for processing."""
 
 
+Geometries = dict[tuple[int, ...], Mapping[str, Value | None]]
+"""Used instances → what their places tell; worked out once for all rules that use the same ones."""
+
+
 def holds(when: When, facts: Facts, context: Context) -> bool:
     """Every line of *when* is yes over all instances."""
     needed = narrowed(facts, when.names())
@@ -58,9 +62,16 @@ def holds(when: When, facts: Facts, context: Context) -> bool:
 def judge(
     rules: Sequence[Rule], facts: Facts, context: Context, given: Mapping[str, Value] | None = None
 ) -> tuple[Judgement, ...]:
-    """Every rule over a sealed series; *given* replaces facts about the whole (for `try:` cases)."""
+    """Every rule over a sealed series; *given* replaces facts about the whole (for `try:` cases).
+
+    Rules over a study are none of these: `study.decide` judges them.
+    """
     known: Geometries = {}
-    alone = [_own_conditions(_alone(rule, facts, context, known, given), context) for rule in rules]
+    alone = [
+        _own_conditions(_alone(rule, facts, context, known, given), context)
+        for rule in rules
+        if rule.study is None
+    ]
     return _grouped(alone)
 
 
@@ -70,13 +81,51 @@ def judge_immediate(rules: Sequence[Rule], facts: Facts, context: Context) -> tu
     `runs` and `routes` both say whether the object goes out now; a later `judge` decides about `do`.
     """
     known: Geometries = {}
-    alone = [_alone(rule, facts, context, known) for rule in rules]
+    alone = [_alone(rule, facts, context, known) for rule in rules if rule.study is None]
     found = _grouped([replace(j, runs=j.outcome is Outcome.YES) for j in alone])
     return tuple(replace(j, runs=j.routes) for j in found if any(s.immediate for s in j.rule.sends))
 
 
-Geometries = dict[tuple[int, ...], Mapping[str, Value | None]]
-"""Used instances → what their places tell; worked out once for all rules that use the same ones."""
+@dataclass(frozen=True)
+class Weighed:
+    """What a `use` and a `when` say of a series."""
+
+    outcome: Outcome
+    clauses: tuple[Clause, ...]
+    used: tuple[int, ...]
+    """The instances that `use` picks, by their index in the facts."""
+    because: str
+    """The clause that decided, in words."""
+    decided_by: str = ""
+
+
+def weigh(
+    blocks: tuple[When, When],
+    facts: Facts,
+    context: Context,
+    known: Geometries,
+    given: Mapping[str, Value] | None = None,
+) -> Weighed:
+    """Judge `use` and `when` (*blocks*, in this order) over a series. Never raises."""
+    use, when = blocks
+    names = use.names() | when.names()
+    needed = narrowed(facts, names)
+    used, clauses = _used(use, needed)
+    if len(used) < facts.size:
+        needed = needed.only(used)
+    if needs_geometry(names) and used not in known:
+        known[used] = geometry(needed)
+    whole = with_aggregates(needed, context, known.get(used, {}), given)
+    if used:
+        clauses += tuple(_clause(line, whole) for line in when.lines)
+    outcome = all_of([clause.outcome for clause in clauses])
+    decided = next(
+        (c for wanted in (Outcome.NO, Outcome.UNDECIDED) for c in clauses if c.outcome is wanted), None
+    )
+    because = (
+        f"{decided.name}: {decided.reason}{_wanted(when, decided)}" if decided else "every condition holds"
+    )
+    return Weighed(outcome, clauses, used, because, decided.name if decided else "")
 
 
 def _alone(
@@ -86,32 +135,17 @@ def _alone(
     known: Geometries,
     given: Mapping[str, Value] | None = None,
 ) -> Judgement:
-    needed = narrowed(facts, rule.attributes)
-    used, clauses = _used(rule.use, needed)
-    if len(used) < facts.size:
-        needed = needed.only(used)
-    if needs_geometry(rule.attributes) and used not in known:
-        known[used] = geometry(needed)
-    whole = with_aggregates(needed, context, known.get(used, {}), given)
-    if used:
-        clauses += tuple(_clause(line, whole) for line in rule.when.lines)
-    outcome = all_of([clause.outcome for clause in clauses])
-    decided = next(
-        (c for wanted in (Outcome.NO, Outcome.UNDECIDED) for c in clauses if c.outcome is wanted), None
-    )
-    because = (
-        f"{decided.name}: {decided.reason}{_wanted(rule, decided)}" if decided else "every condition holds"
-    )
+    found = weigh((rule.use, rule.when), facts, context, known, given)
     sends = not rule.shadow and any(send.what == RECEIVED for send in rule.sends)
-    routes = outcome is Outcome.YES and sends
-    return Judgement(rule, outcome, clauses, used, because, decided.name if decided else "", routes=routes)
-
-
-def _wanted(rule: Rule, clause: Clause) -> str:
-    """What the rule asks for, unless it names a person."""
-    line = next(
-        (line for line in rule.when.lines if line.name == clause.name and line.line == clause.line), None
+    routes = found.outcome is Outcome.YES and sends
+    return Judgement(
+        rule, found.outcome, found.clauses, found.used, found.because, found.decided_by, routes=routes
     )
+
+
+def _wanted(when: When, clause: Clause) -> str:
+    """What the rule asks for, unless it names a person."""
+    line = next((line for line in when.lines if line.name == clause.name and line.line == clause.line), None)
     if not isinstance(line, Line) or line.attribute.private:
         return ""
     text = line.text.partition(": ")[2]

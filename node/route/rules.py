@@ -13,14 +13,16 @@ from node.errors import Misconfigured
 from node.model import RECEIVED, OperatorSpec, Priority, Step
 from node.route.cautions import cautions
 from node.route.edits import NO_EDITS, parse_edits
+from node.route.inputs import Study, parse_study
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
 from node.route.sends import Around, Send, parse_sends, refuse_later
 from node.route.splitting import parse_split
-from node.route.steps import parse_steps
+from node.route.steps import left_without, parse_steps
+from node.route.study_tries import StudyTry, parse_study_tries
 from node.route.tables import SUFFIX, Tables
 from node.route.together import check_together, needs_the_series
-from node.route.tries import parse_tries
+from node.route.tries import Try, parse_tries
 from node.route.when import When, parse_when
 from node.shape import Node, Place, Shaper, parse, read
 
@@ -56,15 +58,15 @@ KEYS = {
     "incomplete": "ok: also processes series with gaps or missing images",
     "on_failure": "how often to try again, and what then",
     "priority": "urgent, normal or low: which of those that wait for a destination go first",
-    "scope": "series",
+    "scope": "series, or study: a rule that takes several series of a study, each under a name",
+    "inputs": "scope: study: the series it takes, each a name with when, prefer, pick, optional, prior",
+    "wait": "scope: study: how long it waits for inputs that are missing, and what then",
+    "again": "scope: study: whether a better or newer input makes it run again: better_input or never",
     "try": "cases that pacsnode check runs",
 }
 """Every key of a rule, with a sentence for editors."""
 
 LATER = {
-    "inputs": "rules over several series (inputs)",
-    "wait": "rules over several series (wait)",
-    "again": "rules over several series (again)",
     "hold": "holding results for a person (hold)",
     "window": "time windows (window)",
     "windows": "time windows (windows)",
@@ -85,6 +87,11 @@ class RuleSet:
     warnings: tuple[str, ...] = ()
     lookups: Mapping[str, str] = field(default_factory=dict)
     """Digest → the table as JSON, of those that treatments look values up in."""
+
+    @property
+    def of_studies(self) -> tuple[Rule, ...]:
+        """The rules of `scope: study`."""
+        return tuple(rule for rule in self.rules if rule.study is not None)
 
 
 def read_folder(folder: Path) -> dict[str, str]:
@@ -191,9 +198,13 @@ class _Reader:
         when = parse_when(fields["when"], shaper) if "when" in fields else When()
         use = parse_when(fields["use"], shaper) if "use" in fields else When()
         before = len(shaper.mistakes)
+        study = parse_study(fields, self.peers, shaper)
         split = parse_split(fields, shaper)
+        inputs = [one.name for one in study.inputs] if study else ()
         steps = (
-            parse_steps(fields["do"], self.specs, shaper, together=split.together) if "do" in fields else ()
+            parse_steps(fields["do"], self.specs, shaper, together=split.together, inputs=inputs)
+            if "do" in fields and (study is None or study.inputs)
+            else ()
         )
         clean = len(shaper.mistakes) == before
         edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
@@ -208,14 +219,17 @@ class _Reader:
             shadow="mode" in fields and shaper.choice(fields["mode"], ("shadow",)) == "shadow",
             discard=self._yes("discard"),
             incomplete_ok="incomplete" in fields and shaper.choice(fields["incomplete"], ("ok",)) == "ok",
-            tries=parse_tries(fields["try"], shaper) if "try" in fields else (),
+            tries=self._tries(study),
             split=split,
             priority=Priority(shaper.choice(fields["priority"], tuple(Priority), Priority.NORMAL))
             if "priority" in fields
             else Priority.NORMAL,
+            study=study,
         )  # fmt: skip
         self._sense(rule)
         self._facts_of(rule)
+        if study is not None and clean:
+            self._inputs_used(rule, study)
         return with_meaning(rule, self.specs) if clean else rule
 
     def _keys(self) -> None:
@@ -233,11 +247,14 @@ class _Reader:
             shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
         known = (*KEYS, *LATER, "deidentify", *outside)
         self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
-        scope = self.fields.get("scope")
-        if scope is not None and scope.text == "study":
-            shaper.wrong(scope, "scope: study is not available in this version; write one rule per series")
-        elif scope is not None:
-            shaper.choice(scope, ("series",))
+
+    def _tries(self, study: Study | None) -> tuple[Try | StudyTry, ...]:
+        if "try" not in self.fields:
+            return ()
+        node = self.fields["try"]
+        return (
+            parse_tries(node, self.shaper) if study is None else parse_study_tries(node, study, self.shaper)
+        )
 
     def _made(self, steps: tuple[Step, ...]) -> dict[str, str]:
         """Each step's result and its type."""
@@ -246,7 +263,7 @@ class _Reader:
     def _named(self) -> dict[str, str]:
         """Results by name only, where `do` has mistakes of its own."""
         found = {}
-        for item in self.fields["do"].items:
+        for item in self.fields["do"].items if "do" in self.fields else ():
             operator = next((key for key in item.fields if key != "as"), item.text)
             found[item.fields["as"].text if "as" in item.fields else operator.rpartition(".")[2]] = ""
         return found
@@ -291,6 +308,26 @@ class _Reader:
         if (rule.unless or rule.fallback) and not rule.group:
             key = "unless" if rule.unless else "fallback"
             shaper.wrong(fields[key], f"{key} counts within a group; add group:")
+
+    def _inputs_used(self, rule: Rule, study: Study) -> None:
+        """Every input is taken by a step, and something is left to send without the optional ones."""
+        taken = {source for step in rule.steps for source in step.inputs.values()}
+        for one in study.inputs:
+            if one.name not in taken and "do" in self.fields:
+                at = Node(Place(self.node.place.file, one.line), "")
+                self.shaper.wrong(at, f"no step takes the input {one.name}; remove it, or name it under do:")
+        received = next((send for send in rule.sends if send.what == RECEIVED), None)
+        if received is not None:
+            at = Node(Place(self.node.place.file, received.line), "")
+            self.shaper.wrong(
+                at, "a rule over a study sends results; write a rule of scope: series for received objects"
+            )
+        optional = [one for one in study.inputs if one.optional]
+        left = {step.name for step in left_without(rule.steps, [one.name for one in optional], self.specs)}
+        if optional and rule.sends and not any(send.what in left for send in rule.sends):
+            at = Node(Place(self.node.place.file, optional[0].line), "")
+            names = " and ".join(one.name for one in optional)
+            self.shaper.wrong(at, f"without {names} nothing that is sent is left; it is not optional then")
 
     def _facts_of(self, rule: Rule) -> None:
         """`use` asks single images, an immediate rule single objects: neither knows the series as a whole."""

@@ -11,6 +11,7 @@ from pydicom.datadict import keyword_dict
 from node.model import KIND_OF, OperatorSpec, Parameter, Priority
 from node.route.editable import refusal, target_of
 from node.route.edits import ELSE, OPERATIONS, REASONS
+from node.route.inputs import AGAIN, INPUT_KEYS, PICKS, WAITS
 from node.route.keywords import OURS, Attribute, lookup
 from node.route.rules import KEYS
 from node.route.sends import KEYS as SEND_KEYS
@@ -135,7 +136,26 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec], peers: Peers) -> dict[st
             "enum": list(EACH_PART),
             "description": "; ".join(f"{k}: {v}" for k, v in EACH_PART.items()),
         },
-        "scope": {"enum": ["series"]},
+        "scope": {"enum": ["series", "study"]},
+        "inputs": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[a-z][a-z0-9_-]{0,31}$"},
+            "additionalProperties": _input_series(),
+        },
+        "wait": _object(
+            {
+                "at_most": {
+                    "type": "string",
+                    "description": "from the first input that is there, e.g. 30 min",
+                },
+                "then": {
+                    "enum": list(WAITS),
+                    "description": "; ".join(f"{k}: {v}" for k, v in WAITS.items()),
+                },
+            },
+            ("at_most", "then"),
+        ),
+        "again": {"enum": list(AGAIN), "description": "; ".join(f"{k}: {v}" for k, v in AGAIN.items())},
         "priority": {"enum": list(Priority)},
         "on_failure": _object({"retry": {"type": "integer", "minimum": 0}, "then": {"enum": ["quarantine"]}}),
         "do": {"type": "array", "items": _step(specs)},
@@ -145,6 +165,20 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec], peers: Peers) -> dict[st
     }
     found = fixed.get(key, _TEXT if key in _TEXTS else {})
     return {"allOf": [found]} if "$ref" in found else found
+
+
+def _input_series() -> dict[str, Any]:
+    """One entry of `inputs`."""
+    shapes: dict[str, dict[str, Any]] = {
+        "when": {"allOf": [_BLOCK]},
+        "use": {"allOf": [_BLOCK]},
+        "prefer": {"type": "array", "items": {"anyOf": [_BLOCK, {"type": "object", "maxProperties": 1}]}},
+        "pick": {"enum": list(PICKS)},
+        "optional": _YES_NO,
+        "prior": _object({"at": {"type": "string"}, "max_age": {"type": "string"}}, ("at", "max_age")),
+        "ours": {"enum": ["ok"]},
+    }
+    return _object({key: {"description": text, **shapes[key]} for key, text in INPUT_KEYS.items()})
 
 
 def _splitter() -> dict[str, Any]:
@@ -266,7 +300,7 @@ def _step(specs: Mapping[str, OperatorSpec]) -> dict[str, Any]:
 def _input(parameter: Parameter) -> dict[str, Any]:
     return {
         "type": "string",
-        "description": f"{parameter.type}: the as: name of an earlier step, or received",
+        "description": f"{parameter.type}: the as: name of an earlier step, received, or an input of the study",
     }
 
 
@@ -319,5 +353,27 @@ def _case() -> dict[str, Any]:
             {"type": "array", "items": {"$ref": "#/definitions/given"}},
         ]
     }
-    expect = _object({"runs": _YES_NO, "because": {"type": "string"}}, ("runs",))
-    return _object({"given": given, "expect": expect}, ("given", "expect"))
+    several = {"type": "object", "additionalProperties": given}
+    study = _object(
+        {
+            "study": {"$ref": "#/definitions/given"},
+            "series": {**several, "description": "complete series under names of your choice"},
+            "arriving": {**several, "description": "series of which more images may come"},
+            "priors": {**several, "description": "input with prior: what was fetched for it"},
+            "waited": {"type": "string", "description": "since the first input was there, e.g. 30 min"},
+        },
+        ("series",),
+    )
+    used = {"type": "object", "additionalProperties": {"type": "string"}}
+    expect = _object(
+        {
+            "runs": _YES_NO,
+            "because": {"type": "string"},
+            "uses": {
+                **used,
+                "description": "scope: study: input → the series of given that it should be, or none",
+            },
+        },
+        ("runs",),
+    )
+    return _object({"given": {"anyOf": [study, given]}, "expect": expect}, ("given", "expect"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from node.model import PART_NAME, RECEIVED, OperatorSpec, Parameter, Step, is_received
@@ -17,36 +18,63 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def parse_steps(
-    node: Node, specs: Mapping[str, OperatorSpec], shaper: Shaper, *, together: bool = False
+    node: Node,
+    specs: Mapping[str, OperatorSpec],
+    shaper: Shaper,
+    *,
+    together: bool = False,
+    inputs: Collection[str] = (),
 ) -> tuple[Step, ...]:
-    """The steps under `do:`, in order; mistakes are noted in *shaper*. *together*: parts may be named."""
+    """The steps under `do:`, in order; mistakes are noted in *shaper*.
+
+    *together*: parts may be named. *inputs*: the series that a rule over a study takes; then nothing is `received`.
+    """
     if not node.is_list or not node.items:
         shaper.wrong(node, "do holds a list of steps, for example do: [reformat: {plane: axial}]")
         return ()
-    reader = _Steps(specs, shaper, together)
+    reader = _Steps(specs, shaper, together, tuple(inputs))
     for item in node.items:
         reader.read(item)
-    if len(reader.taken_as) > 1:
-        said = ", ".join(f"{operator} takes a {kind}" for kind, operator in reader.taken_as.items())
-        shaper.wrong(
-            node, f"the received series cannot be read in several ways ({said}); make a rule of each"
-        )
+    for name, kinds in reader.taken_as.items():
+        if len(kinds) > 1:
+            said = ", ".join(f"{operator} takes a {kind}" for kind, operator in kinds.items())
+            what = f"the input {name}" if inputs else "the received series"
+            shaper.wrong(node, f"{what} cannot be read in several ways ({said}); make a rule of each")
     return tuple(reader.steps)
 
 
-def canonical(steps: tuple[Step, ...], specs: Mapping[str, OperatorSpec]) -> list[Any]:
-    """What the steps mean: defaults filled in, earlier results by number instead of by name."""
-    numbers = {RECEIVED: 0} | {step.name: number for number, step in enumerate(steps, 1)}
+def left_without(
+    steps: tuple[Step, ...], missing: Collection[str], specs: Mapping[str, OperatorSpec]
+) -> tuple[Step, ...]:
+    """The steps that can be done without these inputs; an operator's optional input is then not given."""
+    gone, kept = set(missing), []
+    for step in steps:
+        spec = specs.get(step.operator)
+        needed = {p.name for p in spec.inputs if p.required} if spec else set(step.inputs)
+        if any(source in gone for name, source in step.inputs.items() if name in needed):
+            gone.add(step.name)
+            continue
+        taken = {name: source for name, source in step.inputs.items() if source not in gone}
+        kept.append(step if len(taken) == len(step.inputs) else replace(step, inputs=taken))
+    return tuple(kept)
+
+
+def canonical(
+    steps: tuple[Step, ...], specs: Mapping[str, OperatorSpec], inputs: Collection[str] = ()
+) -> list[Any]:
+    """What the steps mean: defaults filled in, earlier results and a study's inputs by number instead of by name."""
+    numbers: dict[str, Any] = {RECEIVED: 0} | {step.name: number for number, step in enumerate(steps, 1)}
+    numbers |= {name: f"input {number}" for number, name in enumerate(inputs, 1)}
     found = []
     for step in steps:
         spec = specs[step.operator]
         defaults = {p.name: p.default for p in spec.options if p.default is not None}
         options = {name: _plain(value) for name, value in {**defaults, **step.options}.items()}
-        inputs: dict[str, Any] = {
+        taken: dict[str, Any] = {
             name: numbers.get(source, source if is_received(source) else -1)
             for name, source in step.inputs.items()
         }
-        found.append([step.operator, inputs, options])
+        found.append([step.operator, taken, options])
     return found
 
 
@@ -57,12 +85,16 @@ def _plain(value: Any) -> Any:
 class _Steps:
     """Reads one step after the other and remembers what they make."""
 
-    def __init__(self, specs: Mapping[str, OperatorSpec], shaper: Shaper, together: bool) -> None:
+    def __init__(
+        self, specs: Mapping[str, OperatorSpec], shaper: Shaper, together: bool, sources: tuple[str, ...] = ()
+    ) -> None:
         self.specs = specs
         self.shaper = shaper
         self.together = together
-        self.taken_as: dict[str, str] = {}
-        """Type as which the received series is taken → the operator that does."""
+        self.sources = sources
+        """The inputs of a rule over a study; none where there is one received series."""
+        self.taken_as: dict[str, dict[str, str]] = {}
+        """Series → type as which it is taken → the operator that does; parts are one series."""
         self.steps: list[Step] = []
         self.made: dict[str, str] = {}
         """Result's name → its type; empty where the step is wrong."""
@@ -95,7 +127,9 @@ class _Steps:
         """The `as:` name, else the operator's own name without its package."""
         name = self.shaper.text(node) if node is not None else operator.rpartition(".")[2]
         at = node or item
-        if node is not None and name and (not _NAME.fullmatch(name) or is_received(name)):
+        if node is not None and name in self.sources:
+            self.shaper.wrong(at, f"as: {name} is the name of an input; choose another")
+        elif node is not None and name and (not _NAME.fullmatch(name) or is_received(name)):
             self.shaper.wrong(
                 at, f"as: {name} is not a free name; use a lower-case word other than received or part_1"
             )
@@ -126,23 +160,29 @@ class _Steps:
                 )
         self._defaults(spec, node, taken)
         for taking, source in taken.items():
-            if is_received(source):
-                self.taken_as.setdefault(inputs[taking].type, spec.name)
+            if self._comes_from_files(source):
+                series = source if self.sources else RECEIVED
+                self.taken_as.setdefault(series, {}).setdefault(inputs[taking].type, spec.name)
         for parameter in spec.options:
             if parameter.required and parameter.name not in node.fields:
                 self.shaper.wrong(node, f"{spec.name} needs the option {parameter.name}")
         return Step(spec.name, taken, values, name)
+
+    def _comes_from_files(self, source: str) -> bool:
+        return source in self.sources if self.sources else is_received(source)
 
     def _defaults(self, spec: OperatorSpec, node: Node, taken: dict[str, str]) -> None:
         """The first input is the received series unless the rule says otherwise; the others are named."""
         for position, parameter in enumerate(spec.inputs):
             if parameter.name in taken:
                 continue
-            if position == 0 and parameter.type in _FROM_FILES:
-                taken[parameter.name] = RECEIVED
+            if position == 0 and parameter.type in _FROM_FILES and len(self.sources) < 2:
+                taken[parameter.name] = self.sources[0] if self.sources else RECEIVED
             elif parameter.required:
                 fitting = [name for name, kind in self.made.items() if kind == parameter.type]
                 fitting += ["part_2"] if self.together and parameter.type in _FROM_FILES else []
+                if parameter.type in _FROM_FILES:
+                    fitting += [name for name in self.sources[::-1] if name not in taken.values()]
                 hint = (
                     f"{parameter.name}: {fitting[-1]}"
                     if fitting
@@ -153,17 +193,21 @@ class _Steps:
     def _input(self, spec: OperatorSpec, parameter: Parameter, node: Node) -> str:
         source = self.shaper.text(node)
         what = f"{spec.name}: {parameter.name}"
-        if PART_NAME.fullmatch(source) and not self.together:
+        if self.sources and is_received(source):
+            self.shaper.wrong(
+                node, f"{what}: a rule over a study takes inputs by their names: {', '.join(self.sources)}"
+            )
+        elif PART_NAME.fullmatch(source) and not self.together:
             self.shaper.wrong(
                 node, f"{what}: {source} is there only with split: and each_part: together in the rule"
             )
-        elif is_received(source):
+        elif self._comes_from_files(source):
             if parameter.type not in _FROM_FILES:
                 self.shaper.wrong(
                     node, f"{what} must be a {parameter.type}, and {source} is the series itself"
                 )
         elif source and source not in self.made:
-            hint = nearest(source, (*self.made, RECEIVED))
+            hint = nearest(source, (*self.made, *(self.sources or (RECEIVED,))))
             self.shaper.wrong(node, f"{what}: no earlier step is called {source} by its as: name{hint}")
         elif source and self.made[source] not in ("", parameter.type):
             self.shaper.wrong(

@@ -47,7 +47,7 @@ def _try(node: Node, shaper: Shaper) -> Try:
     instances: list[dict[str, Cell]] = []
     whole: dict[str, Value] = {}
     for given in fields["given"].items if "given" in fields else ():
-        cells, about_all = _given(given, shaper)
+        cells, about_all = given_image(given, shaper)
         instances.append(cells)
         whole |= about_all
     runs, because = True, ""
@@ -62,7 +62,7 @@ def _try(node: Node, shaper: Shaper) -> Try:
     return Try(gather(instances), whole, runs, because, node.place.line, node.place.column)
 
 
-def _given(node: Node, shaper: Shaper) -> tuple[dict[str, Cell], dict[str, Value]]:
+def given_image(node: Node, shaper: Shaper) -> tuple[dict[str, Cell], dict[str, Value]]:
     """One made-up image (it stands for all of them when it is the only one)."""
     cells: dict[str, Cell] = {}
     whole: dict[str, Value] = {}

@@ -72,16 +72,25 @@ def stands(tx: Connection, key: str) -> bool:
 
 
 def earlier_reports(tx: Connection, row: Mapping[str, Any]) -> list[Issued]:
-    """The reports that left of the newest earlier run of the same rule over the same series (PS3.3 C.17.2)."""
+    """The reports that left of the newest earlier run of the same rule over the same series (PS3.3 C.17.2).
+
+    Of a rule over a study: over the same study, and for the same `each` series.
+    """
     this = series.alias()
-    uids = (series.c.study_uid == this.c.study_uid) & (series.c.series_uid == this.c.series_uid)
+    uids = series.c.study_uid == this.c.study_uid
+    if row["inputs"]:
+        uids &= (run.c.inputs != "") & (run.c.slot == row["slot"])
+        before = run.c.id < row["id"]
+    else:
+        uids &= (series.c.series_uid == this.c.series_uid) & (run.c.inputs == "")
+        before = or_(series.c.revision < this.c.revision, run.c.id < row["id"])
     earlier = (
         select(run.c.id, series.c.study_uid)
         .join(series, series.c.id == run.c.series_id)
         .join(this, (this.c.id == row["series_id"]) & uids)
         .where((run.c.rule == row["rule"]) & (run.c.withdraws == 0) & (run.c.id != row["id"]))
-        .where(or_(series.c.revision < this.c.revision, run.c.id < row["id"]))
-        .order_by(series.c.revision.desc(), run.c.replay.desc(), run.c.id.desc())
+        .where(before)
+        .order_by(run.c.turn.desc(), series.c.revision.desc(), run.c.replay.desc(), run.c.id.desc())
     )
     for run_id, study_uid in tx.execute(earlier).all():
         mine, statement = _sent(run_id)
@@ -111,7 +120,7 @@ def outdated(tx: Connection, series_id: int) -> list[Mapping[str, Any]]:
         select(run)
         .join(series, series.c.id == run.c.series_id)
         .join(this, (this.c.id == series_id) & uids & (series.c.revision < this.c.revision))
-        .where((run.c.state == RunState.DONE) & (run.c.withdraws == 0) & ~run.c.shadow)
+        .where((run.c.state == RunState.DONE) & (run.c.withdraws == 0) & ~run.c.shadow & (run.c.inputs == ""))
         .order_by(run.c.id)
     )
     return [row for row in rows(tx, earlier) if _replaced(tx, row)]

@@ -156,27 +156,128 @@ _PSEUDONYM_4 = (
 )""",
     "CREATE INDEX pseudonym_patient ON pseudonym (patient_id)",
 )
-_TREATMENTS_4_REBUILT = (
-    Rebuilt(
-        "run",
-        (("withdraws INTEGER NOT NULL", _RUN_RANK_4),),
-        {"rank": "CAST(strftime('%s', created_at) AS INTEGER)"},
+_COPY_4 = Step(  # treated copies, windows and priorities; pseudonyms
+    rebuilt=(
+        Rebuilt(
+            "run",
+            (("withdraws INTEGER NOT NULL", _RUN_RANK_4),),
+            {"rank": "CAST(strftime('%s', created_at) AS INTEGER)"},
+        ),
+        Rebuilt(
+            "delivery",
+            (("commit_failures INTEGER NOT NULL", _DELIVERY_4),),
+            {"treatment": "''", "sent_uid": "''", '"window"': "''"},
+        ),
     ),
-    Rebuilt(
-        "delivery",
-        (("commit_failures INTEGER NOT NULL", _DELIVERY_4),),
-        {"treatment": "''", "sent_uid": "''", '"window"': "''"},
+    sqlite=tuple(statement.format(**_SQLITE) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
+    postgresql=(
+        "ALTER TABLE run ADD rank BIGINT NOT NULL DEFAULT 0",
+        "UPDATE run SET rank = CAST(EXTRACT(EPOCH FROM date_trunc('second', created_at)) AS BIGINT)",
+        "ALTER TABLE run ALTER rank DROP DEFAULT",
+        "ALTER TABLE delivery ADD treatment TEXT NOT NULL DEFAULT '', "
+        "ADD sent_uid VARCHAR(64) NOT NULL DEFAULT '', ADD \"window\" TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE delivery ALTER treatment DROP DEFAULT, ALTER sent_uid DROP DEFAULT, "
+        'ALTER "window" DROP DEFAULT',
+        *(statement.format(**_POSTGRESQL) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
     ),
 )
-_TREATMENTS_4_POSTGRESQL = (
-    "ALTER TABLE run ADD rank BIGINT NOT NULL DEFAULT 0",
-    "UPDATE run SET rank = CAST(EXTRACT(EPOCH FROM date_trunc('second', created_at)) AS BIGINT)",
-    "ALTER TABLE run ALTER rank DROP DEFAULT",
-    "ALTER TABLE delivery ADD treatment TEXT NOT NULL DEFAULT '', "
-    "ADD sent_uid VARCHAR(64) NOT NULL DEFAULT '', ADD \"window\" TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE delivery ALTER treatment DROP DEFAULT, ALTER sent_uid DROP DEFAULT, "
-    'ALTER "window" DROP DEFAULT',
+_STUDY_RUN_4 = """rank INTEGER NOT NULL,
+	inputs TEXT NOT NULL,
+	turn INTEGER NOT NULL,
+	slot TEXT NOT NULL"""
+_STUDY_TABLES_4 = (
+    """CREATE TABLE run_input (
+	run_id {reference} NOT NULL,
+	series_id {reference} NOT NULL,
+	PRIMARY KEY (run_id, series_id),
+	FOREIGN KEY(run_id) REFERENCES run (id),
+	FOREIGN KEY(series_id) REFERENCES series (id)
+)""",
+    "CREATE INDEX run_input_series ON run_input (series_id)",
+    """CREATE TABLE study_rule (
+	id {id} NOT NULL,
+	study_uid VARCHAR(64) NOT NULL,
+	rule TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	reason TEXT NOT NULL,
+	since {moment} NOT NULL,
+	until {moment},
+	due_at {moment},
+	PRIMARY KEY (id),
+	UNIQUE (study_uid, rule)
+)""",
+    """CREATE TABLE wanted_prior (
+	id {id} NOT NULL,
+	study_uid VARCHAR(64) NOT NULL,
+	rule TEXT NOT NULL,
+	input TEXT NOT NULL,
+	peer TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	reason TEXT NOT NULL,
+	patient TEXT NOT NULL,
+	study_date VARCHAR(8) NOT NULL,
+	study_time VARCHAR(16) NOT NULL,
+	from_date VARCHAR(8) NOT NULL,
+	tried TEXT NOT NULL,
+	attempt INTEGER NOT NULL,
+	failures INTEGER NOT NULL,
+	series_id {reference},
+	due_at {moment} NOT NULL,
+	created_at {moment} NOT NULL,
+	finished_at {moment},
+	PRIMARY KEY (id),
+	UNIQUE (study_uid, rule, input),
+	FOREIGN KEY(series_id) REFERENCES series (id)
+)""",
+    "CREATE INDEX study_rule_due ON study_rule (due_at) WHERE due_at IS NOT NULL",
+    "CREATE INDEX wanted_prior_open ON wanted_prior (due_at) WHERE state IN ('wanted', 'asking')",
 )
+_PIXELS_4 = Step(  # pixels hashed once
+    rebuilt=(
+        Rebuilt(
+            "instance", (("pixel_digest VARCHAR(64) NOT NULL", _INSTANCE_4),), {"pixels_at": "0"},
+        ),
+    ),
+    sqlite=(),
+    postgresql=(
+        "ALTER TABLE instance ADD pixels_at BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE instance ALTER pixels_at DROP DEFAULT",
+    ),
+)  # fmt: skip
+_STUDY_4 = Step(  # rules of scope: study, and priors
+    rebuilt=(
+        Rebuilt("series", (("removed_at DATETIME", "removed_at DATETIME,\n\tprior TEXT NOT NULL"),), {"prior": "''"}),
+        Rebuilt(
+            "run",
+            (
+                ("rank INTEGER NOT NULL", _STUDY_RUN_4),
+                ("(series_id, rule, replay, withdraws)", "(series_id, rule, replay, withdraws, inputs, turn)"),
+            ),
+            {"inputs": "''", "turn": "0", "slot": "''"},
+        ),
+    ),
+    sqlite=tuple(statement.format(**_SQLITE) for statement in _STUDY_TABLES_4),
+    postgresql=(
+        "ALTER TABLE series ADD prior TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE series ALTER prior DROP DEFAULT",
+        "ALTER TABLE run ADD inputs TEXT NOT NULL DEFAULT '', ADD turn INTEGER NOT NULL DEFAULT 0, "
+        "ADD slot TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE run ALTER inputs DROP DEFAULT, ALTER turn DROP DEFAULT, ALTER slot DROP DEFAULT",
+        "ALTER TABLE run DROP CONSTRAINT run_series_id_rule_replay_withdraws_key, "
+        "ADD UNIQUE (series_id, rule, replay, withdraws, inputs, turn)",
+        *(statement.format(**_POSTGRESQL) for statement in _STUDY_TABLES_4),
+    ),
+)  # fmt: skip
+
+
+def _together(*steps: Step) -> Step:
+    """One step of several that do not know of each other, in this order."""
+    return Step(
+        tuple(rebuilt for step in steps for rebuilt in step.rebuilt),
+        tuple(statement for step in steps for statement in step.sqlite),
+        tuple(statement for step in steps for statement in step.postgresql),
+    )
+
 
 STEPS: Mapping[int, Step] = {
     1: Step(  # replays, retention and alerts
@@ -261,23 +362,7 @@ STEPS: Mapping[int, Step] = {
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
         ),
     ),
-    3: Step(  # pixels hashed once; treated copies, windows and priorities; pseudonyms
-        rebuilt=(
-            Rebuilt(
-                "instance",
-                (("pixel_digest VARCHAR(64) NOT NULL", _INSTANCE_4),),
-                {"pixels_at": "0"},
-            ),
-            *_TREATMENTS_4_REBUILT,
-        ),
-        sqlite=tuple(statement.format(**_SQLITE) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
-        postgresql=(
-            "ALTER TABLE instance ADD pixels_at BIGINT NOT NULL DEFAULT 0",
-            "ALTER TABLE instance ALTER pixels_at DROP DEFAULT",
-            *_TREATMENTS_4_POSTGRESQL,
-            *(statement.format(**_POSTGRESQL) for statement in (*_TREATMENTS_4, *_PSEUDONYM_4)),
-        ),
-    ),
+    3: _together(_PIXELS_4, _COPY_4, _STUDY_4),
 }  # fmt: skip
 """Version → what leads from it to the next."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from node.store.schema import (
     pledge,
     product,
     run,
+    run_input,
     series,
 )
 from node.words import counted
@@ -154,14 +156,23 @@ def list_runs(tx: Connection, wanted: Wanted) -> list[Mapping[str, Any]]:
     made = select(func.count()).where(product.c.run_id == run.c.id).scalar_subquery().label("products")
     statement = select(*_RUN, made).join(series, series.c.id == run.c.series_id)
     statement = statement.order_by(run.c.id.desc()).limit(wanted.limit)
-    return rows(tx, statement.where(run_like(wanted)))
+    return [_with_inputs(row) for row in rows(tx, statement.where(run_like(wanted)))]
+
+
+def _with_inputs(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a run over a study, the series it takes instead of their JSON."""
+    taken = json.loads(row["inputs"]) if row["inputs"] else []
+    inputs = {name: {"series_id": key, "objects": count} for name, key, count in taken}
+    said = ", ".join(f"{name} {key}" for name, key, _ in taken)
+    return {**row, "inputs": inputs, "takes": said}
 
 
 def run_like(wanted: Wanted) -> ColumnElement[bool]:
     """The runs that *wanted* names."""
     where = _equal((run.c.state, wanted.state), (run.c.id, wanted.run), (run.c.rule, wanted.rule))
     if (of_series := _named_series(wanted)) is not None:
-        where &= run.c.series_id.in_(of_series)
+        beside = select(run_input.c.run_id).where(run_input.c.series_id.in_(of_series))
+        where &= run.c.series_id.in_(of_series) | run.c.id.in_(beside)
     if wanted.shadow:
         where &= run.c.shadow
     return where & _within(run.c.created_at, wanted)

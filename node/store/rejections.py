@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from node.model import EXPIRED, REJECTIONS, InstanceState, RunState, SeriesState
 from node.store import deliveries, intake
 from node.store.database import move, rows
-from node.store.schema import delivery, instance, measurement, product, rejection, run, series
+from node.store.schema import delivery, instance, measurement, product, rejection, run, run_input, series
 
 _HERE = (InstanceState.KEPT, InstanceState.CONFLICT, InstanceState.UNREADABLE)
 _CHUNK = 500
@@ -84,8 +84,9 @@ def revisions_of(tx: Connection, study_uid: str, series_uid: str) -> list[Mappin
 
 
 def runs_using(tx: Connection, series_ids: Sequence[int], ids: Collection[int]) -> list[Mapping[str, Any]]:
-    """The runs over these revisions that take one of these objects, but for those that withdraw."""
-    where = run.c.series_id.in_(series_ids) & (run.c.withdraws == 0)
+    """The runs over these revisions, alone or beside others, that take one of these objects; none that withdraws."""
+    beside = select(run_input.c.run_id).where(run_input.c.series_id.in_(series_ids))
+    where = (run.c.series_id.in_(series_ids) | run.c.id.in_(beside)) & (run.c.withdraws == 0)
     wanted = set(ids)
     found = rows(tx, select(run).where(where).order_by(run.c.id))
     return [row for row in found if wanted.intersection(json.loads(row["files"]))]

@@ -105,6 +105,7 @@ series = Table(  # one row per revision of a series: the members of a sealed one
     Column("replay_rule", Words(), nullable=False, default=""),  # only by this rule; empty for all
     Column("replay_fresh", Boolean, nullable=False, default=False),  # with new UIDs
     Column("removed_at", Moment),  # when retention removed its files
+    Column("prior", Words(), nullable=False, default=""),  # the peer it was fetched from as a prior; else it arrived
     UniqueConstraint("study_uid", "series_uid", "revision"),
     Index("series_open", "state", sqlite_where=text("state IN ('receiving', 'sealed')"),
           postgresql_where=text("state IN ('receiving', 'sealed')")),
@@ -159,9 +160,59 @@ run = Table(  # one rule over one revision
     Column("finished_at", Moment),
     Column("withdraws", Id, nullable=False, default=0),  # the run whose results it withdraws; 0: it makes results
     Column("rank", Id, nullable=False, default=0),  # order in the queue: priority, then age (`ranks.rank_of`)
-    UniqueConstraint("series_id", "rule", "replay", "withdraws"),
+    Column("inputs", Words(), nullable=False, default=""),  # scope: study: JSON [input, series.id, objects] of each
+    Column("turn", Integer, nullable=False, default=0),  # scope: study: counts what the rule made of the study
+    Column("slot", Words(), nullable=False, default=""),  # scope: study, pick: each: Series Instance UID it is for
+    UniqueConstraint("series_id", "rule", "replay", "withdraws", "inputs", "turn"),
     Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
           postgresql_where=text("state IN ('waiting', 'running')")),
+)  # fmt: skip
+
+run_input = Table(  # scope: study: the revisions that a run takes, so that what becomes of one finds the run
+    "run_input", metadata,
+    Column("run_id", Id, ForeignKey("run.id"), primary_key=True, autoincrement=False),
+    Column("series_id", Id, ForeignKey("series.id"), primary_key=True, autoincrement=False),
+    Index("run_input_series", "series_id"),
+)  # fmt: skip
+
+study_rule = Table(  # what one rule of `scope: study` makes of one study, or waits for
+    "study_rule", metadata,
+    Column("id", Id, primary_key=True),
+    Column("study_uid", String(64), nullable=False),
+    Column("rule", Words(256), nullable=False),
+    Column("state", String(12), nullable=False),  # waiting → ran | skipped | quarantined | refused; idle: no input left
+    Column("reason", Words(), nullable=False, default=""),
+    Column("since", Moment, nullable=False),  # since when it waits
+    Column("until", Moment),  # when the wait ends; none where it does not wait
+    Column("due_at", Moment),  # when it is judged again, if nothing happens before
+    UniqueConstraint("study_uid", "rule"),
+    Index("study_rule_due", "due_at", sqlite_where=text("due_at IS NOT NULL"),
+          postgresql_where=text("due_at IS NOT NULL")),
+)  # fmt: skip
+
+wanted_prior = Table(  # a series of an earlier study that an input of a rule asks for
+    "wanted_prior", metadata,
+    Column("id", Id, primary_key=True),
+    Column("study_uid", String(64), nullable=False),  # the study that wants it
+    Column("rule", Words(256), nullable=False),
+    Column("input", Words(64), nullable=False),
+    Column("peer", Words(), nullable=False),  # where it is asked for
+    Column("state", String(12), nullable=False),  # wanted → asking → fetched | none | failed
+    Column("reason", Words(), nullable=False, default=""),
+    Column("patient", Words(), nullable=False),  # JSON: keyword → value, of the four that make a patient the same
+    Column("study_date", String(8), nullable=False),
+    Column("study_time", String(16), nullable=False, default=""),
+    Column("from_date", String(8), nullable=False),
+    Column("tried", Words(), nullable=False, default="[]"),  # JSON: Series Instance UIDs that did not fit
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("series_id", Id, ForeignKey("series.id")),  # of what was fetched, or is held already
+    Column("due_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    UniqueConstraint("study_uid", "rule", "input"),
+    Index("wanted_prior_open", "due_at", sqlite_where=text("state IN ('wanted', 'asking')"),
+          postgresql_where=text("state IN ('wanted', 'asking')")),
 )  # fmt: skip
 
 product = Table(  # one derived object, immutable once its run is done

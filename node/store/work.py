@@ -20,12 +20,17 @@ from node.store.schema import delivery, identity, instance, measurement, product
 
 
 def add_run(tx: Connection, **values: Any) -> int | None:
-    """A waiting run; None where this rule already has one for this revision, replay and run to withdraw."""
+    """A waiting run; None where this rule already has one for this revision, replay and run to withdraw.
+
+    Over a study: for these inputs in this turn.
+    """
     where = (
         (run.c.series_id == values["series_id"])
         & (run.c.rule == values["rule"])
         & (run.c.replay == values.get("replay", 0))
         & (run.c.withdraws == values.get("withdraws", 0))
+        & (run.c.inputs == values.get("inputs", ""))
+        & (run.c.turn == values.get("turn", 0))
     )
     if tx.scalar(select(run.c.id).where(where)) is not None:
         return None
@@ -59,13 +64,14 @@ def claim_run(tx: Connection, row: Mapping[str, Any], now: datetime) -> int | No
 def cancel_older_runs(
     tx: Connection, study_uid: str, series_uid: str, revision: int, reason: str
 ) -> list[int]:
-    """Cancel what still waits of earlier revisions of a series; the runs' ids."""
+    """Cancel what still waits of earlier revisions of a series alone; the runs' ids."""
     older = select(series.c.id).where(
         (series.c.study_uid == study_uid)
         & (series.c.series_uid == series_uid)
         & (series.c.revision < revision)
     )
     where = run.c.series_id.in_(older) & (run.c.state == RunState.WAITING) & (run.c.withdraws == 0)
+    where &= run.c.inputs == ""
     ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
     for key in ids:
         move(tx, run, key, RunState.CANCELLED, expected=(RunState.WAITING,), reason=reason)
@@ -76,7 +82,7 @@ def cancel_earlier_replays(tx: Connection, row: Mapping[str, Any], reason: str) 
     """Cancel what still waits of a series' earlier judgements, of one rule where the replay names it; run ids."""
     where = (
         (run.c.series_id == row["id"]) & (run.c.replay < row["replay"]) & (run.c.state == RunState.WAITING)
-    ) & (run.c.withdraws == 0)
+    ) & ((run.c.withdraws == 0) & (run.c.inputs == ""))
     if row["replay_rule"]:
         where &= run.c.rule == row["replay_rule"]
     ids = [int(i) for i in tx.scalars(select(run.c.id).where(where))]
@@ -86,21 +92,30 @@ def cancel_earlier_replays(tx: Connection, row: Mapping[str, Any], reason: str) 
 
 
 def _done_of_same_rule(run_id: int, later: bool) -> Select[Any]:
-    """Done runs of the rule of *run_id* over the same series: of later revisions and replays, or of earlier ones."""
+    """Done runs of the rule of *run_id* over the same series, of later revisions and replays, or of earlier ones.
+
+    Over a study: of later turns for the same study, or of earlier ones.
+    """
     this, mine = run.alias(), series.alias()
-    order = series.c.revision - mine.c.revision
-    replays = run.c.replay - this.c.replay
+    order, replays, turns = (
+        series.c.revision - mine.c.revision,
+        run.c.replay - this.c.replay,
+        run.c.turn - this.c.turn,
+    )
     if later:
-        beside = or_(order > 0, and_(order == 0, replays > 0))
+        beside, turned = or_(order > 0, and_(order == 0, replays > 0)), turns > 0
     else:
-        beside = or_(order < 0, and_(order == 0, replays < 0))
+        beside, turned = or_(order < 0, and_(order == 0, replays < 0)), turns < 0
+    of_series = (series.c.series_uid == mine.c.series_uid) & (this.c.inputs == "") & (run.c.inputs == "")
+    of_study = (this.c.inputs != "") & (run.c.inputs != "") & (run.c.slot == this.c.slot)
     return (
         select(run.c.id, run.c.series_id)
         .join(series, series.c.id == run.c.series_id)
         .join(this, (this.c.id == run_id) & (this.c.rule == run.c.rule))
         .join(mine, mine.c.id == this.c.series_id)
-        .where((series.c.study_uid == mine.c.study_uid) & (series.c.series_uid == mine.c.series_uid))
-        .where(beside & (run.c.state == RunState.DONE) & (run.c.withdraws == 0))
+        .where(series.c.study_uid == mine.c.study_uid)
+        .where(or_(of_series & beside, of_study & turned))
+        .where((run.c.state == RunState.DONE) & (run.c.withdraws == 0))
         .order_by(run.c.id)
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from node import desk
 from node.dryrun import Place, Processed
+from node.drystudy import ProcessedStudy
 from node.model import Plan, Step
 from node.process import steps
 from node.process.signature import spec_of
@@ -37,7 +38,7 @@ def _view(value: Any) -> Any:
     return value
 
 
-def run_rule(rule_file: Path, paths: Sequence[Path], out: Path) -> list[Processed]:
+def run_rule(rule_file: Path, paths: Sequence[Path], out: Path) -> list[Processed | ProcessedStudy]:
     """Run the rules of *rule_file* on DICOM files, as `pacsnode process` does; results lie in *out*.
 
     `ended` of each result is None where the rule does not run on the series, and `judged.because` says

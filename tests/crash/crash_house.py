@@ -34,7 +34,7 @@ from sqlalchemy import select, update
 from node.operator import Volume
 from node.store import queries
 from node.store.database import Database, open_database, rows
-from node.store.schema import delivery, destination, event, instance, product, run, series
+from node.store.schema import delivery, destination, event, instance, product, run, series, study_rule
 from node.testing import Grid, Series, sphere_volume, write_ct_series
 
 TABLES = {
@@ -44,6 +44,7 @@ TABLES = {
     "delivery": delivery,
     "instance": instance,
     "product": product,
+    "study_rule": study_rule,
 }
 ROUTE_ALL = """
 rule: all

@@ -45,8 +45,10 @@ ELSEWHERE = (
     "after-copied",
     "after-commit-claim",
     "before-commit-answer",
+    "before-study-commit",
+    "after-study",
 )
-"""Points off the data's way: killed at in the tests of retention, of migrations, transcoding and commitment."""
+"""Points off the data's way: killed at in tests of retention, migrations, transcoding, commitment and studies."""
 
 
 @pytest.fixture(scope="session")

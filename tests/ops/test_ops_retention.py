@@ -18,14 +18,15 @@ from ops.upkeep_material import complete, ct, deliver, objects, process, receive
 from sqlalchemy import select, update
 
 from node.engine import write_job
-from node.model import DeliveryState, Exit, InstanceState, RunState, SeriesState
+from node.flow import judge_study
+from node.model import DeliveryState, Exit, InstanceState, OperatorSpec, Parameter, RunState, SeriesState
 from node.ops.leftovers import sweep
 from node.ops.removing import Removed, remove, survey
 from node.ops.retention import Facts, Kept, Removal, removable
 from node.reindex import reindex
 from node.send.protocol import Kind
 from node.settings import Commit, Keep, Peer
-from node.store import files, schema
+from node.store import files, schema, studies
 
 DAY = timedelta(days=1)
 KEEP = Keep()
@@ -366,6 +367,30 @@ def test_a_run_over_several_series_keeps_them_all(either: House) -> None:
     with house.tx() as tx:
         tx.execute(update(schema.run).values(state="cancelled"))
     assert clean(house).series == 2
+
+
+def test_a_study_that_a_rule_waits_with_stays(tmp_path: Path) -> None:
+    """What a rule over a study waits with is kept until the wait is over, however long ago it was delivered."""
+    other = Parameter("other", "Volume")
+    fuse = OperatorSpec("fuse", "Both.", (Parameter("volume", "Volume"), other), (), "Picture", "1", "p")
+    text = (
+        "---\nrule: fusion\npurpose: p\nowner: o\nscope: study\nwhen: {}\ninputs:\n  ct: {when: {Modality: CT}}\n"
+        "  pet: {when: {Modality: PT}}\nwait: {at_most: 2 d, then: skip}\n"
+        "do: [{fuse: {volume: ct, other: pet}}]\nsend: [{what: fuse, to: PACS}]\n"
+    )
+    house = House(tmp_path, ROUTE + text, specs={"fuse": fuse})
+    receive(house, ct(house))
+    with house.tx() as tx:
+        tx.execute(update(schema.delivery).values(state="stored", finished_at=NOON))
+    house.clock.tick(days=400)
+    assert reasons(house) == ["a run waits or works"]
+    with house.tx() as tx:
+        for study in studies.due_studies(tx, house.clock.at):
+            judge_study(tx, house.parts, study)
+    house.clock.tick(days=400)
+    assert reasons(house) == ["delivered"]
+    assert clean(house).series == 1
+    house.database.close()
 
 
 def test_small_groups_one_after_the_other(tmp_path: Path) -> None:

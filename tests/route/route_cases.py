@@ -50,6 +50,17 @@ SPECS = {
         OperatorSpec(
             "segment_body", "The outline.", (VOLUME,), (_option("above"),), "Mask", "1.0", "pacsnode",
         ),
+        OperatorSpec(
+            "fuse", "The one over the other.", (VOLUME, Parameter("other", "Volume")), (), "Picture", "1", "p"
+        ),
+        OperatorSpec(
+            "subtract", "The difference.", (VOLUME, Parameter("other", "Volume")), (), "Volume", "1", "p"
+        ),
+        OperatorSpec(
+            "compare", "Beside an earlier one.", (VOLUME, Parameter("earlier", "Volume", required=False)), (),
+            "Measurements", "1", "p",
+        ),
+        OperatorSpec("crop", "A part.", (Parameter("picture", "Picture"),), (), "Picture", "1", "p"),
         OperatorSpec("statistics", "What it measures.", (VOLUME, MASK), (), "Measurements", "1", "p"),
         OperatorSpec(
             "acme.emphysema_index",

@@ -75,10 +75,6 @@ def test_mistakes_of_all_files_come_together() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "feature"),
     [
-        ("scope", "study", "scope: study"),
-        ("inputs", "{}", "inputs"),
-        ("wait", "1 h", "wait"),
-        ("again", "never", "again"),
         ("hold", "yes", "hold"),
         ("window", "night", "window"),
     ],

@@ -150,7 +150,8 @@ def test_every_row_survives(old: str, tmp_path: Path) -> None:
            "sent_path": "",
            "sent_syntax": "", "commit_due": None, "commitment_id": None,
            "commit_failures": 0, "kind": "", "trial": False,
-           "waiting_bytes": 0, "pixels_at": 0, "treatment": "", "sent_uid": "", "window": ""}  # fmt: skip
+           "waiting_bytes": 0, "pixels_at": 0, "treatment": "", "sent_uid": "", "window": "",
+           "prior": "", "inputs": "", "turn": 0, "slot": ""}  # fmt: skip
     kept = {**ROWS, "meta": (ROWS["meta"][0], {"key": "version", "value": str(schema.VERSION)})}
     for table, before in kept.items():
         after = [row for row in plain(database, table) if row.get("name") != "database_upgraded"]

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, insert
 
 from node.model import SeriesState
-from node.store import commitments, deliveries, intake, pledges, work
+from node.store import commitments, deliveries, intake, pledges, studies, work
 from node.store.database import Database, open_database
 from node.store.schema import delivery, instance
 
@@ -33,6 +33,12 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
         (lambda tx: pledges.was_used(tx, "MR01", "1.2"), "pledge_transaction"),
         (lambda tx: intake.in_state(tx, SeriesState.SEALED), "series_open"),
         (lambda tx: intake.kept(tx, "1.2.3"), "instance_kept"),
+        (lambda tx: studies.due_studies(tx, NOW), "study_rule_due"),
+        (studies.waiting_rules, "study_rule_due"),
+        (lambda tx: studies.series_of(tx, "1.2"), "sqlite_autoindex_series"),
+        (lambda tx: studies.not_valid(tx, "1.2"), "instance_series"),
+        (lambda tx: studies.runs_of(tx, "1.2", "r"), "sqlite_autoindex_run"),
+        (lambda tx: studies.made_by(tx, "1.2"), "sqlite_autoindex_product"),
     ],
 )
 def test_polls_of_the_conductor_use_the_partial_index(
