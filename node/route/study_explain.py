@@ -47,7 +47,7 @@ def mark(found: StudyJudgement) -> str:
 
 def lines(found: StudyJudgement) -> Iterator[str]:
     """The rule with its verdict, the study's clauses, then each input with each series that was looked at."""
-    yield f"{mark(found)} {found.rule.name} ({found.rule.place}): {verdict(found)}"
+    yield f"{mark(found)} {found.rule.name} ({found.rule.place.of_line}): {verdict(found)}"
     for clause in found.clauses:
         yield f"    {MARKS[clause.outcome]} {clause.text}  {clause.reason}"
     for view in found.views:

@@ -327,7 +327,7 @@ def test_it_explains_itself() -> None:
 
 BAD = {
     "no inputs": (("inputs:", "inputs2:"), 'needs inputs:'),
-    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "a.yaml:6: Modality may differ between the series"),
+    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "a.yaml:6:8: Modality may differ between the series"),
     "received": (("volume: ct, ", "volume: received, "), "takes inputs by their names: ct, pet"),
     "not named": (("volume: ct, ", ""), "fuse needs volume, a Volume; add volume: ct"),
     "unknown name": (("other: pet", "other: pett"), "is called pett by its as: name; did you mean pet?"),
@@ -380,7 +380,7 @@ def test_inputs_need_scope_study() -> None:
     """Without `scope: study` the keys that belong to it are mistakes that say so."""
     text = "rule: r\npurpose: p\nowner: o\nwhen: {}\nagain: never\nsend: [{what: received, to: PACS}]\n"
     with pytest.raises(
-        Misconfigured, match=r"a\.yaml:5: again is for rules over several series; add scope: study"
+        Misconfigured, match=r"a\.yaml:5:1: again is for rules over several series; add scope: study"
     ):
         read(text)
 
