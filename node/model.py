@@ -185,6 +185,23 @@ class CommitMessage:
     received_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class StepMessage:
+    """How a message about a performed procedure step came (MPPS, PS3.4 F.7); its dataset is kept, undecoded."""
+
+    command: str
+    """`N-CREATE`: a step has begun; `N-SET`: what became of it."""
+    sop_uid: str
+    """The step's SOP Instance UID, as sent."""
+    transfer_syntax: str
+    peer: str
+    """The peer's name in the site file."""
+    called: str
+    """Our AE title, as it was called."""
+    association: str
+    received_at: datetime
+
+
 class Part(Protocol):
     """An object on its way to the disk: an open `.part` file beside its target."""
 
@@ -211,6 +228,9 @@ class Keeper(Protocol):
 
     def commit(self, message: CommitMessage, dataset: memoryview) -> None:
         """Record a message about storage commitment there, too; returns before it is answered with success."""
+
+    def step(self, message: StepMessage, dataset: memoryview) -> None:
+        """Record a message about a performed procedure step in the same way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@
 7. `committing.ask_to_commit` asks a destination that commits (PS3.4 J) about what it stored, `answered` takes its
    report; `pledging.pledged` and `look` do the same for a peer that asks us, on behalf of such a destination.
 
+What speaks for completeness beside the objects themselves: `performing.performed` takes what modalities say of
+their steps (MPPS, PS3.4 F.7), `counting.to_count` and `counted_there` ask other systems for counts (C-FIND).
+
 What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
 ours that are not valid any more.
 
@@ -25,9 +28,11 @@ what must happen after the commit is returned.
 
 from node.flow.clock import cap_waits, set_back
 from node.flow.committing import answered, ask_to_commit, asked, nobody_knows, unanswered
+from node.flow.counting import callable_peer, counted_there, to_count
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.performing import named_by_steps, performed
 from node.flow.pledging import look, pledged, reported
 from node.flow.routing import judgements, route
 from node.flow.running import finish_run, retry_wait, start_run, startable
@@ -60,10 +65,12 @@ __all__ = [
     "asked",
     "attention_at",
     "batch_over",
+    "callable_peer",
     "cap_waits",
     "compared",
     "copied",
     "counted",
+    "counted_there",
     "deliver",
     "delivered",
     "finish_run",
@@ -72,8 +79,10 @@ __all__ = [
     "look",
     "made_by_a_node",
     "members_of",
+    "named_by_steps",
     "nobody_knows",
     "number_series",
+    "performed",
     "pledged",
     "probed",
     "released",
@@ -89,6 +98,7 @@ __all__ = [
     "study_judgements",
     "take_in",
     "to_copy",
+    "to_count",
     "unanswered",
     "unreadable",
     "unreadable_now",

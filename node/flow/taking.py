@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
 from node.flow.parts import Parts
+from node.flow.performing import named_by_steps
 from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
 from node.model import Arrival, Cell, Header, InstanceState, Manner, SeriesState
@@ -265,6 +266,7 @@ def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
         about["held"] = newest["held"]
     opened = intake.open_series(tx, header, revision, about, parts.now())
     parts.assembly.begin(opened, header.peer, members)
+    named_by_steps(tx, parts, opened, header.series_uid)
     note(tx, parts.now(), "series_opened", f"revision {revision}", series_id=opened)
     return parts.assembly.known_as(header.study_uid, header.series_uid, opened)
 

@@ -2,8 +2,9 @@
 
 Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
 before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
-C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment), else to the
-desk's service of its Command Field; without one it is answered that the operation is not recognised.
+C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment, performed
+procedure steps), else to the desk's service of its Command Field; without one it is answered that the operation is
+not recognised.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ class Lane:
         if isinstance(answer, Reject):
             self._wire.send(rejection(answer))
             return False
-        self._agreed = self._negotiator.agree(request, self._session.in_either_role)
+        self._agreed = self._negotiator.agree(
+            request, self._session.in_either_role, self._session.as_performer
+        )
         self._wire.send(self._agreed.accept)
         return True
 

@@ -9,6 +9,7 @@ are, through one buffer, and every wait is bounded.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -86,6 +87,11 @@ class Association:
         self._link.send(self._buffer[:used])
         return command.number(self._answer(context, command.C_ECHO_RSP), command.STATUS)
 
+    @property
+    def patience(self) -> float:
+        """Seconds an answer may take, as the destination is set."""
+        return self._destination.timeouts.answer
+
     def next_id(self) -> int:
         """A Message ID for a request."""
         self._message_id = self._message_id % 0xFFFF + 1
@@ -100,12 +106,15 @@ class Association:
         """Whether a message begins *within* seconds. Raises Lost."""
         return self._link.ready(within)
 
-    def message(self, within: float) -> tuple[int, Mapping[int, bytes], bytes]:
-        """Wait for the peer's next message: its context, command set and dataset. Raises Lost."""
+    def message(self, within: float, until: float | None = None) -> tuple[int, Mapping[int, bytes], bytes]:
+        """Wait for the peer's next message: its context, command set and dataset. Raises Lost.
+
+        Each PDU may take *within* seconds, all of it until the monotonic moment *until*.
+        """
         parts, whole = {_COMMAND: bytearray(), 0: bytearray()}, False
         context, elements = 0, dict[int, bytes]()
         while not whole:
-            for on, control, data in self._fragments(within):
+            for on, control, data in self.fragments(within, until):
                 part = parts[control & _COMMAND]
                 part += data
                 context = on
@@ -118,8 +127,10 @@ class Association:
                 whole = not control & _COMMAND or not command.has_dataset(elements)
         return context, elements, bytes(parts[0])
 
-    def _fragments(self, within: float) -> Iterable[tuple[int, int, bytes]]:
-        """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data."""
+    def fragments(self, within: float, until: float | None = None) -> Iterable[tuple[int, int, bytes]]:
+        """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data. Raises Lost."""
+        if until is not None and (within := min(within, until - time.monotonic())) <= 0:
+            raise Lost("did not come to an end in time; look whether it is overloaded")
         kind, body = self._link.receive(within)
         if kind == _ABORT:
             raise Lost(abort_words(body))

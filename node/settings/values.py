@@ -15,6 +15,10 @@ from node.shape import Node
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+SOURCE = "source"
+"""In `count_from`: the peer that sent the series."""
+
+
 @dataclass(frozen=True)
 class SealPolicy:
     """When a series counts as complete."""
@@ -25,6 +29,12 @@ class SealPolicy:
     settle: timedelta = timedelta(seconds=1)
     attention_after: timedelta = timedelta(hours=2)
     """An open series this old is shown; it is never cut."""
+    count_from: str = ""
+    """Who is asked how many objects the series has (C-FIND): a peer, or SOURCE; empty = nobody."""
+    count_patience: timedelta = timedelta(minutes=10)
+    """So long, from the last object, what a count or MPPS says is missing is waited for."""
+    mpps: bool = True
+    """What a performed procedure step names is waited for, and ends the waiting when it is here."""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,11 @@ def set_aside(tx: Connection, instance_id: int, to: InstanceState, why: str) -> 
     return move(tx, instance, instance_id, to, expected=(InstanceState.KEPT,), series_id=None, reason=why)
 
 
+def by_id(tx: Connection, series_id: int) -> Mapping[str, Any]:
+    """One revision, without its facts."""
+    return rows(tx, select(*_WITHOUT_FACTS).where(series.c.id == series_id))[0]
+
+
 def revision_of(tx: Connection, series_id: int) -> int:
     """Which revision of its series a row is."""
     return int(tx.execute(select(series.c.revision).where(series.c.id == series_id)).scalar_one())

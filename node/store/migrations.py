@@ -126,8 +126,35 @@ _NEW_3 = (
 )
 _INSTANCE_4 = """pixel_digest VARCHAR(64) NOT NULL,
 	pixels_at INTEGER NOT NULL"""
-_SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME"}
-_POSTGRESQL = {"id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE"}
+_STEP_4 = (
+    """CREATE TABLE step (
+	id {id} NOT NULL,
+	peer TEXT NOT NULL,
+	sop_uid TEXT NOT NULL,
+	study_uid TEXT NOT NULL,
+	station TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	begun_at {moment} NOT NULL,
+	changed_at {moment} NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (peer, sop_uid)
+)""",
+    """CREATE TABLE step_series (
+	id {id} NOT NULL,
+	step_id {reference} NOT NULL,
+	series_uid TEXT NOT NULL,
+	objects INTEGER NOT NULL,
+	named {bytes} NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (step_id, series_uid),
+	FOREIGN KEY(step_id) REFERENCES step (id)
+)""",
+    "CREATE INDEX step_series_uid ON step_series (series_uid)",
+)
+_SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME", "bytes": "BLOB"}
+_POSTGRESQL = {
+    "id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE", "bytes": "BYTEA",
+}  # fmt: skip
 
 _STUDY_RUN_4 = """withdraws INTEGER NOT NULL,
 	inputs TEXT NOT NULL,
@@ -216,6 +243,12 @@ _STUDY_4 = Step(  # rules of scope: study, and priors
         *(statement.format(**_POSTGRESQL) for statement in _STUDY_TABLES_4),
     ),
 )  # fmt: skip
+
+_EVIDENCE_4 = Step(  # performed procedure steps
+    rebuilt=(),
+    sqlite=tuple(statement.format(**_SQLITE) for statement in _STEP_4),
+    postgresql=tuple(statement.format(**_POSTGRESQL) for statement in _STEP_4),
+)
 
 
 def _together(*steps: Step) -> Step:
@@ -310,7 +343,7 @@ STEPS: Mapping[int, Step] = {
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
         ),
     ),
-    3: _together(_PIXELS_4, _STUDY_4),
+    3: _together(_PIXELS_4, _STUDY_4, _EVIDENCE_4),
 }  # fmt: skip
 """Version → what leads from it to the next."""
 

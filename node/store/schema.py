@@ -335,6 +335,30 @@ rejection = Table(  # an object that a rejection note names, whether it came bef
     Column("at", Moment, nullable=False),
 )  # fmt: skip
 
+step = Table(  # what a modality says of its work (MPPS, PS3.4 F.7)
+    "step", metadata,
+    Column("id", Id, primary_key=True),
+    Column("peer", Words(), nullable=False),
+    Column("sop_uid", Words(256), nullable=False),
+    Column("study_uid", Words(256), nullable=False, default=""),
+    Column("station", Words(), nullable=False, default=""),  # Performed Station AE Title
+    Column("state", String(12), nullable=False),  # in_progress → completed | discontinued
+    Column("begun_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    UniqueConstraint("peer", "sop_uid"),
+)  # fmt: skip
+
+step_series = Table(  # the objects that a step made in one series
+    "step_series", metadata,
+    Column("id", Id, primary_key=True),
+    Column("step_id", Id, ForeignKey("step.id"), nullable=False),
+    Column("series_uid", Words(256), nullable=False),
+    Column("objects", Integer, nullable=False),
+    Column("named", LargeBinary, nullable=False),  # their SOP Instance UIDs
+    UniqueConstraint("step_id", "series_uid"),
+    Index("step_series_uid", "series_uid"),
+)  # fmt: skip
+
 measurement = Table(  # one number of one run
     "measurement", metadata,
     Column("id", Id, primary_key=True),
