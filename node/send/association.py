@@ -129,9 +129,7 @@ class Association:
 
     def fragments(self, within: float, until: float | None = None) -> Iterable[tuple[int, int, bytes]]:
         """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data. Raises Lost."""
-        if until is not None and (within := min(within, until - time.monotonic())) <= 0:
-            raise Lost("did not come to an end in time; look whether it is overloaded")
-        kind, body = self._link.receive(within)
+        kind, body = self._receive(within, until)
         if kind == _ABORT:
             raise Lost(abort_words(body))
         if kind == _RELEASE_RQ:
@@ -146,6 +144,17 @@ class Association:
                 raise Lost("sent a PDU that breaks PS3.8; see its log")
             yield on, control, body[position + 6 : position + 4 + length]
             position += 4 + length
+
+    def _receive(self, within: float, until: float | None) -> tuple[int, bytes]:
+        if until is None:
+            return self._link.receive(within)
+        left = until - time.monotonic()
+        try:
+            return self._link.receive(max(0.0, min(within, left)))
+        except Lost:
+            if time.monotonic() < until:
+                raise
+            raise Lost("did not come to an end in time; look whether it is overloaded") from None
 
     def _put(self, context: int, control: int, data: bytes) -> int:
         """Lay a short message into the buffer as PDUs; returns how much of it is used."""
