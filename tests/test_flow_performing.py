@@ -10,9 +10,12 @@ from flow_material import NOON, SITE, House, header
 
 from node import flow
 from node.assemble.completeness import Open, Sealed, verdict
+from node.desk.explaining import explain_kept, explanation_lines
+from node.errors import Refused
 from node.model import StepMessage
 from node.performed import Performed, PerformedSeries, StepState
 from node.store import steps
+from node.store.database import note
 from node.store.schema import step, step_series
 
 STEP = "2.25.4711"
@@ -209,3 +212,20 @@ def test_steps_are_forgotten_in_the_end(house: House) -> None:
         assert steps.find(tx, "CT01", STEP) is not None
         steps.forget(tx, NOON + timedelta(days=1))
     assert not house.rows(step) and not house.rows(step_series)
+
+
+def test_explain_says_why_it_was_sealed(house: House) -> None:
+    """`explain --series` tells what an open series waits for, and of a sealed one by which evidence it was."""
+    tell(house, "N-SET", DONE, 1, 2)
+    house.take(header(1))
+    with house.tx() as tx:
+        note(tx, NOON, "series_short", "MPPS of CT01 names 2 objects, 1 here", series_id=1)
+    with pytest.raises(Refused, match=r"waits for what is missing \(MPPS of CT01 names 2 objects, 1 here\)"):
+        explain_kept(house.parts.settings, house.parts.rules, "1")
+    house.take(header(2))
+    house.seal(1, "MPPS of CT01 names 2 objects, all here")
+    house.route()
+    (one,) = explain_kept(house.parts.settings, house.parts.rules, "1")
+    assert (
+        list(explanation_lines([one], {}))[1] == "  sealed: 2 objects: MPPS of CT01 names 2 objects, all here"
+    )

@@ -18,7 +18,7 @@ from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules
 from node.route.study import StudyJudgement
 from node.settings import Settings
-from node.store import queries
+from node.store import history, queries
 from node.store.database import open_database
 from node.words import counted
 
@@ -35,12 +35,16 @@ class Explained:
     objects: int
     of_study: tuple[StudyJudgement, ...] = ()
     """Where this is a whole study: what the rules over studies say of it."""
+    complete: str = ""
+    """Why it was taken for complete; empty for files, which nobody sent."""
 
 
 def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, str]) -> Iterator[str]:
     """The dry run for people: ✓ ✗ or ? per rule and clause, with the value seen."""
     for one in explained:
         yield one.title
+        if one.complete:
+            yield f"  sealed: {one.complete}"
         for judged in one.judged:
             yield from (f"  {line}" for line in explain.lines(judged))
             sent = one.at_once.get(judged.rule.name)
@@ -62,6 +66,7 @@ def explanation_json(explained: Sequence[Explained], passed_over: Mapping[str, s
                 "title": one.title,
                 "series_uid": one.series_uid,
                 "objects": one.objects,
+                "sealed": one.complete,
                 "rules": [
                     {**explain.as_json(j), "sent_at_once": one.at_once.get(j.rule.name)} for j in one.judged
                 ],
@@ -177,13 +182,16 @@ def explain_kept(settings: Settings, rules: RuleSet, ref: str) -> list[Explained
             raise Refused(f"series {ref}: the node holds no such series; `pacsnode series` lists them")
         members, judged = judgements(tx, parts, row)
         of_study = tuple(study_judgements(tx, parts, row["study_uid"]))
+        complete = history.last_word(tx, row["id"], "series_sealed")
+        short = history.last_word(tx, row["id"], "series_short")
     if row["state"] == SeriesState.REJECTED:
         raise Refused(f"series {ref} is rejected as a whole, so no rule is asked: {row['reason']}")
+    waits = f", and waits for what is missing ({short})" if short else ""
     if not members:
-        raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed")
+        raise Refused(f"series {ref} is still {row['state']}; it is judged when it is sealed{waits}")
     held = f"{row['modality']}, {counted(len(members), 'object')}, {row['state']}"
     title = f"series {row['id']} revision {row['revision']}: {held}"
-    found = [Explained(title, row["series_uid"], judged, {}, len(members))]
+    found = [Explained(title, row["series_uid"], judged, {}, len(members), complete=complete)]
     if of_study:
         found.append(Explained("its study, as it stands now", "", (), {}, len(members), of_study))
     return found
