@@ -60,6 +60,7 @@ class InstanceState(StrEnum):
     CONFLICT = "conflict"  # same SOP Instance UID, other pixels or other series: shown, releasable
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
+    FETCHED = "fetched"  # asked for as a prior: an input only, and no arrival
     REMOVED = "removed"  # by retention; its file is gone
 
 
@@ -146,6 +147,9 @@ class Arrival:
     association: str
     """Unique in the data folder: `<receiver run>-<number>`."""
     received_at: datetime
+    origin: str = ""
+    """Whose request it answers, as its C-STORE says: `move <Message ID> <AE title>` (PS3.7 9.3.1.1), or `get <number>`
+    where we fetched it ourselves; empty: it just came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +266,8 @@ class Header:
     """Of a rejection note the code of its title, one of `REJECTIONS`; else empty."""
     rejects: tuple[str, ...] = ()
     """The SOP Instance UIDs that such a note names."""
+    origin: str = ""
+    """As in `Arrival`."""
     pixels_at: int = 0
     """Where the pixel data (or waveform) element begins, in bytes from the dataset's begin; 0 without one."""
 

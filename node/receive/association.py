@@ -18,7 +18,7 @@ from node.model import Arrival, AssociationEnd, CommitMessage, Keeper, StepMessa
 from node.receive import commitment, mpps
 from node.receive.admission import Accept, Policy, Reject, Request, Secured, admit
 from node.receive.census import Census, LastWords
-from node.receive.command import FIELD, Elements, integer
+from node.receive.command import FIELD, SOP_CLASS, SOP_INSTANCE, Elements, integer, origin, text
 from node.receive.reasons import Reason, cause
 from node.receive.services import Answer, Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
@@ -155,12 +155,12 @@ class Session:
             )
         return answer
 
-    def begin(self, context: Context, sop_class: str, sop_uid: str, most: int) -> Storing:
+    def begin(self, context: Context, command: Elements, most: int) -> Storing:
         """Begin a C-STORE of at most *most* bytes."""
         self._begun += 1
         arrival = Arrival(
-            sop_class=sop_class,
-            sop_uid=sop_uid,
+            sop_class=text(command, SOP_CLASS),
+            sop_uid=text(command, SOP_INSTANCE),
             transfer_syntax=context.transfer_syntax,
             calling=self._calling,
             called=self._called,
@@ -169,6 +169,7 @@ class Session:
             local_address=self.route.local,
             association=self.name,
             received_at=self.desk.clock(),
+            origin=origin(command),
         )
         return Storing(arrival, self.desk.keeper, self.desk.disk, most)
 

@@ -23,11 +23,9 @@ from node.receive.command import (
     FIELD,
     MESSAGE_ID,
     SOP_CLASS,
-    SOP_INSTANCE,
     Elements,
     integer,
     response,
-    text,
 )
 from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
@@ -171,8 +169,7 @@ class Lane:
         if field == C_ECHO and not command.get(SOP_CLASS):
             raise CommandError("C-ECHO without Affected SOP Class UID")
         if field == C_STORE:
-            uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
-            self._storing = self._session.begin(self._context, *uids, self._pace.object_size)
+            self._storing = self._session.begin(self._context, command, self._pace.object_size)
         else:
             served = field in self._session.desk.services
             self._gathers = served or self._session.serves(self._context, command)
