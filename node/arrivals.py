@@ -52,6 +52,7 @@ class Arrivals:
         """At start: open series are rebuilt from their files, and catch-up lists what came since."""
         for duplicate in intake.fresh_duplicates(tx, GROUP):  # committed, and killed before the unlink
             intake.object_path(self.parts.data, *duplicate).unlink(missing_ok=True)
+        flow.nobody_asks(tx, self.parts)
         for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):
             self._rebuild(tx, row)
         for receiver_run in receiver_runs(self.parts.data):

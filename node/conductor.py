@@ -172,6 +172,7 @@ class Conductor:
             self._judge_studies()
             self._finish()
             self._start_runs()
+            self.queryings.fetch(self.arrivals.caught_up, room=self._disk_allows())
             self.dispatch.transcode(room=self._disk_allows())
             self.dispatch.deliver()
             self.commitments.turn(settled=not self.readings.queue)

@@ -19,6 +19,8 @@
 What speaks for completeness beside the objects themselves: `performing.performed` takes what modalities say of
 their steps (MPPS, PS3.4 F.7), `counting.to_count` and `counted_there` ask other systems for counts (C-FIND).
 
+What rules over studies want of earlier ones: `fetching.ask_for_prior`, `offered`, `take_fetched`, `finish_fetch`.
+
 What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
 ours that are not valid any more.
 
@@ -30,6 +32,7 @@ from node.flow.clock import cap_waits, set_back
 from node.flow.committing import answered, ask_to_commit, asked, nobody_knows, unanswered
 from node.flow.counting import callable_peer, counted_there, to_count
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
+from node.flow.fetching import ask_for_prior, cells, finish_fetch, nobody_asks, offered, sent
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
 from node.flow.performing import named_by_steps, performed
@@ -61,18 +64,21 @@ __all__ = [
     "Started",
     "Taken",
     "answered",
+    "ask_for_prior",
     "ask_to_commit",
     "asked",
     "attention_at",
     "batch_over",
     "callable_peer",
     "cap_waits",
+    "cells",
     "compared",
     "copied",
     "counted",
     "counted_there",
     "deliver",
     "delivered",
+    "finish_fetch",
     "finish_run",
     "judge_study",
     "judgements",
@@ -80,8 +86,10 @@ __all__ = [
     "made_by_a_node",
     "members_of",
     "named_by_steps",
+    "nobody_asks",
     "nobody_knows",
     "number_series",
+    "offered",
     "performed",
     "pledged",
     "probed",
@@ -91,6 +99,7 @@ __all__ = [
     "route",
     "seal",
     "seal_policy",
+    "sent",
     "set_aside",
     "set_back",
     "start_run",

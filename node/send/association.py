@@ -260,17 +260,18 @@ def _fragment(most: int) -> int:
 
 
 def open_association(
-    destination: Destination, pairs: Iterable[Pair], as_scp: Iterable[str] = ()
+    destination: Destination, pairs: Iterable[Pair], as_scp: Iterable[str] = (), most: int = 16384
 ) -> Association:
     """Connect and negotiate one presentation context per pair (at most 128).
 
-    For the SOP classes *as_scp* we are the SCP. What is not accepted is in `refused`, each with its reason.
+    For the SOP classes *as_scp* we are the SCP; *most*: bytes of a PDU that we take. What is not accepted is in
+    `refused`, each with its reason.
     Raises Lost without an association.
     """
     proposed = {2 * number + 1: pair for number, pair in enumerate(pairs)}
     link = connect(destination)
     try:
-        link.send(request(destination, proposed, as_scp))
+        link.send(request(destination, proposed, as_scp, most))
         answer = read_answer(*link.receive(destination.timeouts.associate), destination)
         association = Association(link, destination, answer.maximum_length_received or 0)
         association.accepted, association.refused = judge(proposed, answer)

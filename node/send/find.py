@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
@@ -12,13 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import ImplicitVRLittleEndian
 
 from node.send import command
 from node.send.association import Association, open_association
 from node.send.link import Lost
 from node.send.protocol import Destination
-from node.send.queries import Limits
+from node.send.queries import Limits, Search
 
 FIND = ("1.2.840.10008.5.1.4.1.2.2.1", str(ImplicitVRLittleEndian))
 """Study Root Query/Retrieve Information Model - FIND; every SCP takes the syntax (PS3.5 10.1)."""
@@ -119,11 +120,69 @@ def decoded(dataset: bytes) -> Dataset:
 
 def text(found: Dataset, keyword: str) -> str:
     """One value as text, empty where there is none or it cannot be read."""
+    return (*texts(found, keyword), "")[0]
+
+
+def texts(found: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as text."""
     try:
         value: Any = found.get(keyword)
     except Exception:  # noqa: BLE001 - pydicom converts a peer's bytes here
-        return ""
-    return "" if value is None else str(value).strip("\0 ")
+        return ()
+    several = value if isinstance(value, MultiValue) else () if value is None else (value,)
+    return tuple(str(one).strip("\0 ") for one in several)
+
+
+def search(asked: Search, limits: Limits) -> list[tuple[Dataset, Dataset]]:
+    """The series of a patient's studies, each with what its study says. Raises Lost.
+
+    What is said of another patient, or of another study than was asked for, ends it: who answers so is not believed.
+    """
+    until = time.monotonic() + limits.seconds
+    found: list[tuple[Dataset, Dataset]] = []
+    with open_association(asked.destination, [FIND]) as association:
+        if why := association.refused.get(FIND):
+            raise Lost(f"does not accept C-FIND (Study Root): {why}; see its settings")
+        key = {"PatientID": asked.patient_id, "IssuerOfPatientID": asked.issuer, "StudyDate": asked.dates}
+        wanted = dict.fromkeys(asked.study_keys, "") | key
+        studies = find(association, "STUDY", wanted, limits, until)
+        for study in studies:
+            if (said := text(study, "PatientID")) and said != asked.patient_id:
+                raise Lost("answered C-FIND for one patient with another; see its log")
+        for study in _likely(studies, asked):
+            of = {"StudyInstanceUID": text(study, "StudyInstanceUID")}
+            wanted = dict.fromkeys(asked.series_keys, "") | of
+            if len(asked.modalities) == 1:
+                wanted["Modality"] = asked.modalities[0]
+            there = _ours(find(association, "SERIES", wanted, limits, until), of)
+            found += [(study, series) for series in there if text(series, "SeriesInstanceUID")]
+            if len(found) > limits.responses:
+                raise Lost(f"offers more than {limits.responses} series of one patient")
+    return found
+
+
+def _likely(studies: Sequence[Dataset], asked: Search) -> Iterator[Dataset]:
+    """The studies to look into: not the one that asks, nor those that lack the modality by their own word."""
+    seen = {"", asked.not_study}
+    for study in studies:
+        uid = text(study, "StudyInstanceUID")
+        if uid in seen:
+            continue
+        seen.add(uid)
+        there = {one.upper() for one in texts(study, "ModalitiesInStudy")} - {""}
+        if not there or not asked.modalities or there & set(asked.modalities):
+            yield study
+
+
+def objects_of(
+    association: Association, study_uid: str, series_uid: str, limits: Limits, until: float
+) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of the objects that a peer has of a series. Raises Lost."""
+    key = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid}
+    there = find(association, "IMAGE", {**key, "SOPInstanceUID": "", "SOPClassUID": ""}, limits, until)
+    found = {text(one, "SOPInstanceUID"): text(one, "SOPClassUID") for one in _ours(there, key)}
+    found.pop("", None)
+    return found
 
 
 def count(destination: Destination, study_uid: str, series_uid: str, limits: Limits) -> int:

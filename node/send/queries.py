@@ -1,7 +1,7 @@
 """What the conductor and the querier say to each other: one frozen value per line of JSON.
 
-Conductor → querier: `Count`. Querier → conductor: `Counted`. A line is an object whose `type` names the class;
-everything else is its fields.
+Conductor → querier: `Count`, `Search`, `Fetch`. Querier → conductor: `Counted`, `Found`, `Fetched`. A line is an
+object whose `type` names the class; everything else is its fields.
 """
 
 from __future__ import annotations
@@ -47,13 +47,80 @@ class Counted:
     error: str = ""
 
 
-Question = Count
-Answer = Counted
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Ask a peer for the series of a patient's earlier studies."""
+
+    id: int
+    destination: Destination
+    patient_id: str
+    issuer: str
+    dates: str
+    """Of the studies: a range such as `20200101-20250704` (PS3.4 C.2.2.2.5)."""
+    not_study: str
+    """The study that asks: nothing of it is an answer."""
+    modalities: tuple[str, ...]
+    """Of the series; empty: any."""
+    study_keys: tuple[str, ...]
+    series_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The series that a peer offers, each with what it says of it: keyword → values."""
+
+    id: int
+    offers: tuple[tuple[str, str, Mapping[str, Any]], ...]
+    """Study Instance UID, Series Instance UID, and keyword → distinct values."""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Have a peer send one series to us: C-MOVE to our AE title, or C-GET on the same association."""
+
+    id: int
+    destination: Destination
+    way: str
+    """move | get."""
+    study_uid: str
+    series_uid: str
+    message_id: int
+    """Of the C-MOVE: what comes of it names it."""
+    move_to: str
+    """Our AE title, as the peer knows it among its destinations."""
+    seconds: float
+    """For all of it."""
+    object_size: int
+    """Bytes of one object that comes by C-GET."""
+    data: str
+    """The data folder, where what comes by C-GET is kept as receivers keep it."""
+    refuse: float
+    """Share of the disk from which nothing more is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """It was sent, or why not; *objects* are the SOP Instance UIDs that the series has there."""
+
+    id: int
+    objects: tuple[str, ...]
+    error: str = ""
+
+
+Question = Count | Search | Fetch
+Answer = Counted | Found | Fetched
 
 _QUESTIONS: Mapping[str, Callable[[dict[str, Any]], Question]] = {
     "Count": lambda d: Count(**{**d, "destination": read_destination(d["destination"])}),
+    "Search": lambda d: Search(**{**_tuples(d), "destination": read_destination(d["destination"])}),
+    "Fetch": lambda d: Fetch(**{**d, "destination": read_destination(d["destination"])}),
 }
-_ANSWERS: Mapping[str, Callable[[dict[str, Any]], Answer]] = {"Counted": lambda d: Counted(**d)}
+_ANSWERS: Mapping[str, Callable[[dict[str, Any]], Answer]] = {
+    "Counted": lambda d: Counted(**d),
+    "Found": lambda d: Found(d["id"], tuple((s, r, dict(a)) for s, r, a in d["offers"]), d["error"]),
+    "Fetched": lambda d: Fetched(**_tuples(d)),
+}
 
 
 def to_json(message: Question | Answer) -> str:
@@ -75,6 +142,10 @@ def question_from_json(line: str | bytes) -> Question:
 def answer_from_json(line: str | bytes) -> Answer:
     """Read what the querier said. Raises Broken when the line is none of its answers."""
     return _read(line, _ANSWERS)
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
 
 def _read(line: str | bytes, kinds: Mapping[str, Callable[[dict[str, Any]], Any]]) -> Any:

@@ -211,6 +211,7 @@ def _keep(shaper: Shaper, node: Node) -> Keep:
         refused=get(given, "refused", shaper.duration, Keep.refused),
         quarantined=get(given, "quarantined", shaper.duration, Keep.quarantined),
         undelivered=get(given, "undelivered", undelivered, Keep.undelivered),
+        priors=get(given, "priors", shaper.duration, Keep.priors),
     )
 
 

@@ -122,6 +122,8 @@ class Peer:
     """It commits to what it stored; None = it is not asked."""
     commit_after: str = ""
     """It may ask us to commit: answered when this peer has committed; empty = it may not."""
+    priors: Literal["move", "get"] = "move"
+    """How earlier studies are fetched from it: C-MOVE to our receivers, or C-GET on the same association."""
     iocm: bool = False
     """It takes rejection notes (IHE IOCM): results that were superseded are withdrawn there."""
     durability: Literal["power", "process"] | None = None
@@ -185,6 +187,8 @@ class Keep:
     refused: timedelta = timedelta(days=30)
     quarantined: timedelta = timedelta(days=90)
     undelivered: timedelta | None = None
+    priors: timedelta = timedelta(days=1)
+    """Of earlier studies, fetched as inputs; while kept they are not fetched again."""
 
 
 @dataclass(frozen=True)

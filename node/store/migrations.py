@@ -151,6 +151,28 @@ _STEP_4 = (
 )""",
     "CREATE INDEX step_series_uid ON step_series (series_uid)",
 )
+_FETCH_4 = (
+    """CREATE TABLE prior_fetch (
+	id {id} NOT NULL,
+	wanted_id {reference} NOT NULL,
+	peer TEXT NOT NULL,
+	study_uid VARCHAR(64) NOT NULL,
+	series_uid VARCHAR(64) NOT NULL,
+	way VARCHAR(8) NOT NULL,
+	calling VARCHAR(16) NOT NULL,
+	message_id INTEGER NOT NULL,
+	patient TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	reason TEXT NOT NULL,
+	series_id {reference},
+	asked_at {moment} NOT NULL,
+	finished_at {moment},
+	PRIMARY KEY (id),
+	FOREIGN KEY(wanted_id) REFERENCES wanted_prior (id),
+	FOREIGN KEY(series_id) REFERENCES series (id)
+)""",
+    "CREATE INDEX prior_fetch_message ON prior_fetch (message_id)",
+)
 _SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME", "bytes": "BLOB"}
 _POSTGRESQL = {
     "id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE", "bytes": "BYTEA",
@@ -244,10 +266,10 @@ _STUDY_4 = Step(  # rules of scope: study, and priors
     ),
 )  # fmt: skip
 
-_EVIDENCE_4 = Step(  # performed procedure steps
+_EVIDENCE_4 = Step(  # performed procedure steps, and what was fetched; after `_STUDY_4`, which it refers to
     rebuilt=(),
-    sqlite=tuple(statement.format(**_SQLITE) for statement in _STEP_4),
-    postgresql=tuple(statement.format(**_POSTGRESQL) for statement in _STEP_4),
+    sqlite=tuple(statement.format(**_SQLITE) for statement in (*_STEP_4, *_FETCH_4)),
+    postgresql=tuple(statement.format(**_POSTGRESQL) for statement in (*_STEP_4, *_FETCH_4)),
 )
 
 
