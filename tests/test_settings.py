@@ -522,3 +522,23 @@ seal:
         "f:9: CT01 needs ae_title and address to be asked for its counts (C-FIND)",
         "f:10: peer CT01 needs ae_title and address to be asked for counts (C-FIND)",
     ]
+
+
+def test_how_earlier_studies_are_fetched() -> None:
+    """`priors` says C-MOVE or C-GET, of a peer with an address; `keep.priors` how long they stay."""
+    found = read("""
+peers:
+  PACS: {ae_title: PACS, address: "10.1.2.9:104", priors: get}
+  OLD: {ae_title: OLD, address: "10.1.2.8:104"}
+keep: {priors: 12 h}
+""")
+    assert (found.peers["PACS"].priors, found.peers["OLD"].priors) == ("get", "move")
+    assert found.keep.priors == timedelta(hours=12) and Keep().priors == timedelta(days=1)
+    assert mistakes("""
+peers:
+  PACS: {ae_title: PACS, address: "10.1.2.9:104", priors: fetch}
+  CT01: {sends_as: [CT01], priors: get}
+""") == [
+        "f:9: fetch is not one of move, get",
+        "f:10: priors needs an address: nothing is sent to a peer without one",
+    ]

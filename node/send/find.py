@@ -83,6 +83,8 @@ def failure(status: int | None, elements: Mapping[int, bytes]) -> str:
     words = {
         0xA700: "out of resources",
         0xA900: "it does not understand the question",
+        0xA701: "out of resources",
+        0xA702: "it could not send them",
         0xA801: "it does not know where to send to",
     }
     words |= {0x0122: "SOP class not supported", 0x0124: "not authorised", 0x0211: "unrecognised operation"}

@@ -109,7 +109,7 @@ def _move(asked: Fetch, until: float) -> None:
             with suppress(Lost):
                 association.say(association.accepted[MOVE], command.cancel_request(asked.message_id))
             raise
-    _judge("C-MOVE", elements, asked)
+    judge_last("C-MOVE", elements, asked)
 
 
 def _is_final(elements: Mapping[int, bytes], field: int, message_id: int) -> bool:
@@ -119,7 +119,7 @@ def _is_final(elements: Mapping[int, bytes], field: int, message_id: int) -> boo
     return command.number(elements, command.STATUS) not in _PENDING
 
 
-def _judge(what: str, elements: Mapping[int, bytes], asked: Fetch) -> None:
+def judge_last(what: str, elements: Mapping[int, bytes], asked: Fetch) -> None:
     """Raise Lost unless the last response says that all was sent."""
     status = command.number(elements, command.STATUS)
     failed = command.number(elements, command.FAILED) or 0
@@ -148,7 +148,7 @@ def _get(asked: Fetch, objects: Mapping[str, str], begin: Begin, until: float) -
             with suppress(Lost):
                 association.say(association.accepted[GET], command.cancel_request(asked.message_id))
             raise
-    _judge("C-GET", elements, asked)
+    judge_last("C-GET", elements, asked)
 
 
 def _pairs(sop_classes: Iterable[str]) -> list[Pair]:

@@ -45,15 +45,12 @@ ELSEWHERE = (
     "after-copied",
     "after-commit-claim",
     "before-commit-answer",
+    "before-study-commit",
+    "after-study",
     "before-query",
     "after-fetch",
     "after-fetch-claim",
     "after-fetch-finish",
-)
-"""Points off the data's way: killed at in the tests of the features they belong to."""
-    "before-study-commit",
-    "after-study",
-    "before-query",
 )
 """Points off the data's way: killed at in the tests of the features they belong to."""
 

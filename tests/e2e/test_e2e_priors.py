@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,16 @@ class Place:
         self.site.wait_for(ready, f"prior {state} (is {self.table(wanted_prior)})", seconds)
         return self.row()
 
+    def hurry(self) -> None:
+        """Let what is tried again have it now."""
+        database = self.site.database()
+        try:
+            with database.write() as tx:
+                waits = wanted_prior.c.state == "wanted"
+                tx.execute(wanted_prior.update().where(waits).values(due_at=datetime.now(UTC)))
+        finally:
+            database.close()
+
 
 @contextlib.contextmanager
 def place(folder: Path, way: str = "move", **environ: str) -> Iterator[Place]:
@@ -157,3 +168,56 @@ def test_a_prior_is_fetched_and_used_and_nothing_else(tmp_path: Path, way: str) 
         again = [s for s in here.site.table("series", series_uid=series["series_uid"]) if not s["prior"]]
         assert [(s["revision"], s["state"]) for s in again] == [(1, "routed")]
         assert "whole" in {one["rule"] for one in here.site.table("run")}
+
+
+def test_killed_at_every_point_of_a_fetch(tmp_path: Path) -> None:
+    """Whoever dies, wherever: the prior is there in the end, once, and no object of it was taken for an arrival."""
+    points = ("before-query", "after-fetch-claim", "after-fetch", "after-fetch-finish")
+    once = {"PACSNODE_FAULT": ",".join(points), "PACSNODE_FAULT_ONCE": str(tmp_path / "once")}
+    old, now = ct(tmp_path, "old", "20240105"), ct(tmp_path, "now", "20260301", SeriesDescription="Now")
+    with place(tmp_path, **once) as here:
+        for path in old:
+            here.pacs.put(path)
+        Scanner(here.site.port).send(now)
+
+        def over() -> bool:
+            here.hurry()
+            return len(here.archive.held) == 8 + 8
+
+        here.site.wait_for(over, "images and results at the archive", 90)
+        assert all(Path(f"{tmp_path / 'once'}.{point}").exists() for point in points)
+        assert here.row()["state"] == "fetched"
+        states = [row["state"] for row in here.table(prior_fetch)]
+        assert states[-1] == "done" and set(states[:-1]) == {"failed"}
+        assert not uids(old) & set(here.archive.held)
+        assert [run["state"] for run in here.site.table("run")] == ["done"]
+        mine = [row for row in here.site.table("instance") if row["sop_uid"] in uids(old)]
+        assert {row["state"] for row in mine} == {"fetched"}
+
+
+def test_no_prior_and_why(tmp_path: Path) -> None:
+    """Another patient by one of four values: none is fetched, the reason is said, and the rule skips the study."""
+    with place(tmp_path) as here:
+        for path in ct(tmp_path, "old", "20240105", PatientSex="M"):
+            here.pacs.put(path)
+        Scanner(here.site.port).send(ct(tmp_path, "now", "20260301", SeriesDescription="Now"))
+        row = here.until("none")
+        assert "sex differs" in row["reason"]
+        here.site.wait_idle()
+        assert not here.site.table("run") and not here.table(prior_fetch)
+        assert len(here.archive.held) == 8
+
+
+def test_what_others_asked_the_pacs_for_is_an_arrival(tmp_path: Path) -> None:
+    """A C-MOVE to the node that a workstation asked the PACS for carries its originator: routed as anything else."""
+    old = ct(tmp_path, "old", "20240105", SeriesDescription="Other")
+    with place(tmp_path) as here:
+        for path in old:
+            here.pacs.put(path)
+        instances = [entry["ID"] for entry in here.pacs.get("/instances?expand")]
+        here.pacs.post(
+            "/modalities/node/store",
+            {"Resources": instances, "MoveOriginatorAet": "WORKSTATION", "MoveOriginatorID": 1},
+        )
+        here.site.wait_for(lambda: uids(old) <= set(here.archive.held), "the images at the archive")
+        assert {row["state"] for row in here.site.table("instance")} == {"kept"}
