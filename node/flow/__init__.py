@@ -19,7 +19,8 @@
 What speaks for completeness beside the objects themselves: `performing.performed` takes what modalities say of
 their steps (MPPS, PS3.4 F.7), `counting.to_count` and `counted_there` ask other systems for counts (C-FIND).
 
-What rules over studies want of earlier ones: `fetching.ask_for_prior`, `offered`, `take_fetched`, `finish_fetch`.
+What rules over studies want of earlier ones: `fetching.ask_for_prior`, `offered` and `finish_fetch`,
+and `fetched.take_fetched` for what comes of it.
 
 What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
 ours that are not valid any more.

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
-from node.flow.fetching import fetch_beside, fetch_of, take_fetched
+from node.flow.fetched import fetch_beside, fetch_of, take_fetched
 from node.flow.parts import Parts
 from node.flow.performing import named_by_steps
 from node.flow.rejecting import came_rejected, reject

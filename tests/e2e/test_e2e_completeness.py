@@ -11,6 +11,7 @@ from typing import Any
 
 import peers
 import pydicom
+import pytest
 from crash.crash_house import House, Pacs, Scanner, ball, house
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -194,6 +195,7 @@ def test_the_scanner_is_asked(tmp_path: Path) -> None:
         assert len(console.asked) >= 3 and console.asked[-1] - console.asked[-2] >= 4.9
 
 
+@pytest.mark.long
 def test_a_count_that_never_matches(tmp_path: Path) -> None:
     """More than ever comes: sealed incomplete after `count_patience`."""
     files = ball(tmp_path)
@@ -205,6 +207,7 @@ def test_a_count_that_never_matches(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.long
 def test_a_scanner_that_hangs_holds_up_no_delivery(tmp_path: Path) -> None:
     """It takes the question and never answers: deliveries go on, other series are sealed, and its own in the end."""
     files, other = ball(tmp_path), ball(tmp_path, "other")
@@ -264,6 +267,7 @@ def test_a_conductor_killed_over_a_step(tmp_path: Path) -> None:
         assert len(site.table("event", name="step_completed")) == 1
 
 
+@pytest.mark.long
 def test_a_querier_killed_over_a_question(tmp_path: Path) -> None:
     """It dies before it calls the peer: the question is asked again, and the series ends by the answer."""
     once = {"PACSNODE_FAULT": "before-query", "PACSNODE_FAULT_ONCE": str(tmp_path / "once")}

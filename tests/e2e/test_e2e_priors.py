@@ -170,6 +170,7 @@ def test_a_prior_is_fetched_and_used_and_nothing_else(tmp_path: Path, way: str) 
         assert "whole" in {one["rule"] for one in here.site.table("run")}
 
 
+@pytest.mark.long
 def test_killed_at_every_point_of_a_fetch(tmp_path: Path) -> None:
     """Whoever dies, wherever: the prior is there in the end, once, and no object of it was taken for an arrival."""
     points = ("before-query", "after-fetch-claim", "after-fetch", "after-fetch-finish")
