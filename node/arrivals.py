@@ -20,7 +20,7 @@ from node.errors import Broken
 from node.model import SeriesState
 from node.readings import Reading, Readings
 from node.store import aside, intake
-from node.store.records import Record, read_end, receiver_runs, records_after
+from node.store.records import Record, read_end, read_step, receiver_runs, records_after
 
 log = structlog.get_logger()
 
@@ -52,6 +52,7 @@ class Arrivals:
         """At start: open series are rebuilt from their files, and catch-up lists what came since."""
         for duplicate in intake.fresh_duplicates(tx, GROUP):  # committed, and killed before the unlink
             intake.object_path(self.parts.data, *duplicate).unlink(missing_ok=True)
+        flow.nobody_asks(tx, self.parts)
         for row in intake.in_state(tx, SeriesState.RECEIVING, held_too=True):
             self._rebuild(tx, row)
         for receiver_run in receiver_runs(self.parts.data):
@@ -84,6 +85,7 @@ class Arrivals:
         peer = own[0]["peer"] if own else ""
         self.parts.assembly.begin(row["id"], peer, members)
         self.parts.assembly.series[row["id"]].last = time.monotonic()
+        flow.named_by_steps(tx, self.parts, row["id"], row["series_uid"])
         for found in own:
             path = intake.object_path(self.parts.data, found["receiver_run"], found["sequence"])
             self.readings.add(Reading(None, [path], rebuild=(row["id"], found["id"])))
@@ -209,11 +211,16 @@ class Arrivals:
         """One that is damaged, or that the node fails over, must not stop what came after it."""
         try:
             with tx.begin_nested():
-                self.commitments.take(tx, record, reading)
+                if record.is_step:
+                    message, _ = read_step(record.path)
+                    flow.performed(tx, self.parts, message, reading.performed, reading.failed)
+                else:
+                    self.commitments.take(tx, record, reading)
         except SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001 - the next conductor would fail over it again
-            log.error("commitment_unreadable", error=type(error).__name__)  # noqa: TRY400 - no frames of use
+            event = "step_unreadable" if record.is_step else "commitment_unreadable"
+            log.error(event, error=type(error).__name__)  # noqa: TRY400 - no frames of use
 
     def _take_rebuilt(self, tx: Any, reading: Reading, series_id: int, instance_id: int) -> None:
         if reading.header is None:

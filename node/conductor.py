@@ -31,6 +31,7 @@ from node.model import SeriesState
 from node.ops import log as logging
 from node.ops.health import beat, beat_path
 from node.ops.reserve import is_out_of_room, tend
+from node.queryings import Queryings
 from node.readings import Readings
 from node.refusals import Refusals
 from node.rulewatch import RuleWatch
@@ -66,6 +67,7 @@ class Conductor:
         self.commitments = Commitments(self.parts, self.sendings)
         self.arrivals = Arrivals(self.parts, self.readings, self.commitments)
         self.dispatch = Dispatch(self.parts, self.sendings, self.transcodings, self.commitments)
+        self.queryings = Queryings(self.parts)
         self.refusals = Refusals(self.parts, self.census_fd)
         self.rules = RuleWatch(app.rule_looks(self.parts))
         self.selector = selectors.DefaultSelector()
@@ -111,7 +113,8 @@ class Conductor:
     def _children(self) -> dict[str, LineChild]:
         """Those we listen to, by name."""
         readers = {f"{_READER}{number}": child for number, child in enumerate(self.readings.children)}
-        return {**readers, "sender": self.sendings.child, "transcoder": self.transcodings.child}
+        return {**readers, "sender": self.sendings.child, "transcoder": self.transcodings.child,
+                "querier": self.queryings.child}  # fmt: skip
 
     def _watch(self) -> None:
         """Have the selector listen to the children that run now; a new one may have another's number."""
@@ -140,6 +143,9 @@ class Conductor:
         elif name == "transcoder":
             self.transcodings.listen(time.monotonic())
             self.poll_at = 0.0
+        elif name == "querier":
+            self.queryings.listen()
+            self.poll_at = 0.0
         else:
             heard = _drain(fd)
             while heard is not None and len(heard) == 4096:
@@ -157,6 +163,7 @@ class Conductor:
         self.arrivals.scan(now)
         self.readings.ask(now)
         took = self.readings.worth_taking(now) and self.arrivals.take_in()
+        self.queryings.turn(now)
         wait = self._seal(now)
         if took:  # what it brought is acted on with what comes in the next moment
             self.poll_at = min(self.poll_at, self.polled + GROUP_SECONDS)
@@ -169,6 +176,7 @@ class Conductor:
             self._judge_studies()
             self._finish()
             self._start_runs()
+            self.queryings.fetch(self.arrivals.caught_up, room=self._disk_allows())
             self.dispatch.transcode(room=self._disk_allows())
             self.dispatch.deliver()
             self.commitments.turn(settled=not self.readings.queue)
@@ -211,18 +219,27 @@ class Conductor:
             return _POLL
         wait, until = _POLL, self.arrivals.caught_up
         for series_id in list(self.parts.assembly.series):
-            found = verdict(
-                self.parts.assembly.evidence(series_id, until), flow.seal_policy(self.parts, series_id)
-            )
+            policy = flow.seal_policy(self.parts, series_id)
+            found = verdict(self.parts.assembly.evidence(series_id, until), policy)
             self._attend(series_id, now)
             if isinstance(found, Sealed):
                 with self.parts.database.write() as tx:
-                    flow.seal(tx, self.parts, series_id, found.reason)
+                    flow.seal(tx, self.parts, series_id, found.reason, found.incomplete)
                 faults.reach("after-seal")
                 self.poll_at = 0.0
             else:
+                if found.short:
+                    self._tell_short(series_id, found.short)
                 wait = min(wait, found.wait.total_seconds() + now - until)
         return wait
+
+    def _tell_short(self, series_id: int, short: str) -> None:
+        """Say once that a series would be sealed by now, but for what others miss in it."""
+        remarks = self.parts.assembly.series[series_id].told
+        if short not in remarks:
+            remarks.add(short)
+            with self.parts.database.write() as tx:
+                note(tx, self.parts.now(), "series_short", short, series_id=series_id)
 
     def _attend(self, series_id: int, now: float) -> None:
         """Show a series that has been open for very long; it is never cut."""
@@ -329,7 +346,12 @@ class Conductor:
         while self.sendings.open and time.monotonic() < until:
             self.dispatch.hear()
             time.sleep(0.02)
-        for child in (self.sendings.child, *self.readings.children, self.transcodings.child):
+        for child in (
+            self.sendings.child,
+            *self.readings.children,
+            self.transcodings.child,
+            self.queryings.child,
+        ):
             child.kill()
         self.engine.stop()
         with self.parts.database.write() as tx:

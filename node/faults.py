@@ -50,6 +50,11 @@ POINTS = {
     "before-transcode": "the transcoder was asked for a copy and has not begun",
     "before-transcoded": "the copy is encoded, and nothing of it is on disk",
     "after-copied": "a copy was recorded, nothing was sent of it",
+    # querier
+    "before-query": "the querier was asked something and has not called the peer",
+    "after-fetch": "a series was fetched, and the conductor does not know it",
+    "after-fetch-claim": "a fetch is recorded, and the querier does not know it",
+    "after-fetch-finish": "a fetched series is sealed, and no rule was asked",
     # upkeep, and the start of a new version
     "after-removal": "retention has recorded what it removes, and the files are still there",
     "before-upgrade-commit": "an older database was upgraded in a transaction that is still open",

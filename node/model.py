@@ -60,6 +60,7 @@ class InstanceState(StrEnum):
     CONFLICT = "conflict"  # same SOP Instance UID, other pixels or other series: shown, releasable
     UNREADABLE = "unreadable"
     REJECTED = "rejected"
+    FETCHED = "fetched"  # asked for as a prior: an input only, and no arrival
     REMOVED = "removed"  # by retention; its file is gone
 
 
@@ -172,6 +173,9 @@ class Arrival:
     association: str
     """Unique in the data folder: `<receiver run>-<number>`."""
     received_at: datetime
+    origin: str = ""
+    """Whose request it answers, as its C-STORE says: `move <Message ID> <AE title>` (PS3.7 9.3.1.1), or `get <number>`
+    where we fetched it ourselves; empty: it just came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,23 @@ class CommitMessage:
     received_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class StepMessage:
+    """How a message about a performed procedure step came (MPPS, PS3.4 F.7); its dataset is kept, undecoded."""
+
+    command: str
+    """`N-CREATE`: a step has begun; `N-SET`: what became of it."""
+    sop_uid: str
+    """The step's SOP Instance UID, as sent."""
+    transfer_syntax: str
+    peer: str
+    """The peer's name in the site file."""
+    called: str
+    """Our AE title, as it was called."""
+    association: str
+    received_at: datetime
+
+
 class Part(Protocol):
     """An object on its way to the disk: an open `.part` file beside its target."""
 
@@ -237,6 +258,9 @@ class Keeper(Protocol):
 
     def commit(self, message: CommitMessage, dataset: memoryview) -> None:
         """Record a message about storage commitment there, too; returns before it is answered with success."""
+
+    def step(self, message: StepMessage, dataset: memoryview) -> None:
+        """Record a message about a performed procedure step in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +292,8 @@ class Header:
     """Of a rejection note the code of its title, one of `REJECTIONS`; else empty."""
     rejects: tuple[str, ...] = ()
     """The SOP Instance UIDs that such a note names."""
+    origin: str = ""
+    """As in `Arrival`."""
     pixels_at: int = 0
     """Where the pixel data (or waveform) element begins, in bytes from the dataset's begin; 0 without one."""
 

@@ -20,12 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from node import commitment, faults
+from node import commitment, faults, performed
 from node.model import Cell, Header
 from node.read.header import ROOM, read_header
 from node.read.pixels import same_pixels
 from node.store.arrival import read_arrival
-from node.store.records import COMMIT, read_commit
+from node.store.records import COMMIT, MPPS, read_commit, read_step
 
 _MOST_MEMORY = 2 << 30
 _NICE = 10
@@ -78,6 +78,8 @@ class Reader:
             *other, path = (Path(p) for p in request["paths"])
             if path.suffix == COMMIT:
                 return _commitment(path)
+            if path.suffix == MPPS:
+                return _step(path)
             faults.reach("before-header")
             arrival, offset = read_arrival(path)
             header = read_header(path, arrival, offset, self._room)
@@ -95,6 +97,15 @@ def _commitment(path: Path) -> dict[str, Any]:
     message, dataset = read_commit(path)
     try:
         return {"said": commitment.to_json(commitment.decode(dataset, message.transfer_syntax))}
+    except ValueError as error:
+        return {"failed": str(error)}
+
+
+def _step(path: Path) -> dict[str, Any]:
+    """The answer for a message about a performed procedure step: what it says."""
+    message, dataset = read_step(path)
+    try:
+        return {"performed": performed.to_json(performed.decode(dataset, message.transfer_syntax))}
     except ValueError as error:
         return {"failed": str(error)}
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from node import commitment
+from node import commitment, performed
 from node.child import LineChild
 from node.commitment import Dialogue
 from node.model import Cell, Header
+from node.performed import Performed
 from node.reader import IN_GAPS, header_from_json
 from node.store.records import Record
 
@@ -50,6 +51,8 @@ class Reading:
     """The instance in conflict that a person takes for the valid one."""
     said: Dialogue | None = None
     """What a message about storage commitment says."""
+    performed: Performed | None = None
+    """What a message about a performed procedure step says."""
 
     @property
     def patience(self) -> float:
@@ -102,6 +105,8 @@ class _Reader:
             reading.same = answer.get("same", False)
             if "said" in answer:
                 reading.said = commitment.from_json(answer["said"])
+            if "performed" in answer:
+                reading.performed = performed.from_json(answer["performed"])
         if not alive:
             self.died("the reader crashed")
 

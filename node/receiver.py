@@ -173,6 +173,7 @@ def build(
         disk,
         lambda: datetime.now(UTC),
         speakers=speakers_of(settings),
+        performers=frozenset(settings.peers),
     )
     ae = application_entity(settings.node.ae_titles[0], (IMPLEMENTATION_UID, IMPLEMENTATION_VERSION))
     listener = Listener(ae, listening, desk, pace_of(settings.limits))

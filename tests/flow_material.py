@@ -165,10 +165,10 @@ class House:
                     intake.set_cursor(tx, *record)
         folder.close()
 
-    def seal(self, series_id: int = 1, reason: str = "quiet") -> None:
+    def seal(self, series_id: int = 1, reason: str = "quiet", missing: str = "") -> None:
         """Seal one revision."""
         with self.tx() as tx:
-            flow.seal(tx, self.parts, series_id, reason)
+            flow.seal(tx, self.parts, series_id, reason, missing)
 
     def route(self) -> None:
         """Route what is sealed."""

@@ -200,6 +200,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
+    def put(self, path: Path) -> None:
+        """Give it a Part 10 file."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}/instances", path.read_bytes())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+
     def instances(self) -> list[dict[str, Any]]:
         """Return the main tags of every instance it holds."""
         return [entry["MainDicomTags"] for entry in self.get("/instances?expand")]

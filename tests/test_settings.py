@@ -493,3 +493,52 @@ def test_an_unreadable_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"node: {ae_titles: [K\xd6LN]}")
     with pytest.raises(Misconfigured, match="not UTF-8"):
         settings.load(tmp_path / "latin.yaml", {})
+
+
+def test_who_is_asked_for_counts() -> None:
+    """`count_from` is the source, a peer with an address, or nobody; each other word is a mistake with its line."""
+    found = read("""
+peers:
+  CT01: {sends_as: [CT01], seal: {count_from: PACS, count_patience: 5 min, mpps: no}}
+  MR01: {ae_title: MR01, address: "10.1.2.3:104", seal: {count_from: source}}
+  PACS: {ae_title: PACS, address: "10.1.2.9:104"}
+seal:
+  - {when: {Modality: US}, count_from: source}
+  - {quiet_for: 60 s, count_from: no}
+""")
+    scanner = found.peers["CT01"].seal
+    assert scanner == SealPolicy(count_from="PACS", count_patience=timedelta(minutes=5), mpps=False)
+    assert found.peers["MR01"].seal == SealPolicy(count_from=settings.SOURCE)
+    assert [line.policy.count_from for line in found.seal] == ["source", ""]
+    assert mistakes("""
+peers:
+  CT01: {sends_as: [CT01], seal: {count_from: source}}
+  MR01: {sends_as: [MR01], seal: {count_from: CT01}}
+  PACS: {ae_title: PACS, address: "10.1.2.9:104"}
+seal:
+  - {quiet_for: 60 s, count_from: PASC}
+""") == [
+        "f:13: count_from is source, no, or a peer; there is no peer PASC; did you mean PACS?",
+        "f:9: CT01 needs ae_title and address to be asked for its counts (C-FIND)",
+        "f:10: peer CT01 needs ae_title and address to be asked for counts (C-FIND)",
+    ]
+
+
+def test_how_earlier_studies_are_fetched() -> None:
+    """`priors` says C-MOVE or C-GET, of a peer with an address; `keep.priors` how long they stay."""
+    found = read("""
+peers:
+  PACS: {ae_title: PACS, address: "10.1.2.9:104", priors: get}
+  OLD: {ae_title: OLD, address: "10.1.2.8:104"}
+keep: {priors: 12 h}
+""")
+    assert (found.peers["PACS"].priors, found.peers["OLD"].priors) == ("get", "move")
+    assert found.keep.priors == timedelta(hours=12) and Keep().priors == timedelta(days=1)
+    assert mistakes("""
+peers:
+  PACS: {ae_title: PACS, address: "10.1.2.9:104", priors: fetch}
+  CT01: {sends_as: [CT01], priors: get}
+""") == [
+        "f:9: fetch is not one of move, get",
+        "f:10: priors needs an address: nothing is sent to a peer without one",
+    ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
+from node.assemble.claims import Claims, Named
 from node.assemble.completeness import Carrier, Ended, Evidence, Policy
 from node.facts import Facts, gather
 from node.model import Cell, Header
@@ -34,6 +35,10 @@ class OpenSeries:
     """Monotonic seconds of the last object."""
     policy: Policy | None = None
     """How it is sealed, once that was looked up."""
+    claims: Claims = field(default_factory=Claims)
+    """What others say belongs to it."""
+    told: set[str] = field(default_factory=set)
+    """What was said of it while it waits, each once."""
 
     def facts(self) -> Facts:
         """Facts over all members."""
@@ -74,8 +79,14 @@ class Assembly:
         found.carriers[header.association] = found.carriers.get(header.association, 0) + 1
         found.opened = found.opened or now
         found.last = now
+        found.claims.came(header.sop_uid)
         if len(found.carriers) > 1 or (late and found.continues):
             self.several.add(found.peer)
+
+    def names(self, series_id: int, step: int, peer: str, objects: frozenset[str], here: set[str]) -> None:
+        """A completed step of *peer* names the *objects* of a series, of which those in *here* have come."""
+        named = Named(peer, objects, set(objects - here))
+        self.series[series_id].claims.named[step] = named
 
     def drop(self, series_id: int, instance_id: int) -> None:
         """An object that a newer header replaced."""
@@ -93,7 +104,12 @@ class Assembly:
         for association, objects in islice(found.carriers.items(), 2):  # a third one says no more
             ended, at = self.ended.get(association, (Ended.OPEN, now))
             carriers.append(Carrier(objects, ended, timedelta(seconds=now - at)))
-        return Evidence(timedelta(seconds=now - found.last), carriers, found.peer in self.several)
+        said, here = found.claims, len(found.members)
+        return Evidence(
+            timedelta(seconds=now - found.last), carriers, found.peer in self.several,
+            said.now(found.peer, here, found.last), said.count is not None and said.count.pending(found.last),
+            said.words,
+        )  # fmt: skip
 
     def close(self, series_id: int) -> OpenSeries:
         """Take a series out, sealed."""

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from statistics import median
 
+from node.assemble.claims import Claim, enough, short
 from node.facts import Facts, stacks
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long to wait, and whether a released association may end the waiting."""
+    """How long to wait, and what may end or lengthen the waiting."""
 
     quiet_for: timedelta
     on_release: bool = False
     settle: timedelta = timedelta(seconds=1)
     attention_after: timedelta = timedelta(hours=2)
+    count_patience: timedelta = timedelta(minutes=10)
+    """So long, from the last object, what others say is missing is waited for."""
+    count_from: str = ""
+    """The peer that is asked how many objects the series has; empty: nobody."""
+    mpps: bool = True
+    """Whether what a performed procedure step names is waited for."""
 
 
 class Ended(Enum):
@@ -47,6 +54,12 @@ class Evidence:
     carriers: Sequence[Carrier]
     several_per_series: bool = False
     """This source is known to spread a series over several associations."""
+    claims: Sequence[Claim] = ()
+    """What others say belongs to it."""
+    pending: bool = False
+    """Somebody who was asked for a count has still to answer."""
+    remarks: Sequence[str] = ()
+    """What else is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,8 @@ class Open:
     """Not complete yet; nothing to ask again before *wait* has passed."""
 
     wait: timedelta
+    short: str = ""
+    """What it still waits for because others say that it is missing; empty while it is open anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +76,40 @@ class Sealed:
     """Complete, and why we think so."""
 
     reason: str
+    incomplete: str = ""
+    """What others say is missing although nothing more came; empty where nobody does."""
 
 
 def verdict(evidence: Evidence, policy: Policy) -> Open | Sealed:
-    """Seal on release where the policy and the evidence allow it, else after a quiet time (design §4)."""
+    """Seal when the source says that all is here, else by release or quiet time once nobody misses anything.
+
+    Whoever misses something, or has still to say, is waited for no longer than `count_patience`.
+    """
+    if not policy.mpps:
+        evidence = replace(evidence, claims=[claim for claim in evidence.claims if not claim.named])
+    if enough(evidence.claims):
+        if evidence.quiet >= policy.settle:
+            return Sealed(_words("", evidence))
+        return Open(policy.settle - evidence.quiet)
+    found = _by_time(evidence, policy)
+    if isinstance(found, Open):
+        return found
+    missing = short(evidence.claims)
+    if (missing or evidence.pending) and evidence.quiet < policy.count_patience:
+        return Open(policy.count_patience - evidence.quiet, missing)
+    if missing:
+        nothing = f"nothing more came for {_seconds(max(policy.count_patience, policy.quiet_for))}"
+        return Sealed(_words(nothing, evidence), missing)
+    return Sealed(_words(found.reason, evidence))
+
+
+def _words(reason: str, evidence: Evidence) -> str:
+    said = [claim.words for claim in evidence.claims]
+    return "; ".join(one for one in (reason, *said, *evidence.remarks) if one)
+
+
+def _by_time(evidence: Evidence, policy: Policy) -> Open | Sealed:
+    """Seal on release where the policy and the evidence allow it, else after a quiet time."""
     if policy.on_release and (release := _by_release(evidence, policy)) is not None:
         return release
     if evidence.quiet >= policy.quiet_for:

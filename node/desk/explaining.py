@@ -20,7 +20,7 @@ from node.route.rules import RuleSet, parse_rules
 from node.route.study import StudyJudgement
 from node.settings import Settings
 from node.sources import opened
-from node.store import queries
+from node.store import history, queries
 from node.store.database import open_database
 from node.store.queries import Search
 from node.words import counted
@@ -38,12 +38,16 @@ class Explained:
     objects: int
     of_study: tuple[StudyJudgement, ...] = ()
     """Where this is a whole study: what the rules over studies say of it."""
+    complete: str = ""
+    """Why it was taken for complete; empty for files, which nobody sent."""
 
 
 def explanation_lines(explained: Sequence[Explained], passed_over: Mapping[str, str]) -> Iterator[str]:
     """The dry run for people: ✓ ✗ or ? per rule and clause, with the value seen."""
     for one in explained:
         yield one.title
+        if one.complete:
+            yield f"  sealed: {one.complete}"
         for judged in one.judged:
             yield from (f"  {line}" for line in explain.lines(judged))
             sent = one.at_once.get(judged.rule.name)
@@ -65,6 +69,7 @@ def explanation_json(explained: Sequence[Explained], passed_over: Mapping[str, s
                 "title": one.title,
                 "series_uid": one.series_uid,
                 "objects": one.objects,
+                "sealed": one.complete,
                 "rules": [
                     {**explain.as_json(j), "sent_at_once": one.at_once.get(j.rule.name)} for j in one.judged
                 ],
@@ -188,7 +193,9 @@ def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Exp
         raise Refused(f"{asked}: the node holds no such series; `pacsnode series` lists them")
     judged = [one for row in found if (one := _explain_row(parts, row)) is not None]
     if not judged:
-        raise Refused(_not_judged(asked, found[-1]))
+        with database.read() as tx:
+            short = history.last_word(tx, found[-1]["id"], "series_short")
+        raise Refused(_not_judged(asked, found[-1], short))
     studies = dict.fromkeys(row["study_uid"] for row in found)
     return [*judged, *(one for uid in studies if (one := _explain_study(parts, uid)) is not None)]
 
@@ -199,6 +206,7 @@ def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
         return None
     with parts.database.read() as tx:
         members, judged = judgements(tx, parts, row)
+        complete = history.last_word(tx, row["id"], "series_sealed")
     if not members:
         return None
     at = f", {row['last_at']:%Y-%m-%d %H:%M} UTC" if row["last_at"] else ""
@@ -206,7 +214,7 @@ def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
     title = f"series {row['id']} revision {row['revision']}: {held}"
     if row["prior"]:
         title, judged = f"{title}, a prior from {row['prior']}: an input only, no rule is asked", ()
-    return Explained(title, row["series_uid"], judged, {}, len(members))
+    return Explained(title, row["series_uid"], judged, {}, len(members), complete=complete)
 
 
 def _explain_study(parts: Parts, study_uid: str) -> Explained | None:
@@ -216,10 +224,11 @@ def _explain_study(parts: Parts, study_uid: str) -> Explained | None:
     return Explained("its study, as it stands now", "", (), {}, 0, of_study) if of_study else None
 
 
-def _not_judged(asked: str, row: Mapping[str, Any]) -> str:
+def _not_judged(asked: str, row: Mapping[str, Any], short: str) -> str:
     if row["state"] == SeriesState.REJECTED:
         return f"{asked} is rejected as a whole, so no rule is asked: {row['reason']}"
-    return f"{asked} is still {row['state']}; it is judged when it is sealed"
+    waits = f", and waits for what is missing ({short})" if short else ""
+    return f"{asked} is still {row['state']}; it is judged when it is sealed{waits}"
 
 
 def matched_lines(explained: Sequence[Explained]) -> Iterator[str]:

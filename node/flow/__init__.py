@@ -16,6 +16,12 @@
 7. `committing.ask_to_commit` asks a destination that commits (PS3.4 J) about what it stored, `answered` takes its
    report; `pledging.pledged` and `look` do the same for a peer that asks us, on behalf of such a destination.
 
+What speaks for completeness beside the objects themselves: `performing.performed` takes what modalities say of
+their steps (MPPS, PS3.4 F.7), `counting.to_count` and `counted_there` ask other systems for counts (C-FIND).
+
+What rules over studies want of earlier ones: `fetching.ask_for_prior`, `offered` and `finish_fetch`,
+and `fetched.take_fetched` for what comes of it.
+
 What goes back: `rejecting.reject` for what a received rejection note names, `withdrawing.withdraw` for results of
 ours that are not valid any more.
 
@@ -25,9 +31,12 @@ what must happen after the commit is returned.
 
 from node.flow.clock import cap_waits, set_back
 from node.flow.committing import answered, ask_to_commit, asked, nobody_knows, unanswered
+from node.flow.counting import callable_peer, counted_there, to_count
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
+from node.flow.fetching import ask_for_prior, cells, finish_fetch, nobody_asks, offered, sent
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
+from node.flow.performing import named_by_steps, performed
 from node.flow.pledging import look, pledged, reported
 from node.flow.routing import judgements, route
 from node.flow.running import finish_run, retry_wait, start_run, startable
@@ -56,24 +65,33 @@ __all__ = [
     "Started",
     "Taken",
     "answered",
+    "ask_for_prior",
     "ask_to_commit",
     "asked",
     "attention_at",
     "batch_over",
+    "callable_peer",
     "cap_waits",
+    "cells",
     "compared",
     "copied",
     "counted",
+    "counted_there",
     "deliver",
     "delivered",
+    "finish_fetch",
     "finish_run",
     "judge_study",
     "judgements",
     "look",
     "made_by_a_node",
     "members_of",
+    "named_by_steps",
+    "nobody_asks",
     "nobody_knows",
     "number_series",
+    "offered",
+    "performed",
     "pledged",
     "probed",
     "released",
@@ -82,6 +100,7 @@ __all__ = [
     "route",
     "seal",
     "seal_policy",
+    "sent",
     "set_aside",
     "set_back",
     "start_run",
@@ -89,6 +108,7 @@ __all__ = [
     "study_judgements",
     "take_in",
     "to_copy",
+    "to_count",
     "unanswered",
     "unreadable",
     "unreadable_now",

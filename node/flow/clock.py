@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Table, update
 
 from node.flow.committing import cap_commitments
+from node.flow.fetching import LONGEST_PAUSE
 from node.flow.parts import Parts
 from node.flow.running import LONGEST_RETRY
 from node.model import DeliveryState, RunState
 from node.send import retry
+from node.store import fetches
 from node.store.database import one_of
 from node.store.schema import delivery, destination, run, study_rule
 
@@ -39,6 +41,7 @@ def cap_waits(tx: Connection, parts: Parts) -> int:
     found += _cap(tx, run, runs & (run.c.failures == 0), now)
     found += _cap(tx, run, runs, now + LONGEST_RETRY)
     found += cap_commitments(tx, parts)
+    found += fetches.cap(tx, now, now + LONGEST_PAUSE)
     found += _cap(tx, study_rule, study_rule.c.due_at.is_not(None), now)  # judged by how long it waited
     probe_by = now + retry.LONGEST_PROBE
     asked = destination.c.down & (destination.c.next_at > probe_by)

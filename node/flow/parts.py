@@ -11,7 +11,7 @@ from typing import Any
 from node import __version__
 from node.assemble.assembly import Assembly
 from node.facts import Facts
-from node.model import Job, OperatorSpec
+from node.model import Cell, Job, OperatorSpec
 from node.route.at_once import AtOnce
 from node.route.deidentify import is_deidentified
 from node.route.match import Context
@@ -21,6 +21,27 @@ from node.store.database import Database
 
 NODE_MAJOR = int(__version__.split(".")[0])
 SOFTWARE = f"PACSNode {__version__}"
+
+
+@dataclass
+class Transfer:
+    """What came so far of a series that is being fetched."""
+
+    peer: str
+    study_uid: str
+    series_uid: str
+    series_id: int | None = None
+    """Its row, once something came."""
+    members: dict[int, Mapping[str, Cell]] = field(default_factory=dict)
+    """Instance id → attributes."""
+    came: set[str] = field(default_factory=set)
+    """SOP Instance UIDs."""
+    wrong: str = ""
+    """Why it cannot be the prior, where something came that was not asked for."""
+    objects: tuple[str, ...] | None = None
+    """What the series has there, once all of it was sent."""
+    sent: float = 0.0
+    """Monotonic seconds of that."""
 
 
 @dataclass
@@ -42,6 +63,8 @@ class Parts:
     """Open revision → objects that came since `counted` wrote it down."""
     treated: bool = False
     """Something was queued that goes as a treated copy, and the transcoder has not been told."""
+    transfers: dict[int, Transfer] = field(default_factory=dict)
+    """Fetch under way → what came of it so far."""
     study_facts: dict[tuple[int, frozenset[str]], tuple[tuple[int, ...], Facts]] = field(default_factory=dict)
     """Sealed revision and the attributes that rules over studies ask for → its members and those facts of them."""
     _at_once: tuple[RuleSet, AtOnce] | None = None

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from node.assemble.claims import Count
 from node.assemble.completeness import Policy, gaps
 from node.facts import gather
 from node.flow.parts import Parts
 from node.route.match import holds
-from node.settings import SealPolicy
+from node.settings import SOURCE, SealPolicy
 from node.store import intake
 from node.store.database import note
 from node.words import counted
@@ -27,8 +28,20 @@ def seal_policy(parts: Parts, series_id: int) -> Policy:
     chosen = next(fits, SealPolicy())
     if peer and peer.seal:
         chosen = replace(chosen, **{key: getattr(peer.seal, key) for key in peer.seal_given})
-    found.policy = Policy(chosen.quiet_for, chosen.on_release, chosen.settle, chosen.attention_after)
+    counter = _counter(parts, chosen, found.peer)
+    found.claims.count = Count(counter) if counter else None
+    found.policy = Policy(
+        chosen.quiet_for, chosen.on_release, chosen.settle, chosen.attention_after, chosen.count_patience,
+        counter, chosen.mpps,
+    )  # fmt: skip
     return found.policy
+
+
+def _counter(parts: Parts, chosen: SealPolicy, peer: str) -> str:
+    """The peer that is asked for a count: one that has an address, so that it can be."""
+    name = peer if chosen.count_from == SOURCE else chosen.count_from
+    asked = parts.settings.peers.get(name)
+    return name if asked is not None and asked.receives else ""
 
 
 def attention_at(parts: Parts, series_id: int) -> float:
@@ -37,14 +50,15 @@ def attention_at(parts: Parts, series_id: int) -> float:
     return opened + seal_policy(parts, series_id).attention_after.total_seconds()
 
 
-def seal(tx: Connection, parts: Parts, series_id: int, reason: str) -> None:
-    """Receiving → sealed: from here on this revision never changes."""
+def seal(tx: Connection, parts: Parts, series_id: int, reason: str, missing: str = "") -> None:
+    """Receiving → sealed: from here on this revision never changes. *missing*: what others say should be here."""
     found = parts.assembly.close(series_id)
     facts = found.facts()
-    incomplete = gaps(facts) or _removed(tx, series_id)
+    incomplete = "; ".join(why for why in (missing, gaps(facts) or _removed(tx, series_id)) if why)
     members = tuple(found.members)
     if intake.seal_series(tx, series_id, reason, incomplete, members=members, facts=facts, now=parts.now()):
-        detail = f"{counted(len(members), 'object')}: {reason}" + (f"; {incomplete}" if incomplete else "")
+        more = incomplete.removeprefix(missing).removeprefix("; ")  # the reason has the other words already
+        detail = f"{counted(len(members), 'object')}: {reason}" + (f"; {more}" if more else "")
         note(tx, parts.now(), "series_sealed", detail, series_id=series_id)
 
 

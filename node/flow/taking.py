@@ -12,7 +12,9 @@ from sqlalchemy import Connection
 
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
+from node.flow.fetched import fetch_beside, fetch_of, take_fetched
 from node.flow.parts import Parts
+from node.flow.performing import named_by_steps
 from node.flow.queueing import queue_received
 from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
@@ -40,12 +42,13 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
     if intake.has_file(tx, *record):  # catch-up met it twice
         return Taken()
     why = rejections.why_rejected(tx, header.sop_uid)
-    if why:
+    fetched = _fetched(tx, parts, record, header, why)
+    if fetched is None and why:
         came_rejected(tx, parts, record, header, why, _about(tx, parts, header))
-    elif not header.readable:
+    elif fetched is None and not header.readable:
         _unreadable(tx, parts, record, header)
-    if why or not header.readable:
-        return Taken()
+    if fetched is not None or why or not header.readable:
+        return fetched or Taken()
     row = intake.kept(tx, header.sop_uid) if header.sop_uid else None
     judged = judge(_known(row) if row else None, header)
     if judged.state is InstanceState.DUPLICATE and row:
@@ -63,6 +66,23 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
     return Taken()
 
 
+def _fetched(
+    tx: Connection, parts: Parts, record: tuple[int, int], header: Header, rejected: str
+) -> Taken | None:
+    """What was asked for is an input and no arrival; None where an object just came."""
+    if not header.origin and not parts.transfers:
+        return None
+    row = fetch_of(tx, header) if header.origin else fetch_beside(tx, parts, header)
+    if row is not None:
+        about = _about(tx, parts, header)
+        return Taken(remove=take_fetched(tx, parts, record, header, row, about, rejected))
+    if header.origin.startswith("get "):  # of a request that the database does not know any more
+        why = "fetched as an input, and nobody remembers for what"
+        intake.add_instance(tx, header, record, InstanceState.FETCHED, reason=why, series_id=None)
+        return Taken()
+    return None
+
+
 def counted(tx: Connection, parts: Parts) -> None:
     """Write down how many objects came since, before the group's transaction ends: once per series, not per object."""
     for series_id, count in parts.arrived.items():
@@ -73,7 +93,9 @@ def counted(tx: Connection, parts: Parts) -> None:
 def unreadable(tx: Connection, parts: Parts, record: tuple[int, int], why: str) -> None:
     """The reader could not tell anything of this object: it is kept as it came, visible and releasable."""
     if not intake.has_file(tx, *record):
-        _unreadable(tx, parts, record, _header_of_arrival(parts, record, why))
+        header = _header_of_arrival(parts, record, why)
+        if _fetched(tx, parts, record, header, "") is None:
+            _unreadable(tx, parts, record, header)
 
 
 def set_aside(tx: Connection, parts: Parts, record: tuple[int, int], why: str) -> None:
@@ -99,6 +121,7 @@ def _header_of_arrival(parts: Parts, record: tuple[int, int], why: str) -> Heade
             "from": ((arrival.peer,),), "called": ((arrival.called,),),
             "sop_class": ((arrival.sop_class,),), "transfer_syntax": ((arrival.transfer_syntax,),),
         },
+        origin=arrival.origin,
     )  # fmt: skip
 
 
@@ -267,6 +290,7 @@ def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
         about["held"] = newest["held"]
     opened = intake.open_series(tx, header, revision, about, parts.now())
     parts.assembly.begin(opened, header.peer, members)
+    named_by_steps(tx, parts, opened, header.series_uid)
     note(tx, parts.now(), "series_opened", f"revision {revision}", series_id=opened)
     return parts.assembly.known_as(header.study_uid, header.series_uid, opened)
 

@@ -32,6 +32,8 @@ class Facts:
     """A later revision that is still kept begins with its objects."""
     aside: bool = False
     """An object in conflict, or one that cannot be read."""
+    prior: bool = False
+    """It was fetched as a prior: a copy of what another system keeps."""
     runs: frozenset[RunState] = frozenset()
     """Of every run that takes objects of it."""
     deliveries: frozenset[DeliveryState] = frozenset()
@@ -106,5 +108,7 @@ def _lines(facts: Facts, keep: Keep) -> Iterator[tuple[datetime, str, datetime]]
         yield line("quarantined", keep.quarantined, facts.changed_at)
     if RunState.REFUSED in facts.runs:
         yield line("refused", keep.refused, facts.changed_at)
-    if not arrived and not waits:  # nobody else has it: no rule, a shadow rule, all cancelled, discarded
+    if facts.prior:
+        yield line("priors", keep.priors, facts.changed_at)
+    elif not arrived and not waits:  # nobody else has it: no rule, a shadow rule, all cancelled, discarded
         yield line("unrouted", keep.unrouted, facts.changed_at)

@@ -33,7 +33,7 @@ GROUP = 200
 """Revisions or objects per look at the tables."""
 WITH_FILE = (
     InstanceState.KEPT, InstanceState.REPLACED, InstanceState.CONFLICT, InstanceState.UNREADABLE,
-    InstanceState.REJECTED,
+    InstanceState.REJECTED, InstanceState.FETCHED,
 )  # fmt: skip
 """States of received objects whose file is there."""
 
@@ -79,7 +79,9 @@ def subjects_of(tx: Connection, ids: Sequence[int], settings: Settings, *, of_se
 
 
 def _revisions(tx: Connection, ids: Sequence[int], settings: Settings) -> list[Subject]:
-    columns = [series.c[name] for name in ("id", "state", "held", "last_at", "sealed_at", "study_uid")]
+    columns = [
+        series.c[name] for name in ("id", "state", "held", "last_at", "sealed_at", "study_uid", "prior")
+    ]
     found = {row["id"]: row for row in rows(tx, select(*columns).where(series.c.id.in_(ids)))}
     objects = {
         key: (count, size)
@@ -108,6 +110,7 @@ def _revisions(tx: Connection, ids: Sequence[int], settings: Settings) -> list[S
                     state=SeriesState(row["state"]),
                     held="" if row["held"] == RELEASED else row["held"],
                     runs=frozenset(runs[key]),
+                    prior=bool(row["prior"]),
                 ),
                 sent[key],
             ),
@@ -132,7 +135,8 @@ def _loose(tx: Connection, ids: Sequence[int], settings: Settings) -> list[Subje
     return [
         Subject(
             key, False,
-            _facts(Facts(changed_at=row["received_at"], aside=row["state"] in aside), sent[key]),
+            _facts(Facts(changed_at=row["received_at"], aside=row["state"] in aside,
+                         prior=row["state"] == InstanceState.FETCHED), sent[key]),
             objects=1, bytes=row["size"],
         )
         for key in ids if (row := found.get(key)) is not None

@@ -83,6 +83,7 @@ def read_header(path: Path, arrival: Arrival, offset: int, room: bytearray | Non
         attributes={**attributes, **own_facts(attributes), **own},
         rejection=rejection_of(attributes),
         rejects=parsed.rejects,
+        origin=arrival.origin,
     )
 
 

@@ -14,11 +14,11 @@ from itertools import count
 
 import structlog
 
-from node.model import Arrival, AssociationEnd, CommitMessage, Keeper
-from node.receive import commitment
+from node.model import Arrival, AssociationEnd, CommitMessage, Keeper, StepMessage
+from node.receive import commitment, mpps
 from node.receive.admission import Accept, Policy, Reject, Request, Secured, admit
 from node.receive.census import Census, LastWords
-from node.receive.command import FIELD, Elements, integer
+from node.receive.command import FIELD, SOP_CLASS, SOP_INSTANCE, Elements, integer, origin, text
 from node.receive.reasons import Reason, cause
 from node.receive.services import Answer, Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
@@ -64,6 +64,8 @@ class Desk:
     """Command Field → what serves it; without one, C-STORE and C-ECHO apart, pynetdicom answers."""
     speakers: commitment.Speakers = field(default_factory=commitment.Speakers)
     """Who may speak of storage commitment."""
+    performers: frozenset[str] = frozenset()
+    """Which peers may tell of performed procedure steps (MPPS), by their names."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the receiver is about to end: each association may finish the message in hand."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -153,12 +155,12 @@ class Session:
             )
         return answer
 
-    def begin(self, context: Context, sop_class: str, sop_uid: str, most: int) -> Storing:
+    def begin(self, context: Context, command: Elements, most: int) -> Storing:
         """Begin a C-STORE of at most *most* bytes."""
         self._begun += 1
         arrival = Arrival(
-            sop_class=sop_class,
-            sop_uid=sop_uid,
+            sop_class=text(command, SOP_CLASS),
+            sop_uid=text(command, SOP_INSTANCE),
             transfer_syntax=context.transfer_syntax,
             calling=self._calling,
             called=self._called,
@@ -167,6 +169,7 @@ class Session:
             local_address=self.route.local,
             association=self.name,
             received_at=self.desk.clock(),
+            origin=origin(command),
         )
         return Storing(arrival, self.desk.keeper, self.desk.disk, most)
 
@@ -186,14 +189,21 @@ class Session:
         """The SOP class that this peer may be SCU or SCP of, as it proposes; empty for most peers."""
         return commitment.PUSH_MODEL if self.desk.speakers.speaks(self.peer) else ""
 
+    @property
+    def as_performer(self) -> str:
+        """The SOP class under which this peer may tell of performed procedure steps; empty where it may not."""
+        return mpps.SOP_CLASS_UID if self.peer in self.desk.performers else ""
+
     def serves(self, context: Context, command: Elements) -> bool:
-        """Whether it is a message about storage commitment."""
-        return context.abstract_syntax == commitment.PUSH_MODEL and _commitment(command) is not None
+        """Whether it is a message about storage commitment, or about a performed procedure step."""
+        return bool(_commitment(context, command) or _step(context, command))
 
     def serve(self, context: Context, command: Elements, dataset: bytes) -> Answer | None:
-        """Answer a message about storage commitment; None where it is about something else."""
-        name = _commitment(command)
-        if context.abstract_syntax != commitment.PUSH_MODEL or name is None:
+        """Answer such a message; None where it is about something else."""
+        if name := _step(context, command):
+            return self._serve_step(name, context, command, dataset)
+        name = _commitment(context, command)
+        if not name:
             return None
         message = CommitMessage(
             command=name,
@@ -205,6 +215,19 @@ class Session:
             received_at=self.desk.clock(),
         )
         status = commitment.keep(message, memoryview(dataset), self.desk.keeper, self.desk.speakers)
+        return Answer(commitment.response(command, status))
+
+    def _serve_step(self, name: str, context: Context, command: Elements, dataset: bytes) -> Answer:
+        message = StepMessage(
+            command=name,
+            sop_uid=mpps.instance(command),
+            transfer_syntax=context.transfer_syntax,
+            peer=self.peer,
+            called=self._called,
+            association=self.name,
+            received_at=self.desk.clock(),
+        )
+        status = mpps.keep(message, memoryview(dataset), self.desk.keeper, self.desk.performers)
         return Answer(commitment.response(command, status))
 
     def count(self, reason: Reason) -> None:
@@ -255,5 +278,13 @@ class Session:
         )
 
 
-def _commitment(command: Elements) -> str | None:
-    return commitment.COMMANDS.get(integer(command, FIELD) or 0)
+def _commitment(context: Context, command: Elements) -> str:
+    if context.abstract_syntax != commitment.PUSH_MODEL:
+        return ""
+    return commitment.COMMANDS.get(integer(command, FIELD) or 0, "")
+
+
+def _step(context: Context, command: Elements) -> str:
+    if context.abstract_syntax != mpps.SOP_CLASS_UID:
+        return ""
+    return mpps.COMMANDS.get(integer(command, FIELD) or 0, "")

@@ -10,12 +10,14 @@ Elements = Mapping[int, bytes]
 
 SOP_CLASS, FIELD, MESSAGE_ID, ANSWERED_ID = 0x0002, 0x0100, 0x0110, 0x0120
 DATA_SET_TYPE, STATUS, SOP_INSTANCE = 0x0800, 0x0900, 0x1000
+MOVE_ORIGINATOR, MOVE_ORIGINATOR_ID = 0x1030, 0x1031
 """Element numbers (PS3.7 Table E.1-1)."""
 C_STORE, C_ECHO, C_CANCEL = 0x0001, 0x0030, 0x0FFF
 """Command Fields of requests."""
 NO_DATASET = 0x0101
 
 _RESPONSE = 0x8000
+_LONGEST_TITLE = 16
 
 
 def decode(command: bytes | bytearray | memoryview) -> dict[int, bytes]:
@@ -53,6 +55,14 @@ def integer(elements: Elements, number: int) -> int | None:
 def text(elements: Elements, number: int) -> str:
     """Return a UID as sent, without its padding; empty where it is absent."""
     return elements.get(number, b"").decode("latin-1").rstrip("\0 ")
+
+
+def origin(elements: Elements) -> str:
+    """Return whose C-MOVE a C-STORE is part of: `move <Message ID> <AE title>`; empty where it is of none."""
+    if MOVE_ORIGINATOR not in elements:
+        return ""
+    title = elements[MOVE_ORIGINATOR][:_LONGEST_TITLE].decode("latin-1").strip("\0 ")
+    return f"move {integer(elements, MOVE_ORIGINATOR_ID) or 0} {title}"
 
 
 def response(request: Elements, status: int) -> bytes:

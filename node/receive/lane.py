@@ -2,8 +2,9 @@
 
 Dataset fragments go from the socket's buffer into the object's file as they come; each request is answered
 before the next byte is read, so that TCP holds back a peer that pipelines (PS3.7 D.3.3.3). What is neither
-C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment), else to the
-desk's service of its Command Field; without one it is answered that the operation is not recognised.
+C-STORE nor C-ECHO is gathered whole, within a limit, and given to the session (storage commitment, performed
+procedure steps), else to the desk's service of its Command Field; without one it is answered that the operation is
+not recognised.
 """
 
 from __future__ import annotations
@@ -22,11 +23,9 @@ from node.receive.command import (
     FIELD,
     MESSAGE_ID,
     SOP_CLASS,
-    SOP_INSTANCE,
     Elements,
     integer,
     response,
-    text,
 )
 from node.receive.limits import Pace, Progress
 from node.receive.messages import Messages, encode_message
@@ -128,7 +127,9 @@ class Lane:
         if isinstance(answer, Reject):
             self._wire.send(rejection(answer))
             return False
-        self._agreed = self._negotiator.agree(request, self._session.in_either_role)
+        self._agreed = self._negotiator.agree(
+            request, self._session.in_either_role, self._session.as_performer
+        )
         self._wire.send(self._agreed.accept)
         return True
 
@@ -168,8 +169,7 @@ class Lane:
         if field == C_ECHO and not command.get(SOP_CLASS):
             raise CommandError("C-ECHO without Affected SOP Class UID")
         if field == C_STORE:
-            uids = text(command, SOP_CLASS), text(command, SOP_INSTANCE)
-            self._storing = self._session.begin(self._context, *uids, self._pace.object_size)
+            self._storing = self._session.begin(self._context, command, self._pace.object_size)
         else:
             served = field in self._session.desk.services
             self._gathers = served or self._session.serves(self._context, command)

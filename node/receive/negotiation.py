@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.association import MODE_ACCEPTOR, Association
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -30,6 +30,7 @@ _HEAD = struct.Struct(">HH16s16s32x")  # protocol version, called and calling AE
 _ITEM = struct.Struct(">BBH")
 _APPLICATION_CONTEXT, _USER_INFORMATION = 0x10, 0x50
 _MOST_KNOWN, _LONGEST_KNOWN = 128, 16 * 1024  # agreements, and bytes of a request; most have 200 to 6000
+_DATASETS = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _MOST_ITEMS = 512  # that may have to be read one by one; a peer proposes 128 contexts and a few roles at most
 
 
@@ -70,20 +71,21 @@ class Negotiator:
 
     def __init__(self, ae: AE) -> None:
         self._ae = ae
-        self._known: OrderedDict[tuple[bytes, str], Agreement] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, str, str], Agreement] = OrderedDict()
         self._lock = threading.Lock()
 
-    def agree(self, body: bytes, in_either_role: str = "") -> Agreement:
+    def agree(self, body: bytes, in_either_role: str = "", as_scu: str = "") -> Agreement:
         """Return what to accept of the A-ASSOCIATE-RQ with this content.
 
-        Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes. Raises FaultError.
+        Of the SOP class *in_either_role* the peer may be SCU or SCP, as it proposes; of the class *as_scu*, beside
+        what everybody may, SCU. Empty: of none. Raises FaultError.
         """
-        key = body, in_either_role
+        key = body, in_either_role, as_scu
         with self._lock:
             if (known := self._known.get(key)) is not None:
                 self._known.move_to_end(key)
                 return known
-        found = _negotiated(self._ae, body, in_either_role)
+        found = _negotiated(self._ae, body, in_either_role, as_scu)
         if len(body) <= _LONGEST_KNOWN:
             with self._lock:
                 self._known[key] = found
@@ -92,7 +94,7 @@ class Negotiator:
         return found
 
 
-def _negotiated(ae: AE, body: bytes, in_either_role: str) -> Agreement:
+def _negotiated(ae: AE, body: bytes, in_either_role: str, as_scu: str) -> Agreement:
     """Let an association of pynetdicom answer, one that is made for this and never started."""
     sent: list[Any] = []
     try:
@@ -107,6 +109,9 @@ def _negotiated(ae: AE, body: bytes, in_either_role: str) -> Agreement:
         assoc.requestor.primitive = _decoded(body)
         if in_either_role:
             _accept_role(assoc, in_either_role)
+        if as_scu:
+            also = build_context(as_scu, list(_DATASETS))
+            assoc.acceptor.supported_contexts = [*assoc.acceptor.supported_contexts, also]
         assoc.acse.negotiate_association()
         (accept,) = map(_encoded_accept, sent)
         return Agreement(

@@ -9,6 +9,7 @@ are, through one buffer, and every wait is bounded.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -86,6 +87,11 @@ class Association:
         self._link.send(self._buffer[:used])
         return command.number(self._answer(context, command.C_ECHO_RSP), command.STATUS)
 
+    @property
+    def patience(self) -> float:
+        """Seconds an answer may take, as the destination is set."""
+        return self._destination.timeouts.answer
+
     def next_id(self) -> int:
         """A Message ID for a request."""
         self._message_id = self._message_id % 0xFFFF + 1
@@ -100,12 +106,15 @@ class Association:
         """Whether a message begins *within* seconds. Raises Lost."""
         return self._link.ready(within)
 
-    def message(self, within: float) -> tuple[int, Mapping[int, bytes], bytes]:
-        """Wait for the peer's next message: its context, command set and dataset. Raises Lost."""
+    def message(self, within: float, until: float | None = None) -> tuple[int, Mapping[int, bytes], bytes]:
+        """Wait for the peer's next message: its context, command set and dataset. Raises Lost.
+
+        Each PDU may take *within* seconds, all of it until the monotonic moment *until*.
+        """
         parts, whole = {_COMMAND: bytearray(), 0: bytearray()}, False
         context, elements = 0, dict[int, bytes]()
         while not whole:
-            for on, control, data in self._fragments(within):
+            for on, control, data in self.fragments(within, until):
                 part = parts[control & _COMMAND]
                 part += data
                 context = on
@@ -118,9 +127,9 @@ class Association:
                 whole = not control & _COMMAND or not command.has_dataset(elements)
         return context, elements, bytes(parts[0])
 
-    def _fragments(self, within: float) -> Iterable[tuple[int, int, bytes]]:
-        """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data."""
-        kind, body = self._link.receive(within)
+    def fragments(self, within: float, until: float | None = None) -> Iterable[tuple[int, int, bytes]]:
+        """The fragments of the next PDU (PS3.8 9.3.5, Annex E): context, control header, data. Raises Lost."""
+        kind, body = self._receive(within, until)
         if kind == _ABORT:
             raise Lost(abort_words(body))
         if kind == _RELEASE_RQ:
@@ -135,6 +144,17 @@ class Association:
                 raise Lost("sent a PDU that breaks PS3.8; see its log")
             yield on, control, body[position + 6 : position + 4 + length]
             position += 4 + length
+
+    def _receive(self, within: float, until: float | None) -> tuple[int, bytes]:
+        if until is None:
+            return self._link.receive(within)
+        left = until - time.monotonic()
+        try:
+            return self._link.receive(max(0.0, min(within, left)))
+        except Lost:
+            if time.monotonic() < until:
+                raise
+            raise Lost("did not come to an end in time; look whether it is overloaded") from None
 
     def _put(self, context: int, control: int, data: bytes) -> int:
         """Lay a short message into the buffer as PDUs; returns how much of it is used."""
@@ -240,17 +260,18 @@ def _fragment(most: int) -> int:
 
 
 def open_association(
-    destination: Destination, pairs: Iterable[Pair], as_scp: Iterable[str] = ()
+    destination: Destination, pairs: Iterable[Pair], as_scp: Iterable[str] = (), most: int = 16384
 ) -> Association:
     """Connect and negotiate one presentation context per pair (at most 128).
 
-    For the SOP classes *as_scp* we are the SCP. What is not accepted is in `refused`, each with its reason.
+    For the SOP classes *as_scp* we are the SCP; *most*: bytes of a PDU that we take. What is not accepted is in
+    `refused`, each with its reason.
     Raises Lost without an association.
     """
     proposed = {2 * number + 1: pair for number, pair in enumerate(pairs)}
     link = connect(destination)
     try:
-        link.send(request(destination, proposed, as_scp))
+        link.send(request(destination, proposed, as_scp, most))
         answer = read_answer(*link.receive(destination.timeouts.associate), destination)
         association = Association(link, destination, answer.maximum_length_received or 0)
         association.accepted, association.refused = judge(proposed, answer)

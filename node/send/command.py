@@ -7,11 +7,18 @@ from collections.abc import Mapping
 
 C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
 C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
+C_GET_RQ, C_GET_RSP = 0x0010, 0x8010
+C_FIND_RQ, C_FIND_RSP = 0x0020, 0x8020
+C_MOVE_RQ, C_MOVE_RSP = 0x0021, 0x8021
+C_CANCEL_RQ = 0x0FFF
 N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
 N_ACTION_RQ, N_ACTION_RSP = 0x0130, 0x8130
 _NO_DATASET, _DATASET = 0x0101, 0x0001
 
 AFFECTED_SOP_CLASS_UID, REQUESTED_SOP_CLASS_UID, COMMAND_FIELD = 0x0002, 0x0003, 0x0100
+MOVE_DESTINATION = 0x0600
+COMPLETED, FAILED, WARNED = 0x1021, 0x1022, 0x1023
+"""Numbers of sub-operations."""
 MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO = 0x0110, 0x0120
 PRIORITY, COMMAND_DATA_SET_TYPE, STATUS = 0x0700, 0x0800, 0x0900
 OFFENDING_ELEMENT, ERROR_COMMENT = 0x0901, 0x0902
@@ -38,6 +45,42 @@ def echo_request(message_id: int) -> bytes:
         _us(COMMAND_FIELD, C_ECHO_RQ),
         _us(MESSAGE_ID, message_id),
         _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
+    )
+
+
+def query_request(message_id: int, field: int, sop_class: str, move_to: str = "") -> bytes:
+    """C-FIND-RQ, C-GET-RQ, or with *move_to*, an AE title, C-MOVE-RQ; with a dataset (PS3.7 9.3.2 to 9.3.4)."""
+    title = move_to.encode("ascii", "replace")
+    title += b" " * (len(title) % 2)
+    destination = struct.pack("<HHI", 0, MOVE_DESTINATION, len(title)) + title
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, sop_class),
+        _us(COMMAND_FIELD, field),
+        _us(MESSAGE_ID, message_id),
+        *([destination] if move_to else []),
+        _us(PRIORITY, 0),
+        _us(COMMAND_DATA_SET_TYPE, _DATASET),
+    )
+
+
+def cancel_request(message_id: int) -> bytes:
+    """C-CANCEL-RQ of the request *message_id* (PS3.7 9.3.2.3)."""
+    return _command(
+        _us(COMMAND_FIELD, C_CANCEL_RQ),
+        _us(MESSAGE_ID_BEING_RESPONDED_TO, message_id),
+        _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
+    )
+
+
+def store_response(request: Mapping[int, bytes], status: int) -> bytes:
+    """C-STORE-RSP, where a C-GET has the peer store to us (PS3.7 9.3.1.2)."""
+    return _command(
+        _uid(AFFECTED_SOP_CLASS_UID, text(request, AFFECTED_SOP_CLASS_UID)),
+        _us(COMMAND_FIELD, C_STORE_RSP),
+        _us(MESSAGE_ID_BEING_RESPONDED_TO, number(request, MESSAGE_ID) or 0),
+        _us(COMMAND_DATA_SET_TYPE, _NO_DATASET),
+        _us(STATUS, status),
+        _uid(AFFECTED_SOP_INSTANCE_UID, text(request, AFFECTED_SOP_INSTANCE_UID)),
     )
 
 

@@ -55,10 +55,13 @@ def proposable(pair: Pair) -> bool:
     return all(0 < len(uid) <= 64 and uid.isascii() and uid.isprintable() for uid in pair)
 
 
-def request(destination: Destination, proposed: Mapping[int, Pair], as_scp: Iterable[str] = ()) -> bytes:
+def request(
+    destination: Destination, proposed: Mapping[int, Pair], as_scp: Iterable[str] = (), most: int = 16384
+) -> bytes:
     """Encode the A-ASSOCIATE-RQ with one transfer syntax per presentation context.
 
-    For the SOP classes *as_scp* we are the SCP and not the SCU (PS3.7 D.3.3.4).
+    For the SOP classes *as_scp* we are the SCP and not the SCU (PS3.7 D.3.3.4). *most*: bytes of a PDU that we
+    take; answers are short.
     """
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
@@ -71,7 +74,7 @@ def request(destination: Destination, proposed: Mapping[int, Pair], as_scp: Iter
         contexts.append(context)
     primitive.presentation_context_definition_list = contexts
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 16384  # answers are short
+    length.maximum_length_received = most
     implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = f"PACSNODE_{__version__}"[:16]

@@ -245,7 +245,8 @@ def _read(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _destination(data: Mapping[str, Any]) -> Destination:
+def read_destination(data: Mapping[str, Any]) -> Destination:
+    """A destination as `to_json` wrote it."""
     tls = data["tls"]
     own = {"timeouts": Timeouts(**data["timeouts"]), "tls": None if tls is None else Tls(**tls),
            "alternatives": tuple(data["alternatives"])}  # fmt: skip
@@ -254,16 +255,19 @@ def _destination(data: Mapping[str, Any]) -> Destination:
 
 def _batch(data: Mapping[str, Any]) -> Batch:
     objects = tuple(Item(**item) for item in data["objects"])
-    return Batch(data["id"], _destination(data["destination"]), objects)
+    return Batch(data["id"], read_destination(data["destination"]), objects)
 
 
 def _echo(data: Mapping[str, Any]) -> Echo:
-    return Echo(data["id"], _destination(data["destination"]))
+    return Echo(data["id"], read_destination(data["destination"]))
 
 
 def _saying(kind: type[Ask] | type[Report]) -> Callable[[Mapping[str, Any]], Ask | Report]:
     def read(data: Mapping[str, Any]) -> Ask | Report:
-        own = {"destination": _destination(data["destination"]), "said": commitment.from_json(data["said"])}
+        own = {
+            "destination": read_destination(data["destination"]),
+            "said": commitment.from_json(data["said"]),
+        }
         return kind(**{**data, **own})
 
     return read

@@ -2,6 +2,7 @@
 
 from node.settings.reading import KEYS, find, load, parse
 from node.settings.values import (
+    SOURCE,
     Alarm,
     Alerts,
     Commit,
@@ -23,6 +24,7 @@ from node.settings.windows import Window, is_open
 
 __all__ = [
     "KEYS",
+    "SOURCE",
     "Alarm",
     "Alerts",
     "Commit",

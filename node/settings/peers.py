@@ -20,7 +20,7 @@ SHOWN = ("images", "SEG", "SR", "PM", "PDF", "KO", "PR", "waveforms")
 """What a peer may show of derived objects."""
 _OUTWARD = (
     "call_as", "associations", "only", "redeliver_after", "shows", "window", "transfer_syntaxes", "commit",
-    "commit_after", "iocm",
+    "commit_after", "iocm", "priors",
 )  # fmt: skip
 PEER_KEYS = ("ae_title", "address", "sends_as", "from_address", "seal", "durability", "tls", *_OUTWARD)
 COMMIT_KEYS = ("ae_title", "address", "within")
@@ -111,6 +111,7 @@ def _peer(shaper: Shaper, name: str, node: Node, folder: Path) -> Peer:
         else None,
         commit_after=get(given, "commit_after", shaper.text, ""),
         iocm=get(given, "iocm", shaper.yes_no, False),
+        priors=pick(shaper, given, "priors", ("move", "get")),  # type: ignore[arg-type]
         durability=pick(shaper, given, "durability", ("power", "process"))  # type: ignore[arg-type]
         if "durability" in given
         else None,

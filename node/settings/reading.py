@@ -19,7 +19,7 @@ from node.errors import Misconfigured
 from node.settings.alerting import ALERTS_KEYS, EMAIL_KEYS, missing_files, read_alerts
 from node.settings.deidentify import DEIDENTIFY_KEYS, NESTED_KEYS, PROFILE_KEYS, Deidentify, read_deidentify
 from node.settings.peers import COMMIT_KEYS, PEER_KEYS, read_peers
-from node.settings.seal import POLICY_KEYS, read_seal
+from node.settings.seal import POLICY_KEYS, check_counters, read_seal
 from node.settings.security import PEER_TLS_KEYS, TLS_KEYS, agree, read_tls
 from node.settings.terms import NO_ADDRESS, address, ae_title, count, fields, get, pick
 from node.settings.values import Alerts, Disk, Keep, Limits, NodeSettings, Settings, Web
@@ -134,6 +134,7 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
         source=text,
         file=file,
     )
+    check_counters(shaper, given.get("seal"), given.get("peers"), settings.peers)
     agree(shaper, given.get("peers"), settings.tls, settings.peers)
     if settings.tls and settings.tls.listen == settings.node.listen:
         shaper.wrong(
@@ -216,6 +217,7 @@ def _keep(shaper: Shaper, node: Node) -> Keep:
         refused=get(given, "refused", shaper.duration, Keep.refused),
         quarantined=get(given, "quarantined", shaper.duration, Keep.quarantined),
         undelivered=get(given, "undelivered", undelivered, Keep.undelivered),
+        priors=get(given, "priors", shaper.duration, Keep.priors),
     )
 
 

@@ -16,6 +16,10 @@ from node.shape import Node
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+SOURCE = "source"
+"""In `count_from`: the peer that sent the series."""
+
+
 @dataclass(frozen=True)
 class SealPolicy:
     """When a series counts as complete."""
@@ -26,6 +30,12 @@ class SealPolicy:
     settle: timedelta = timedelta(seconds=1)
     attention_after: timedelta = timedelta(hours=2)
     """An open series this old is shown; it is never cut."""
+    count_from: str = ""
+    """Who is asked how many objects the series has (C-FIND): a peer, or SOURCE; empty = nobody."""
+    count_patience: timedelta = timedelta(minutes=10)
+    """So long, from the last object, what a count or MPPS says is missing is waited for."""
+    mpps: bool = True
+    """What a performed procedure step names is waited for, and ends the waiting when it is here."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ class Peer:
     """It commits to what it stored; None = it is not asked."""
     commit_after: str = ""
     """It may ask us to commit: answered when this peer has committed; empty = it may not."""
+    priors: Literal["move", "get"] = "move"
+    """How earlier studies are fetched from it: C-MOVE to our receivers, or C-GET on the same association."""
     iocm: bool = False
     """It takes rejection notes (IHE IOCM): results that were superseded are withdrawn there."""
     durability: Literal["power", "process"] | None = None
@@ -176,6 +188,8 @@ class Keep:
     refused: timedelta = timedelta(days=30)
     quarantined: timedelta = timedelta(days=90)
     undelivered: timedelta | None = None
+    priors: timedelta = timedelta(days=1)
+    """Of earlier studies, fetched as inputs; while kept they are not fetched again."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ def encode_head(arrival: Arrival) -> bytes:
         "association": arrival.association,
         "received_at": arrival.received_at.isoformat(),
     }
+    if arrival.origin:
+        ours["origin"] = arrival.origin
     elements = b"".join(
         (
             _ABOUT_US[0],
@@ -76,6 +78,7 @@ def read_arrival(path: Path) -> tuple[Arrival, int]:
             local_address=text.get(0x0028, "").removeprefix("dicom:"),
             association=ours.get("association", ""),
             received_at=_time(ours.get("received_at", ""), modified),
+            origin=ours.get("origin", ""),
         ),
         offset,
     )

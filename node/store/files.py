@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from node import faults
-from node.model import Arrival, AssociationEnd, CommitMessage, Kept
+from node.model import Arrival, AssociationEnd, CommitMessage, Kept, StepMessage
 from node.model import Part as AnyPart
 from node.store.arrival import (
     IMPLEMENTATION_UID,
@@ -31,6 +31,7 @@ from node.store.records import (
     BUCKET,
     COMMIT,
     END,
+    MPPS,
     OBJECT,
     PART,
     Record,
@@ -38,6 +39,7 @@ from node.store.records import (
     clean_dead_runs,
     encode_commit,
     encode_end,
+    encode_step,
     is_alive,
     objects_folder,
     read_end,
@@ -253,6 +255,10 @@ class ObjectFolder:
     def commit(self, message: CommitMessage, dataset: memoryview) -> None:
         """Record a message about storage commitment, behind what came before it. Raises OSError."""
         self._record(COMMIT, True, encode_commit(message), dataset)
+
+    def step(self, message: StepMessage, dataset: memoryview) -> None:
+        """Record a message about a performed procedure step, behind what came before it. Raises OSError."""
+        self._record(MPPS, True, encode_step(message), dataset)
 
     def close(self) -> None:
         """Give up the run: it counts as over from now on."""

@@ -43,6 +43,12 @@ def events(tx: Connection, series_ids: Sequence[int], most: int = 2000) -> list[
     return list(reversed(newest))
 
 
+def last_word(tx: Connection, series_id: int, *names: str) -> str:
+    """What the newest event of one of these names says of a series; empty where there is none."""
+    where = (event.c.series_id == series_id) & event.c.name.in_(names)
+    return tx.scalar(select(event.c.detail).where(where).order_by(event.c.id.desc()).limit(1)) or ""
+
+
 def deliveries(tx: Connection, series_ids: Sequence[int]) -> list[Mapping[str, Any]]:
     """Deliveries of these series' objects and results, in groups of one destination, rule, run, state and reason."""
     of_series = func.coalesce(instance.c.series_id, run.c.series_id)

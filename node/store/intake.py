@@ -46,6 +46,7 @@ _ADOPT = (
 _LATEST = (
     select(*_WITHOUT_FACTS)
     .where((series.c.study_uid == bindparam("study")) & (series.c.series_uid == bindparam("uid")))
+    .where(series.c.prior == "")
     .order_by(series.c.revision.desc())
     .limit(1)
 )
@@ -121,6 +122,11 @@ def set_aside(tx: Connection, instance_id: int, to: InstanceState, why: str) -> 
     return move(tx, instance, instance_id, to, expected=(InstanceState.KEPT,), series_id=None, reason=why)
 
 
+def by_id(tx: Connection, series_id: int) -> Mapping[str, Any]:
+    """One revision, without its facts."""
+    return rows(tx, select(*_WITHOUT_FACTS).where(series.c.id == series_id))[0]
+
+
 def revision_of(tx: Connection, series_id: int) -> int:
     """Which revision of its series a row is."""
     return int(tx.execute(select(series.c.revision).where(series.c.id == series_id)).scalar_one())
@@ -149,7 +155,7 @@ def removed_before(tx: Connection, series_id: int) -> int:
     earlier = (
         select(series.c.id)
         .join(this, (series.c.study_uid == this.c.study_uid) & (series.c.series_uid == this.c.series_uid))
-        .where((this.c.id == series_id) & (series.c.revision < this.c.revision))
+        .where((this.c.id == series_id) & (series.c.revision < this.c.revision) & (series.c.prior == ""))
     )
     kept = select(again.c.id).where(
         (again.c.sop_uid == instance.c.sop_uid) & (again.c.state == InstanceState.KEPT)
@@ -172,7 +178,7 @@ def fresh_duplicates(tx: Connection, most: int) -> list[tuple[int, int]]:
 
 
 def latest(tx: Connection, study_uid: str, series_uid: str) -> Mapping[str, Any] | None:
-    """The newest revision of a series, without its facts."""
+    """The newest revision of a series that arrived, without its facts; what was fetched as a prior is none."""
     found = rows(tx, _LATEST, {"study": study_uid, "uid": series_uid})
     return found[0] if found else None
 

@@ -126,8 +126,57 @@ _NEW_3 = (
 )
 _INSTANCE_4 = """pixel_digest VARCHAR(64) NOT NULL,
 	pixels_at INTEGER NOT NULL"""
-_SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME"}
-_POSTGRESQL = {"id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE"}
+_STEP_4 = (
+    """CREATE TABLE step (
+	id {id} NOT NULL,
+	peer TEXT NOT NULL,
+	sop_uid TEXT NOT NULL,
+	study_uid TEXT NOT NULL,
+	station TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	begun_at {moment} NOT NULL,
+	changed_at {moment} NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (peer, sop_uid)
+)""",
+    """CREATE TABLE step_series (
+	id {id} NOT NULL,
+	step_id {reference} NOT NULL,
+	series_uid TEXT NOT NULL,
+	objects INTEGER NOT NULL,
+	named {bytes} NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (step_id, series_uid),
+	FOREIGN KEY(step_id) REFERENCES step (id)
+)""",
+    "CREATE INDEX step_series_uid ON step_series (series_uid)",
+)
+_FETCH_4 = (
+    """CREATE TABLE prior_fetch (
+	id {id} NOT NULL,
+	wanted_id {reference} NOT NULL,
+	peer TEXT NOT NULL,
+	study_uid VARCHAR(64) NOT NULL,
+	series_uid VARCHAR(64) NOT NULL,
+	way VARCHAR(8) NOT NULL,
+	calling VARCHAR(16) NOT NULL,
+	message_id INTEGER NOT NULL,
+	patient TEXT NOT NULL,
+	state VARCHAR(12) NOT NULL,
+	reason TEXT NOT NULL,
+	series_id {reference},
+	asked_at {moment} NOT NULL,
+	finished_at {moment},
+	PRIMARY KEY (id),
+	FOREIGN KEY(wanted_id) REFERENCES wanted_prior (id),
+	FOREIGN KEY(series_id) REFERENCES series (id)
+)""",
+    "CREATE INDEX prior_fetch_message ON prior_fetch (message_id)",
+)
+_SQLITE = {"id": "INTEGER", "reference": "INTEGER", "moment": "DATETIME", "bytes": "BLOB"}
+_POSTGRESQL = {
+    "id": "BIGSERIAL", "reference": "BIGINT", "moment": "TIMESTAMP WITHOUT TIME ZONE", "bytes": "BYTEA",
+}  # fmt: skip
 
 _RUN_RANK_4 = """withdraws INTEGER NOT NULL,
 	rank INTEGER NOT NULL"""
@@ -269,6 +318,12 @@ _STUDY_4 = Step(  # rules of scope: study, and priors
     ),
 )  # fmt: skip
 
+_EVIDENCE_4 = Step(  # performed procedure steps, and what was fetched; after `_STUDY_4`, which it refers to
+    rebuilt=(),
+    sqlite=tuple(statement.format(**_SQLITE) for statement in (*_STEP_4, *_FETCH_4)),
+    postgresql=tuple(statement.format(**_POSTGRESQL) for statement in (*_STEP_4, *_FETCH_4)),
+)
+
 
 def _together(*steps: Step) -> Step:
     """One step of several that do not know of each other, in this order."""
@@ -362,7 +417,7 @@ STEPS: Mapping[int, Step] = {
             *(statement.format(**_POSTGRESQL) for statement in _NEW_3),
         ),
     ),
-    3: _together(_PIXELS_4, _COPY_4, _STUDY_4),
+    3: _together(_PIXELS_4, _COPY_4, _STUDY_4, _EVIDENCE_4),
 }  # fmt: skip
 """Version → what leads from it to the next."""
 

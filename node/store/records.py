@@ -1,5 +1,6 @@
-"""Reading the directory that is the queue: `data/objects/<receiver run>/<seq // 4096>/<seq>.dcm | .end | .commit`.
+"""Reading the directory that is the queue: `data/objects/<receiver run>/<seq // 4096>/<seq>.dcm`.
 
+Beside objects there are ends of associations (`.end`) and messages (`.commit`, `.mpps`), in the same sequence.
 A receiver run that is alive holds a lock on its `.alive` file; whatever nobody holds is over.
 """
 
@@ -14,14 +15,15 @@ from datetime import datetime
 from pathlib import Path
 
 from node.errors import Broken
-from node.model import AssociationEnd, CommitMessage
+from node.model import AssociationEnd, CommitMessage, StepMessage
 
 BUCKET = 4096
 """Records per folder."""
 OBJECT = ".dcm"
 END = ".end"
 COMMIT = ".commit"
-NOTES = (END, COMMIT)
+MPPS = ".mpps"
+NOTES = (END, COMMIT, MPPS)
 """Records that are no objects: once they were taken in, nobody reads them again."""
 PART = ".part"
 ALIVE = ".alive"
@@ -29,7 +31,7 @@ ALIVE = ".alive"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One durable thing a receiver wrote: an object, the end of an association, or a message about commitment."""
+    """One durable thing a receiver wrote: an object, the end of an association, or a message of a peer."""
 
     run: int
     sequence: int
@@ -42,8 +44,13 @@ class Record:
 
     @property
     def is_end(self) -> bool:
-        """Whether `read_end` reads it; what is neither that nor an object is read by `read_commit`."""
+        """Whether `read_end` reads it."""
         return self.path.suffix == END
+
+    @property
+    def is_step(self) -> bool:
+        """Whether `read_step` reads it; what is none of these is read by `read_commit`."""
+        return self.path.suffix == MPPS
 
 
 def objects_folder(data: Path) -> Path:
@@ -147,6 +154,21 @@ def read_commit(path: Path) -> tuple[CommitMessage, bytes]:
         ), dataset
     except (ValueError, KeyError, TypeError) as error:
         raise Broken(f"{path}: not a message about commitment as this node writes it") from error
+
+
+def encode_step(message: StepMessage) -> bytes:
+    """Return how a `.mpps` record begins, as `encode_commit` does."""
+    return json.dumps({**asdict(message), "received_at": message.received_at.isoformat()}).encode() + b"\n"
+
+
+def read_step(path: Path) -> tuple[StepMessage, bytes]:
+    """Read a `.mpps` record: how it came, and its dataset. Raises Broken or OSError as `read_end` does."""
+    head, _, dataset = path.read_bytes().partition(b"\n")
+    try:
+        found = json.loads(head)
+        return StepMessage(**{**found, "received_at": datetime.fromisoformat(found["received_at"])}), dataset
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(f"{path}: not a message about a performed step as this node writes it") from error
 
 
 def is_alive(data: Path, run: int) -> bool:

@@ -14,7 +14,7 @@ from node.store import deliveries, intake
 from node.store.database import move, rows
 from node.store.schema import delivery, instance, measurement, product, rejection, run, run_input, series
 
-_HERE = (InstanceState.KEPT, InstanceState.CONFLICT, InstanceState.UNREADABLE)
+_HERE = (InstanceState.KEPT, InstanceState.FETCHED, InstanceState.CONFLICT, InstanceState.UNREADABLE)
 _CHUNK = 500
 
 
@@ -136,7 +136,9 @@ def cancel_products(tx: Connection, ids: Sequence[int], why: str, now: datetime)
 def left(tx: Connection, members: Iterable[int]) -> tuple[int, int]:
     """How many of these objects are still kept, and how many were rejected."""
     states = [row["state"] for row in intake.instances_of(tx, members)]
-    return states.count(InstanceState.KEPT), states.count(InstanceState.REJECTED)
+    return states.count(InstanceState.KEPT) + states.count(InstanceState.FETCHED), states.count(
+        InstanceState.REJECTED
+    )
 
 
 def reject_series(tx: Connection, series_id: int, why: str) -> bool:

@@ -359,6 +359,49 @@ rejection = Table(  # an object that a rejection note names, whether it came bef
     Column("at", Moment, nullable=False),
 )  # fmt: skip
 
+step = Table(  # what a modality says of its work (MPPS, PS3.4 F.7)
+    "step", metadata,
+    Column("id", Id, primary_key=True),
+    Column("peer", Words(), nullable=False),
+    Column("sop_uid", Words(256), nullable=False),
+    Column("study_uid", Words(256), nullable=False, default=""),
+    Column("station", Words(), nullable=False, default=""),  # Performed Station AE Title
+    Column("state", String(12), nullable=False),  # in_progress → completed | discontinued
+    Column("begun_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    UniqueConstraint("peer", "sop_uid"),
+)  # fmt: skip
+
+step_series = Table(  # the objects that a step made in one series
+    "step_series", metadata,
+    Column("id", Id, primary_key=True),
+    Column("step_id", Id, ForeignKey("step.id"), nullable=False),
+    Column("series_uid", Words(256), nullable=False),
+    Column("objects", Integer, nullable=False),
+    Column("named", LargeBinary, nullable=False),  # their SOP Instance UIDs
+    UniqueConstraint("step_id", "series_uid"),
+    Index("step_series_uid", "series_uid"),
+)  # fmt: skip
+
+prior_fetch = Table(  # a series of an earlier study that a peer was asked to send to us (C-MOVE, C-GET)
+    "prior_fetch", metadata,
+    Column("id", Id, primary_key=True),
+    Column("wanted_id", Id, ForeignKey("wanted_prior.id"), nullable=False),
+    Column("peer", Words(), nullable=False),
+    Column("study_uid", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("way", String(8), nullable=False),  # move | get
+    Column("calling", String(16), nullable=False),  # our AE title: what comes by C-MOVE names it
+    Column("message_id", Integer, nullable=False),  # and this
+    Column("patient", Words(), nullable=False),  # JSON, as in wanted_prior
+    Column("state", String(12), nullable=False),  # asking → done | failed
+    Column("reason", Words(), nullable=False, default=""),
+    Column("series_id", Id, ForeignKey("series.id")),  # what came of it
+    Column("asked_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Index("prior_fetch_message", "message_id"),
+)  # fmt: skip
+
 measurement = Table(  # one number of one run
     "measurement", metadata,
     Column("id", Id, primary_key=True),

@@ -47,8 +47,12 @@ ELSEWHERE = (
     "before-commit-answer",
     "before-study-commit",
     "after-study",
+    "before-query",
+    "after-fetch",
+    "after-fetch-claim",
+    "after-fetch-finish",
 )
-"""Points off the data's way: killed at in tests of retention, migrations, transcoding, commitment and studies."""
+"""Points off the data's way: killed at in the tests of the features they belong to."""
 
 
 @pytest.fixture(scope="session")

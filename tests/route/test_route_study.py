@@ -327,7 +327,7 @@ def test_it_explains_itself() -> None:
 
 BAD = {
     "no inputs": (("inputs:", "inputs2:"), 'needs inputs:'),
-    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "a.yaml:6:8: Modality may differ between the series"),
+    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "6:8: Modality may differ between the series"),
     "received": (("volume: ct, ", "volume: received, "), "takes inputs by their names: ct, pet"),
     "not named": (("volume: ct, ", ""), "fuse needs volume, a Volume; add volume: ct"),
     "unknown name": (("other: pet", "other: pett"), "is called pett by its as: name; did you mean pet?"),

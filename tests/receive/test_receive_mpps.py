@@ -1,0 +1,230 @@
+"""Messages about performed procedure steps at the receiver: durable before they are answered, and from whom."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from peers import keep_answers
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config
+from pynetdicom.association import Association
+
+from node import performed
+from node.model import StepMessage
+from node.performed import Performed, PerformedSeries, StepState
+from node.reader import Reader
+from node.receive import mpps
+from node.receive.admission import Policy, Sender
+from node.receive.association import Desk
+from node.receive.census import Census
+from node.receive.limits import Pace, Watermark
+from node.receive.listener import Listener, application_entity, configure
+from node.store.files import Disk, ObjectFolder, records_after
+from node.store.records import read_step
+
+MPPS, STEP = "1.2.840.10008.3.1.2.3.3", "2.25.4711"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+MESSAGE = StepMessage(
+    "N-CREATE", STEP, "1.2.840.10008.1.2", "CT01", "PACSNODE", "1-1", datetime(2026, 3, 1, tzinfo=UTC)
+)
+
+
+class FailingDisk(Disk):
+    """Says that it is full when *full* is set."""
+
+    full = False
+
+    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
+        """Write, or do not."""
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(fd, *data)
+
+
+class Receiver:
+    """A receiver in this process; CT01 is a peer, and who is none may send objects all the same."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.disk = data, FailingDisk("process")
+        self.keeper = ObjectFolder(data, self.disk, lambda: None)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        policy = Policy(("PACSNODE",), (Sender("CT01", ("CT01",)),), unknown_may_send=True, associations=8)
+        page = Census.create(1)
+        self.desk = Desk(
+            self.keeper.run, self.keeper, policy, Census(page, 0), Watermark(data, 1.01, time.monotonic),
+            lambda: datetime.now(UTC), performers=frozenset({"CT01"}),
+        )  # fmt: skip
+        os.close(page)
+        self.listener = Listener(
+            application_entity("PACSNODE", ("2.25.1", "TEST")), listening, self.desk, Pace()
+        )
+        self.listener.start()
+
+    def messages(self) -> list[tuple[StepMessage, bytes]]:
+        """What was kept so far."""
+        return [read_step(record.path) for record in records_after(self.data, self.keeper.run, 0)]
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    """Run a receiver; pynetdicom's switches are put back after the test."""
+    before = (_config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"])
+    configure()
+    made = Receiver(tmp_path / "data")
+    yield made
+    made.listener.drain(0.1)
+    _config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"] = before
+
+
+def associate(receiver: Receiver, syntax: str = "1.2.840.10008.1.2", calling: str = "CT01") -> Association:
+    """Associate as a modality does, for images and for its steps."""
+    ae = AE(calling)
+    ae.add_requested_context(MPPS, syntax)
+    ae.add_requested_context(CT)
+    assoc = ae.associate("127.0.0.1", receiver.port, ae_title="PACSNODE")
+    keep_answers(assoc)
+    return assoc
+
+
+def step(state: str = "COMPLETED", *, images: int = 3) -> Dataset:
+    """A step with one series of images, and one object that is none."""
+    said, scheduled, series, other = Dataset(), Dataset(), Dataset(), Dataset()
+    scheduled.StudyInstanceUID = "1.2.9"
+    said.ScheduledStepAttributesSequence = [scheduled]
+    said.PatientName, said.PerformedStationAETitle, said.PerformedProcedureStepStatus = "Doe", "CT01", state
+    series.SeriesInstanceUID, series.ReferencedImageSequence = "1.2.9.1", []
+    for number in range(images):
+        image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CT, f"1.2.3.{number}"
+        series.ReferencedImageSequence.append(image)
+    other.ReferencedSOPClassUID, other.ReferencedSOPInstanceUID = CT, "1.2.3.99"
+    series.ReferencedNonImageCompositeSOPInstanceSequence = [other]
+    said.PerformedSeriesSequence = [series]
+    return said
+
+
+SAID = Performed(
+    StepState.COMPLETED,
+    "CT01",
+    ("1.2.9",),
+    (PerformedSeries("1.2.9.1", ("1.2.3.0", "1.2.3.1", "1.2.3.2", "1.2.3.99")),),
+)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"],
+    ids=["implicit", "explicit", "big"],
+)
+def test_a_step_is_kept_before_it_is_answered(receiver: Receiver, syntax: str) -> None:
+    """N-CREATE and N-SET in any syntax are records on the disk when success is answered, and the reader reads them."""
+    assoc = associate(receiver, syntax)
+    assert len(assoc.accepted_contexts) == 2, "images and steps on one association"
+    status, _ = assoc.send_n_create(step("IN PROGRESS", images=0), MPPS, STEP)
+    assert status.Status == 0x0000 and len(receiver.messages()) == 1
+    status, _ = assoc.send_n_set(step(), MPPS, STEP)
+    assert status.Status == 0x0000
+    created, changed = (message for message, _ in receiver.messages())
+    assert (created.command, changed.command) == ("N-CREATE", "N-SET")
+    assert created.sop_uid == changed.sop_uid == STEP
+    assert (changed.peer, changed.called, changed.transfer_syntax) == ("CT01", "PACSNODE", syntax)
+    *_, record = records_after(receiver.data, receiver.keeper.run, 0)
+    answer = Reader().answer(f'{{"paths": ["{record.path}"]}}')
+    assert performed.from_json(answer["performed"]) == SAID
+    assoc.release()
+
+
+def test_a_full_disk_is_no_success(receiver: Receiver) -> None:
+    """What cannot be kept is answered 0110H, and the modality comes again on the same association."""
+    assoc = associate(receiver)
+    receiver.disk.full = True
+    status, _ = assoc.send_n_create(step("IN PROGRESS"), MPPS, STEP)
+    assert status.Status == 0x0110 and not receiver.messages()
+    receiver.disk.full = False
+    status, _ = assoc.send_n_create(step("IN PROGRESS"), MPPS, STEP)
+    assert status.Status == 0x0000 and len(receiver.messages()) == 1
+    assoc.release()
+
+
+def test_who_is_no_peer_tells_of_no_steps(receiver: Receiver) -> None:
+    """A sender that the site file does not name may send images; the SOP class of steps is not accepted from it."""
+    assoc = associate(receiver, calling="STRANGER")
+    assert [str(context.abstract_syntax) for context in assoc.accepted_contexts] == [CT]
+    assoc.release()
+
+
+def test_what_is_no_request_of_the_class_is_answered(receiver: Receiver) -> None:
+    """N-GET is no operation of the class: 0211H, nothing is kept, and the association goes on."""
+    assoc = associate(receiver)
+    status, _ = assoc.send_n_get([0x00400252], MPPS, STEP)
+    assert status.Status == 0x0211 and not receiver.messages()
+    status, _ = assoc.send_n_create(step("IN PROGRESS"), MPPS, STEP)
+    assert status.Status == 0x0000
+    assoc.release()
+
+
+@pytest.mark.parametrize(
+    ("peer", "uid", "size", "status"),
+    [
+        ("CT01", STEP, 8, 0x0000),
+        ("CT01", "1" * 64, 8, 0x0000),
+        ("CT01", "../../etc/passwd", 8, 0x0000),  # it never becomes a name
+        ("CT01", "", 8, 0x0117),
+        ("CT01", "1" * 65, 8, 0x0117),
+        ("CT01", STEP, 0, 0x0120),
+        ("CT01", STEP, mpps.LONGEST + 1, 0x0213),
+        ("STRANGER", STEP, 8, 0x0124),
+    ],
+)
+@pytest.mark.parametrize("command", ["N-CREATE", "N-SET"])
+def test_what_is_answered(command: str, peer: str, uid: str, size: int, status: int, tmp_path: Path) -> None:
+    """Each fault of a message has its status (PS3.7 Annex C); only success leaves a record."""
+    keeper = ObjectFolder(tmp_path, Disk("process"), lambda: None)
+    message = replace(MESSAGE, command=command, peer=peer, sop_uid=uid)
+    assert mpps.keep(message, memoryview(bytes(size)), keeper, frozenset({"CT01"})) == status
+    kept = [read_step(record.path) for record in records_after(tmp_path, keeper.run, 0)]
+    assert kept == ([(message, bytes(size))] if status == 0 else [])
+
+
+@pytest.mark.filterwarnings("ignore:End of file")
+def test_what_cannot_be_read_is_said_by_the_reader(tmp_path: Path) -> None:
+    """Noise, an endless sequence, an unknown status, too many objects: words, and the reader goes on."""
+    keeper = ObjectFolder(tmp_path, Disk("process"), lambda: None)
+
+    def element(group: int, number: int, value: bytes) -> bytes:
+        head = group.to_bytes(2, "little") + number.to_bytes(2, "little")
+        return head + len(value).to_bytes(4, "little") + value
+
+    def item(content: bytes) -> bytes:
+        return element(0xFFFE, 0xE000, content)
+
+    images = b"".join(
+        item(element(0x0008, 0x1155, b"1.2.%04d" % n)) for n in range(performed.MOST_IMAGES + 1)
+    )
+    series = item(element(0x0008, 0x1140, images) + element(0x0020, 0x000E, b"1.2 "))
+    contents = {
+        b"\x40\x00\x40\x03\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff" * 3: "cannot be parsed",
+        element(0x0040, 0x0252, b"FINISHED"): "none of the three",
+        element(0x0040, 0x0340, series): "it names more than 50000 objects",
+    }
+    for content in contents:
+        keeper.step(MESSAGE, memoryview(content))
+    for record, words in zip(records_after(tmp_path, keeper.run, 0), contents.values(), strict=True):
+        assert words in Reader().answer(f'{{"paths": ["{record.path}"]}}')["failed"]
+
+
+def test_a_message_may_say_little() -> None:
+    """Without state, without series, with a series that is told of twice: nothing is made up."""
+    assert performed.from_json(performed.to_json(SAID)) == SAID
+    assert performed.decode(b"\x10\x00\x10\x00\x04\x00\x00\x00DOE ", "1.2.840.10008.1.2") == Performed(
+        None, "", (), None
+    )
