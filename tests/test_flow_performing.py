@@ -16,6 +16,7 @@ from node.model import StepMessage
 from node.performed import Performed, PerformedSeries, StepState
 from node.store import steps
 from node.store.database import note
+from node.store.queries import Search
 from node.store.schema import step, step_series
 
 STEP = "2.25.4711"
@@ -221,11 +222,11 @@ def test_explain_says_why_it_was_sealed(house: House) -> None:
     with house.tx() as tx:
         note(tx, NOON, "series_short", "MPPS of CT01 names 2 objects, 1 here", series_id=1)
     with pytest.raises(Refused, match=r"waits for what is missing \(MPPS of CT01 names 2 objects, 1 here\)"):
-        explain_kept(house.parts.settings, house.parts.rules, "1")
+        explain_kept(house.parts.settings, house.parts.rules, Search(series="1"))
     house.take(header(2))
     house.seal(1, "MPPS of CT01 names 2 objects, all here")
     house.route()
-    (one,) = explain_kept(house.parts.settings, house.parts.rules, "1")
+    (one,) = explain_kept(house.parts.settings, house.parts.rules, Search(series="1"))
     assert (
         list(explanation_lines([one], {}))[1] == "  sealed: 2 objects: MPPS of CT01 names 2 objects, all here"
     )
