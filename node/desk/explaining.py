@@ -77,9 +77,10 @@ def explain_files(
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
     timezone, now = settings.node.timezone if settings else "UTC", datetime.now(UTC)
+    never = app.never_lines(settings)
     explained = [
         Explained(
-            dryrun.title(one), one.series_uid, dryrun.explain(rules.rules, one, timezone, now),
+            dryrun.title(one), one.series_uid, dryrun.explain(rules.rules, one, timezone, now, never),
             dryrun.routed_at_once(rules.rules, one, timezone, now), len(one.headers),
         )
         for one in found.series
@@ -92,7 +93,8 @@ def process_files(
 ) -> list[dryrun.Processed]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
-    rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
+    tables = {str(path): _text(path) for path in sorted(rule_file.parent.glob("*.csv"))}
+    rules = parse_rules({str(rule_file): _text(rule_file), **tables}, specs, app.destinations(settings))
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
         if not found.series:
@@ -148,7 +150,7 @@ def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Exp
     """
     database = open_database(settings.state, settings.node.data, create=False)
     parts = Parts(
-        database=database, settings=settings, rules=rules, seal_lines=(), specs={},
+        database=database, settings=settings, rules=rules, seal_lines=(), specs={}, never=app.never_lines(settings),
         now=lambda: datetime.now(UTC), monotonic=lambda: 0.0,
     )  # fmt: skip
     with database.read() as tx:

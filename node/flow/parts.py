@@ -41,6 +41,10 @@ class Parts:
     """Open revision → objects that came since `counted` wrote it down."""
     treated: bool = False
     """Something was queued that goes as a treated copy, and the transcoder has not been told."""
+    shares: dict[tuple[tuple[str, ...], str, str], str] = field(default_factory=dict)
+    """Peers that share, by what, and whose → the one that has it (`manners`)."""
+    never: Sequence[tuple[When, str]] = ()
+    """The site file's `never_process`: each block, and where it stands."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
 
     @property

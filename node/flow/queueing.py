@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from node.flow.parts import Parts
-from node.model import Manner, Product
+from node.model import RECEIVED, Manner, Product
+from node.settings import is_open
+from node.settings.windows import next_opening, windows_of
 from node.store import deliveries, lookups
 from node.store.database import note
+
+_NEVER = timedelta(days=1)
+"""How long until it is looked again whether windows that never open together have changed."""
 
 
 def queue_received(tx: Connection, parts: Parts, instance_id: int, to: str, rule: str, how: Manner) -> bool:
@@ -19,7 +27,7 @@ def queue_received(tx: Connection, parts: Parts, instance_id: int, to: str, rule
         note(tx, parts.now(), "delivery_refused", f"{rule}: {refused}",
              instance_id=instance_id, destination=to)  # fmt: skip
         return False
-    queued = deliveries.deliver_instance(tx, instance_id, to, rule, parts.now(), how)
+    queued = deliveries.deliver_instance(tx, instance_id, to, rule, parts.now(), _timed(parts, to, how))
     if queued:
         _prepare(tx, parts, how)
     return queued
@@ -32,10 +40,17 @@ def queue_result(
     if refused := parts.refuses_identified(to, how.treatment):
         note(tx, parts.now(), "delivery_refused", refused, run_id=about["run"], destination=to)
         return False
-    queued = deliveries.deliver_product(tx, product_id, made, to, about["rule"], parts.now(), how)
+    timed = _timed(parts, to, how)
+    queued = deliveries.deliver_product(tx, product_id, made, to, about["rule"], parts.now(), timed)
     if queued:
         _prepare(tx, parts, how)
     return queued
+
+
+def holds_for(parts: Parts, rule: str, to: str) -> bool:
+    """Whether a person is to release what *rule*, as it is now, sends of received objects to *to*."""
+    sends = (send for one in parts.rules.rules if one.name == rule for send in one.sends)
+    return any(send.hold and to in send.to for send in sends if send.what == RECEIVED)
 
 
 def remember_lookups(tx: Connection, parts: Parts, treatment: str) -> None:
@@ -43,6 +58,36 @@ def remember_lookups(tx: Connection, parts: Parts, treatment: str) -> None:
     named = json.loads(treatment).get("lookups", ()) if treatment else ()
     known = {name: parts.rules.lookups[name] for name in named if name in parts.rules.lookups}
     lookups.remember(tx, known, parts.now())
+
+
+def _timed(parts: Parts, to: str, how: Manner) -> Manner:
+    """*how*, with what it waits for and until when."""
+    if how.hold:
+        return replace(how, why=_and(how.why, f"held by its rule; `pacsnode release --to {to}` lets it go"))
+    waits = waits_for(parts, to, how.window)
+    return how if waits is None else replace(how, due_at=waits[0], why=_and(how.why, waits[1]))
+
+
+def waits_for(parts: Parts, to: str, window: str) -> tuple[datetime, str] | None:
+    """Until when what may only go in *window* waits, and that in words; None where it is open.
+
+    It must be open together with the window of the destination itself.
+    """
+    if not window:
+        return None
+    peer, zone, now = parts.settings.peers.get(to), parts.settings.node.timezone, parts.now()
+    mine = windows_of(window)
+    if is_open(mine, now.astimezone(ZoneInfo(zone))):
+        return None
+    opens = next_opening((mine, peer.window if peer else ()), now, zone)
+    if opens is None:
+        return now + _NEVER, f"waits for its window {window}, which never opens together with that of {to}"
+    local = opens.astimezone(ZoneInfo(zone))
+    return opens, f"waits for its window {window}: until {local:%a %d %b %H:%M}"
+
+
+def _and(why: str, more: str) -> str:
+    return f"{why}; {more}" if why else more
 
 
 def _prepare(tx: Connection, parts: Parts, how: Manner) -> None:

@@ -10,16 +10,17 @@ from sqlalchemy import Connection
 
 from node.assemble.completeness import gaps
 from node.facts import Facts
-from node.flow.manners import manner_of, manner_to_json
+from node.flow.manners import Subject, manner_to_json, subject_of, subject_of_object, ways
 from node.flow.parts import Parts
 from node.flow.queueing import queue_received, remember_lookups
 from node.flow.withdrawing import supersede
 from node.model import Header, InstanceState, SeriesState
 from node.process.plan import plan_to_json
-from node.route.match import Judgement, judge, judge_immediate
+from node.route.match import Judgement, barred, judge, judge_immediate
 from node.route.rules import Rule, Send
 from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
+from node.store.ranks import rank_of
 from node.store.schema import series
 
 
@@ -30,16 +31,16 @@ def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header
     for rule in parts.at_once.rules_for(header.attributes, parts.context()):
         for send in rule.sends:
             if send.what == "received" and send.immediate:
-                _send_received(tx, parts, [(instance_id, header.peer)], send, rule)
+                _send_received(tx, parts, [(instance_id, header.peer)], send, rule, subject_of_object(header))
 
 
 def _send_received(
-    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule
+    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule, subject: Subject
 ) -> int:
     """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
-    queued, how = 0, manner_of(rule, send)
+    queued = 0
     for instance_id, peer in objects:
-        for to in send.destinations(peer):
+        for to, how in ways(tx, parts, rule, send, subject, peer).items():
             queued += queue_received(tx, parts, instance_id, to, rule.name, how)
     return queued
 
@@ -53,6 +54,7 @@ def judgements(
         revision=row["revision"],
         incomplete=incomplete,
         ours="made by a PACSNode" if row["ours"] else "",
+        barred=barred(parts.never, facts, parts.context()),
     )
     return members, judge(parts.rules.rules, facts, context)
 
@@ -86,7 +88,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
             _open_run(tx, parts, row, j, used)
         for send in j.rule.sends if j.routes else ():
             if send.what == "received" and not send.immediate:
-                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule)
+                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule, subject_of(row))
     _outdate(tx, parts, row, judged)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
     if row["replay_rule"]:
@@ -130,7 +132,7 @@ def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Map
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):
                 for send in judged.rule.sends:
                     if send.what == "received" and send.immediate:
-                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule)
+                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule, subject_of(row))
 
 
 def _of_one_rule(chosen: Sequence[Judgement]) -> str:
@@ -173,12 +175,13 @@ def _open_run(
     for send in judged.rule.sends:
         if send.what != "received":
             remember_lookups(tx, parts, send.treatment)
-            how = {"forms": send.forms, **manner_to_json(manner_of(judged.rule, send))}
-            sends.setdefault(send.what, {}).update(dict.fromkeys(send.to, how))
+            for to, how in ways(tx, parts, judged.rule, send, subject_of(row)).items():
+                sends.setdefault(send.what, {})[to] = {"forms": send.forms, **manner_to_json(how)}
     run_id = work.add_run(
         tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,
         plan=json.dumps(plan_to_json(plan)), sends=json.dumps(sends), shadow=judged.rule.shadow,
         files=json.dumps(list(used)), retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
+        rank=rank_of(judged.rule.priority, parts.now()),
     )  # fmt: skip
     if run_id is not None:
         note(tx, parts.now(), "run_opened", judged.because, series_id=row["id"], run_id=run_id)

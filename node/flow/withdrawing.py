@@ -20,11 +20,12 @@ from node.derive.identity import identity
 from node.facts import Facts
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
-from node.model import Issued, Job, Output, Plan, Provenance, RunState
+from node.model import Issued, Job, Output, Plan, Priority, Provenance, RunState
 from node.process.plan import plan_to_json
 from node.store import intake, issued, work
 from node.store.database import move, note
 from node.store.intake import object_path
+from node.store.ranks import rank_of
 from node.store.schema import run
 
 _RETRIES = 3
@@ -40,6 +41,7 @@ def withdraw(tx: Connection, parts: Parts, older: int) -> None:
     run_id = work.add_run(
         tx, series_id=row["series_id"], replay=row["replay"], rule=row["rule"], plan=row["plan"], sends="{}",
         files=row["files"], retries=_RETRIES, withdraws=older, due_at=parts.now(), created_at=parts.now(),
+        rank=rank_of(Priority.NORMAL, parts.now()),
     )  # fmt: skip
     if run_id is not None:
         where = ", ".join(found)

@@ -352,6 +352,12 @@ def made_anew(tx: Connection, sop_uid: str) -> bool:
     return tx.scalar(statement) is not None
 
 
+def postpone(tx: Connection, chosen: Sequence[int], until: datetime, reason: str) -> None:
+    """What waits goes on waiting until then, and says why."""
+    where = delivery.c.id.in_(chosen) & (delivery.c.state == DeliveryState.WAITING)
+    tx.execute(update(delivery).where(where).values(due_at=until, reason=reason))
+
+
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Waiting → sending; those that are ours now, with their new attempt number."""
     expected = {int(row["id"]): int(row["attempt"]) for row in found}
