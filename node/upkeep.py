@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -27,7 +27,7 @@ from node.ops import log as logging
 from node.ops.leftovers import sweep, sweep_copies
 from node.ops.removing import remove
 from node.settings import Settings
-from node.store import watch
+from node.store import lookups, watch
 from node.store.database import Database
 from node.supervisor import follow
 
@@ -41,6 +41,8 @@ its last sign tell of the time before this start."""
 DISK_LOOK = 300.0
 """Seconds between two looks at the disk."""
 NICE = 10
+FORGET = timedelta(days=30)
+"""How long a table that values are looked up in is kept after its last use, where nothing names it."""
 
 log = structlog.get_logger()
 
@@ -99,6 +101,8 @@ class Upkeep:
     def _pass(self) -> bool:
         began = self.monotonic()
         removed = remove(self.database, self.settings, self.now(), self.stop.is_set)
+        with self.database.write() as tx:
+            lookups.forget(tx, self.now() - FORGET)
         files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data)
         log.info(
             "retention_done", series=removed.series, objects=removed.objects, products=removed.results,

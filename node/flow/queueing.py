@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,27 +22,37 @@ _NEVER = timedelta(days=1)
 """How long until it is looked again whether windows that never open together have changed."""
 
 
-def queue_received(tx: Connection, parts: Parts, instance_id: int, to: str, rule: str, how: Manner) -> bool:
-    """Queue a received object; False, and an event, where it must not go, and where it is or was queued there."""
+def queue_received(
+    tx: Connection, parts: Parts, instance_id: int, to: str, rule: str, how: Manner, *, anew: bool = False
+) -> bool:
+    """Queue a received object; False, and an event, where it must not go, and where it is or was queued there.
+
+    *anew*: the rules are asked again, and what they change differently now is changed differently.
+    """
     if refused := parts.refuses_identified(to, how.treatment):
         note(tx, parts.now(), "delivery_refused", f"{rule}: {refused}",
              instance_id=instance_id, destination=to)  # fmt: skip
         return False
-    queued = deliveries.deliver_instance(tx, instance_id, to, rule, parts.now(), _timed(parts, to, how))
+    timed = _timed(parts, to, how)
+    queued = deliveries.deliver_instance(tx, instance_id, to, rule, parts.now(), timed)
+    if not queued and anew:
+        queued = deliveries.treat_anew(tx, to, timed, parts.now(), instance_id=instance_id)
     if queued:
         _prepare(tx, parts, how)
     return queued
 
 
 def queue_result(
-    tx: Connection, parts: Parts, product_id: int, made: Product, to: str, how: Manner, about: dict[str, Any]
+    tx: Connection, parts: Parts, product_id: int, made: Product, to: str, how: Manner, row: Mapping[str, Any]
 ) -> bool:
-    """Queue a result of the run that *about* names; False, and an event, where it must not go, or went there."""
+    """Queue a result of the run *row*; False, and an event, where it must not go, and where it is or went already."""
     if refused := parts.refuses_identified(to, how.treatment):
-        note(tx, parts.now(), "delivery_refused", refused, run_id=about["run"], destination=to)
+        note(tx, parts.now(), "delivery_refused", refused, run_id=row["id"], destination=to)
         return False
     timed = _timed(parts, to, how)
-    queued = deliveries.deliver_product(tx, product_id, made, to, about["rule"], parts.now(), timed)
+    queued = deliveries.deliver_product(tx, product_id, made, to, row["rule"], parts.now(), timed)
+    if not queued and row["replay"]:
+        queued = deliveries.treat_anew(tx, to, timed, parts.now(), made=made)
     if queued:
         _prepare(tx, parts, how)
     return queued

@@ -35,13 +35,14 @@ def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header
 
 
 def _send_received(
-    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule, subject: Subject
-) -> int:
+    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule, subject: Subject,
+    *, anew: bool = False,
+) -> int:  # fmt: skip
     """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
     queued = 0
     for instance_id, peer in objects:
         for to, how in ways(tx, parts, rule, send, subject, peer).items():
-            queued += queue_received(tx, parts, instance_id, to, rule.name, how)
+            queued += queue_received(tx, parts, instance_id, to, rule.name, how, anew=anew)
     return queued
 
 
@@ -88,7 +89,8 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
             _open_run(tx, parts, row, j, used)
         for send in j.rule.sends if j.routes else ():
             if send.what == "received" and not send.immediate:
-                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule, subject_of(row))
+                received = [(i, peers[i]) for i in used]
+                _send_received(tx, parts, received, send, j.rule, subject_of(row), anew=bool(row["replay"]))
     _outdate(tx, parts, row, judged)
     state, reason = _outcome(judged, _sent_at_once(tx, judged, members), row["reason"])
     if row["replay_rule"]:
@@ -127,12 +129,14 @@ def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
 def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Mapping[int, str]) -> None:
     """Immediate rules of a series that was held or is judged again: object by object, as when they came."""
     members, facts, _ = _left(tx, row)
+    anew = bool(row["replay"])
     for place, key in enumerate(members):
         for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):
                 for send in judged.rule.sends:
                     if send.what == "received" and send.immediate:
-                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule, subject_of(row))
+                        one = [(key, peers[key])]
+                        _send_received(tx, parts, one, send, judged.rule, subject_of(row), anew=anew)
 
 
 def _of_one_rule(chosen: Sequence[Judgement]) -> str:

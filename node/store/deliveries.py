@@ -123,6 +123,22 @@ def deliver_product(
     return True
 
 
+def treat_anew(
+    tx: Connection, to: str, how: Manner, now: datetime, *, instance_id: int = 0, made: Product | None = None
+) -> bool:
+    """What waits, is held or parked, and goes changed in another way now, waits for a copy of that kind."""
+    if made is None:
+        what: ColumnElement[bool] = delivery.c.instance_id == instance_id
+    else:
+        same = (product.c.sop_uid == made.sop_uid) & (product.c.digest == made.digest)
+        what = delivery.c.product_id.in_(select(product.c.id).where(same & product.c.removed_at.is_(None)))
+    states = (DeliveryState.WAITING, DeliveryState.HELD, DeliveryState.PARKED)
+    where = (delivery.c.destination == to) & what & delivery.c.state.in_(states)
+    values = {**_queued(now, how), **NO_COPY, "failures": 0, "failing_since": None}
+    changed = where & (delivery.c.treatment != how.treatment)
+    return tx.execute(update(delivery).where(changed).values(**values)).rowcount > 0
+
+
 def hand_over(tx: Connection, old: int, new: int) -> None:
     """What waits, or is held, to be sent of a replaced instance sends the newer one."""
     states = (DeliveryState.WAITING, DeliveryState.HELD)
