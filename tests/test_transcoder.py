@@ -382,13 +382,13 @@ def test_a_treated_object_keeps_its_pixels_and_its_syntax(tmp_path: Path) -> Non
 
 def test_a_derived_object_must_still_pass_the_gate(tmp_path: Path) -> None:
     """An edit that leaves a derived object invalid is refused in words; a received one is not gated."""
-    edit = [
-        {"op": "set", "path": "SpacingBetweenSlices", "value": ""},
-        {"op": "set", "path": "StudyID", "value": "é" * 3},
-    ]
+    edit = [{"op": "set", "path": "StudyID", "value": "é" * 3}]
     ds = dcmread(test_file("CT_small.dcm"))
     for tag in [t for t in ds.keys() if t.is_private]:  # noqa: SIM118 - no conversion
         del ds[tag]
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99X", "one"
+    ds.ProcedureCodeSequence = [code]
     ds.save_as(tmp_path / "derived.dcm")
     about = {"received": False, "at": "", "from": "", "system": "PACSNode"}
     request = {
@@ -397,8 +397,12 @@ def test_a_derived_object_must_still_pass_the_gate(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "syntax" in answer(json.dumps(request))
     assert "OriginalAttributesSequence" not in dcmread(tmp_path / "copy.dcm")
-    request["treatment"]["edit"]["changes"] = [{"op": "set", "path": "StudyInstanceUID", "value": ""}]
-    assert "failed" in answer(json.dumps(request))
+    empty = {"op": "set", "path": "ProcedureCodeSequence[0].CodeMeaning", "value": ""}
+    request["treatment"]["edit"]["changes"] = [empty]
+    told = answer(json.dumps(request))["failed"]
+    assert "no valid DICOM any more: ProcedureCodeSequence.CodeMeaning is empty (type 1)" in told
+    received = {**about, "received": True, "at": "2026-03-01T13:00:00+01:00"}
+    assert "syntax" in answer(json.dumps({**request, "about": received}))
     request["treatment"] = {"unheard_of": {}}
     assert (
         "this version cannot do what its rule asked for: unheard_of" in answer(json.dumps(request))["failed"]
