@@ -446,7 +446,10 @@ def to_transcode(tx: Connection, limit: int, ahead: int) -> list[Mapping[str, An
 
     No more than about *ahead* copies lie there per destination: they take room on the disk.
     """
-    made = select(delivery.c.destination).where(_QUEUED & (delivery.c.sent_path != ""))
+    to_be_sent = (delivery.c.sent_path != _NONE) & delivery.c.state.in_(
+        (DeliveryState.WAITING, DeliveryState.SENDING)
+    )
+    made = select(delivery.c.destination).where(to_be_sent)  # `delivery_copied`, not all that waits
     enough = made.group_by(delivery.c.destination).having(func.count() >= ahead)
     down = select(destination.c.name).where(destination.c.down & ~destination.c.trial)
     where = (delivery.c.state == literal_column("'waiting'")) & _AWAITS_COPY  # as `delivery_copy` spells it
