@@ -48,8 +48,14 @@ objects never go back to the peer they came from, unless `back_to_sender: yes`, 
 the source. `as: [report, picture]` lists what a result may go as, best first: each destination gets the first that
 its `shows` names. Where it shows none of them, the first goes.
 
-`priority: urgent | normal | low` beside `when` ranks all that the rule sends: urgent overtakes whatever waits for the
-same destination, low lets pass what is queued within the hour after it, and no more, so that it never starves.
+`priority: urgent | normal | low` beside `when` ranks all that the rule sends and its runs: urgent overtakes whatever
+waits, low lets pass what is queued within the hour after it, and no more, so that it never starves.
+
+`window: mon-fri 19:00-06:00`, or a list of such, beside `when` or in an entry under `send`, is when things may be sent,
+by the site's clock; a window of the destination itself must be open as well. What waits for one says until when.
+`hold: yes` in an entry keeps each object until a person lets it go (`pacsnode release --to PACS`) or gives it up
+(`cancel`). `to: {share: [AI1, AI2], by: patient}` gives each patient, or with `by: study` each study, to one of
+several peers, and always to the same: what begins while a peer has been down for 15 minutes goes to another one.
 
 An object that a destination refuses in its transfer syntax is transcoded to one that the destination takes, without
 loss: `transfer_syntaxes` of the peer names which, best first. `lossy: ok` in an entry under `send` allows a lossy one

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -190,6 +191,18 @@ def seal_lines(settings: Settings) -> list[tuple[When | None, SealPolicy]]:
     return lines
 
 
+def never_lines(settings: Settings | None) -> list[tuple[When, str]]:
+    """The site file's `never_process` with its conditions compiled, and where each stands. Raises Misconfigured."""
+    shaper, lines = Shaper(), []
+    for node in settings.never_process if settings else ():
+        when = parse_when(node, shaper)
+        if node.is_mapping and not when.lines:
+            shaper.wrong(node, "an empty block would bar every series; name what is not to be processed")
+        lines.append((when, f"line {node.place.line} of the site file"))
+    shaper.finish()
+    return lines
+
+
 def own_database(settings: Settings) -> Database:
     """The database of this data folder. Raises Misconfigured, also where it is another one than before."""
     database = open_database(settings.state, settings.node.data)
@@ -204,12 +217,12 @@ def own_database(settings: Settings) -> Database:
 
 def build(settings: Settings) -> Parts:
     """The conductor's parts. Raises Misconfigured; a broken rule file is no reason to (promise 8)."""
-    lines = seal_lines(settings)
+    lines, never = seal_lines(settings), never_lines(settings)
     database = own_database(settings)
     specs = operator_specs()
     rules, problem = load_rules(settings, specs)
     rulebook.remember(database, problem, datetime.now(UTC))
-    return _parts(settings, database, rules, specs, lines)
+    return replace(_parts(settings, database, rules, specs, lines), never=never)
 
 
 def reindexed(settings: Settings, tell: Callable[[int], None]) -> tuple[int, int]:

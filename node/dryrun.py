@@ -18,10 +18,12 @@ from node.flow import NODE_MAJOR, SOFTWARE, Started, made_by_a_node, number_seri
 from node.model import Exit, Header, Job, OperatorSpec, Plan, Provenance, RunState
 from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
-from node.route.match import Context, Judgement, judge, judge_immediate
-from node.route.rules import Rule
+from node.route.match import Context, Judgement, barred, judge, judge_immediate
+from node.route.rules import Rule, When
 from node.sources import Source, Sources
 from node.words import counted
+
+Never = Sequence[tuple[When, str]]
 
 
 @dataclass
@@ -94,15 +96,19 @@ def _header(source: Source) -> tuple[Header | None, str]:
     return (None, header.why) if header.why else (header, "")
 
 
-def context_of(found: FoundSeries, timezone: str, now: datetime) -> Context:
-    """The context in which the live node would judge this series."""
+def context_of(found: FoundSeries, timezone: str, now: datetime, never: Never = ()) -> Context:
+    """The context in which the live node would judge this series; *never* is the site's `never_process`."""
     ours = any(made_by_a_node(header) for header in found.headers)
-    return Context(now, timezone, 1, gaps(found.facts()), "made by a PACSNode" if ours else "")
+    facts = found.facts()
+    bars = barred(never, facts, Context(now, timezone))
+    return Context(now, timezone, 1, gaps(facts), "made by a PACSNode" if ours else "", bars)
 
 
-def explain(rules: Sequence[Rule], found: FoundSeries, timezone: str, now: datetime) -> tuple[Judgement, ...]:
+def explain(
+    rules: Sequence[Rule], found: FoundSeries, timezone: str, now: datetime, never: Never = ()
+) -> tuple[Judgement, ...]:
     """What every rule says of a series: for immediate ones, where it differs, of its objects one by one."""
-    return judge(rules, found.facts(), context_of(found, timezone, now))
+    return judge(rules, found.facts(), context_of(found, timezone, now, never))
 
 
 def routed_at_once(rules: Sequence[Rule], found: FoundSeries, timezone: str, now: datetime) -> dict[str, int]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.assemble.completeness import gaps
 from node.derive.identity import identity
-from node.dryrun import Found, Place, number_of, title
+from node.dryrun import Found, Never, Place, context_of, number_of, title
 from node.engine import write_job
 from node.errors import Misconfigured
-from node.flow import NODE_MAJOR, SOFTWARE, Started, made_by_a_node, number_series
+from node.flow import NODE_MAJOR, SOFTWARE, Started, number_series
 from node.model import Exit, Job, OperatorSpec, Provenance
 from node.process.supervise import Spares, supervise
 from node.route.aggregates import Context
@@ -34,23 +33,22 @@ class ProcessedStudy:
     """Where its results are."""
 
 
-def candidates(found: Found) -> dict[str, list[Candidate]]:
+def candidates(found: Found, never: Never = ()) -> dict[str, list[Candidate]]:
     """Study Instance UID → its series as rules over studies judge them; all of them count as complete."""
     studies: dict[str, list[Candidate]] = {}
     for key, one in enumerate(found.series):
-        number, facts = number_of(one), one.facts()
-        ours = "made by a PACSNode" if any(made_by_a_node(header) for header in one.headers) else ""
-        studies.setdefault(one.study_uid, []).append(
-            Candidate(
-                key, title(one), one.series_uid, number, facts, True, ours, gaps(facts), "",
-                (one.say("PatientID"), one.say("IssuerOfPatientID")),
-            )
+        context = context_of(one, "UTC", datetime.now(UTC), never)
+        patient = (one.say("PatientID"), one.say("IssuerOfPatientID"))
+        candidate = Candidate(
+            key, title(one), one.series_uid, number_of(one), one.facts(), True, context.ours, context.incomplete, "",
+            patient, barred=context.barred,
         )  # fmt: skip
+        studies.setdefault(one.study_uid, []).append(candidate)
     return studies
 
 
 def explain_studies(
-    rules: Sequence[Rule], found: Found, timezone: str, now: datetime
+    rules: Sequence[Rule], found: Found, timezone: str, now: datetime, never: Never = ()
 ) -> list[tuple[str, int, tuple[StudyJudgement, ...]]]:
     """What the rules over studies say of each study among the files, when nothing more comes of it: title, objects."""
     of_studies = [rule for rule in rules if rule.study is not None]
@@ -60,7 +58,7 @@ def explain_studies(
             sum(one.facts.size for one in series),
             tuple(_decided(rule, series, timezone, now) for rule in of_studies),
         )
-        for series in candidates(found).values()
+        for series in candidates(found, never).values()
         if of_studies
     ]
 

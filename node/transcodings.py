@@ -49,22 +49,25 @@ class Transcodings:
     _asked_at: float | None = None
     _tries: int = 0
     _look_at: float = 0.0
+    _news: bool = False
     _made: list[Made] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.child = LineChild("node.transcoder", "--memory", str(self.memory))
 
     def wanted(self) -> None:
-        """Copies are wanted: look now."""
-        self._look_at = 0.0
+        """Copies are wanted that nobody knew of: look now, for they may be more urgent than those that wait."""
+        self._look_at, self._news = 0.0, True
 
     def hungry(self, now: float) -> bool:
-        """Whether to look for more: there is none left, and it is time."""
-        return not self.queue and now >= self._look_at
+        """Whether to look for more: there is none left, or there are new ones; and it is time."""
+        return (self._news or not self.queue) and now >= self._look_at
 
     def feed(self, found: Iterable[Copying], now: float) -> None:
-        """Take the next group."""
-        self.queue.extend(found)
+        """Take the next group in place of what waits; what the child is at stays first."""
+        at = [self.queue[0]] if self._asked_at is not None else []
+        more = (copying for copying in found if not at or copying.delivery != at[0].delivery)
+        self.queue, self._news = deque((*at, *more)), False
         self._look_at = 0.0 if self.queue else now + _LOOK
 
     def work(self, now: float) -> None:

@@ -27,7 +27,7 @@ from node.ops import log as logging
 from node.ops.leftovers import sweep, sweep_copies
 from node.ops.removing import remove
 from node.settings import Settings
-from node.store import steps, watch
+from node.store import lookups, steps, watch
 from node.store.database import Database
 from node.supervisor import follow
 
@@ -43,6 +43,8 @@ DISK_LOOK = 300.0
 NICE = 10
 STEPS = timedelta(days=90)
 """So long a performed procedure step is kept after the last message about it."""
+FORGET = timedelta(days=30)
+"""How long a table that values are looked up in is kept after its last use, where nothing names it."""
 
 log = structlog.get_logger()
 
@@ -103,6 +105,7 @@ class Upkeep:
         removed = remove(self.database, self.settings, self.now(), self.stop.is_set)
         with self.database.write() as tx:
             steps.forget(tx, self.now() - STEPS)
+            lookups.forget(tx, self.now() - FORGET)
         files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data)
         log.info(
             "retention_done", series=removed.series, objects=removed.objects, products=removed.results,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from node.send.protocol import Item, Kind, Result
 from node.store import lookups
 from node.store.acts import Act, on_deliveries
 from node.store.queries import Wanted
+from node.store.replays import Replay, replay_series
 from node.store.schema import delivery, destination
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -247,16 +249,16 @@ def test_results_are_treated_too(tmp_path: Path) -> None:
 
 
 def test_a_table_is_kept_while_something_names_it(house: House) -> None:
-    """It goes when neither a rule in use nor a delivery or run needs it, and its copy for the transcoder then."""
+    """It goes when it was not used for long and no delivery or run names it, and the transcoder's copy with it."""
     treated_rules(house, json.dumps({"edit": {"changes": []}, "lookups": [DIGEST]}), **{DIGEST: "{}"})
     house.take(header(1))
     (copying,) = wanted(house)
     house.clock.tick(days=40)
     with house.tx() as tx:
-        assert lookups.forget(tx, house.clock.at, ()) == 0
+        assert lookups.forget(tx, house.clock.at) == 0
         tx.execute(update(delivery).values(treatment=""))
-        assert lookups.forget(tx, house.clock.at, (DIGEST,)) == 0
-        assert lookups.forget(tx, house.clock.at, ()) == 1
+        assert lookups.forget(tx, house.clock.at - timedelta(days=41)) == 0
+        assert lookups.forget(tx, house.clock.at) == 1
         assert list(nobodys(tx, house.parts.data / FOLDER)) == [Path(copying.request["lookups"][DIGEST])]
 
 
@@ -280,3 +282,24 @@ def test_the_trial_flag_is_what_decides(house: House) -> None:
             name="PACS", down=True, reason="", failures=0, kind="paused", trial=True, waiting_bytes=0,
         ))  # fmt: skip
     assert len(wanted(house)) == 1
+
+
+def test_a_replay_changes_what_waits_as_the_rules_say_now(tmp_path: Path) -> None:
+    """A parked object whose rule, or table, was corrected goes after `replay`; what was stored is not sent again."""
+    house = House(tmp_path, ROUTE)
+    treated_rules(house)
+    house.complete(header(1), header(2))
+    one, two = wanted(house)
+    made(house, one)
+    stored(house, house.claim()[0])
+    made(house, two, failed="the table does not know it")
+    other = json.dumps({"edit": {"changes": [{"op": "remove", "path": "StudyID"}]}})
+    treated_rules(house, other)
+    with house.tx() as tx:
+        replay_series(tx, 1, Replay("", False), Act("replay", house.clock.at))
+    house.route()
+    states = {row["instance_id"]: (row["state"], row["treatment"]) for row in house.rows(delivery)}
+    assert states == {1: ("stored", TREATMENT), 2: ("waiting", other)}
+    (copying,) = wanted(house)
+    assert copying.request["treatment"] == json.loads(other) and house.parts.treated
+    house.database.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from node import settings
+from node import app, settings
 from node.errors import Misconfigured
 from node.settings import Alarm, Alerts, Disk, Keep, Limits, PeerTls, SealPolicy, Settings, Tls, Web, reading
 
@@ -243,10 +243,15 @@ def test_a_mistake_is_named(text: str, expected: str) -> None:
     assert expected in sentence
 
 
-@pytest.mark.parametrize("key", ["never_process"])
-def test_a_later_key_is_refused(key: str) -> None:
-    """A key of the design that this version does not act on is refused, not ignored."""
-    assert mistakes(f"{key}: {{}}") == [f"f:7:1: {key} is not available in this version; remove it"]
+def test_what_is_never_processed_is_read_with_its_place() -> None:
+    """The blocks are compiled like a rule's `when`; an empty one, which would bar everything, is a mistake."""
+    found = read("never_process: [{PatientID: {matches: 'QA-*'}}, {StationName: TEST}]")
+    never = app.never_lines(found)
+    assert [place for _, place in never] == ["line 7 of the site file", "line 7 of the site file"]
+    assert [line.name for when, _ in never for line in when.conditions()] == ["PatientID", "StationName"]
+    for text in ("never_process: [{}]", "never_process: [{PatientIDD: x}]", "never_process: [x]"):
+        with pytest.raises(Misconfigured):
+            app.never_lines(read(text))
 
 
 def test_how_a_peer_is_sent_to_is_read() -> None:
@@ -295,7 +300,7 @@ def test_a_window_past_midnight_belongs_to_the_day_it_begins_on(at: str, expecte
 def test_all_mistakes_come_at_once() -> None:
     """One reading names everything that is wrong, so that a file is not mended line by line."""
     node = "node: {ae_titles: [], listen: 104, timezone: Europe/Berln, data: d, durability: disk}\n"
-    found = mistakes("never_process: {}\nunknown: x\n", node=node)
+    found = mistakes("engine: fast\nunknown: x\n", node=node)
     assert len(found) == 7
     assert any("did you mean Europe/Berlin?" in sentence for sentence in found)
     assert any("rules is missing" in sentence for sentence in found)
@@ -438,7 +443,6 @@ def test_a_whole_part_is_overridden_before_its_keys() -> None:
         ("PACSNODE__NODE____LISTEN", "h:1", "expected a name such as"),
         ("PACSNODE__NODE__AE_TITLES__0", "X", "below a list or a single value"),
         ("PACSNODE__NODE", "{a: [", "not valid YAML"),
-        ("PACSNODE__NEVER_PROCESS", "{}", "never_process is not available in this version"),
         ("PACSNODE__WEB", "{}", "listen is missing"),
         ("PACSNODE__KEEP__DELIVERD", "1 d", "unknown key deliverd; did you mean delivered?"),
     ],

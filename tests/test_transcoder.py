@@ -341,3 +341,69 @@ def test_a_disk_that_takes_nothing_parks_nothing(start: Callable[..., Transcodin
     one.feed([wanted], 0)
     assert worked(one, 1, 8) == [] and not one.queue
     assert not one.hungry(time.monotonic()) and one.hungry(time.monotonic() + 61)
+
+
+def test_an_urgent_copy_overtakes_those_that_wait(tmp_path: Path) -> None:
+    """News replaces the queue, in the order in which copies are wanted now; the one under way stays first."""
+    one = Transcodings(10**9)
+    source = test_file("CT_small.dcm")
+    copies = [copying(source, tmp_path / f"{n}.dcm", IMPLICIT, number=n) for n in range(4)]
+    one.feed(copies[:3], 0.0)
+    one._asked_at = 0.0
+    assert not one.hungry(1.0)
+    one.wanted()
+    assert one.hungry(1.0)
+    one.feed([copies[3], *copies[:3]], 1.0)
+    assert [made.delivery for made in one.queue] == [0, 3, 1, 2] and not one.hungry(1.0)
+
+
+def test_a_treated_object_keeps_its_pixels_and_its_syntax(tmp_path: Path) -> None:
+    """Whatever the syntax: what the rule names is changed, all else is byte for byte what it was."""
+    treatment = {"edit": {"changes": [{"op": "set", "path": "StudyID", "value": "77"}], "reason": "CORRECT"}}
+    about = {"received": True, "at": "2026-03-01T13:00:00+01:00", "from": "CT01", "system": "PACSNode"}
+    ours = {"StudyID", "OriginalAttributesSequence", "InstanceCoercionDateTime", ""}
+    for name in (*IMAGES, "test-SR.dcm", "MR_small_jpeg_ls_lossless.dcm", "rtdose.dcm"):
+        source, out = test_file(name), tmp_path / "copy.dcm"
+        request = {**asked(source, out), "treatment": treatment, "about": about, "key": "k"}
+        made = answer(json.dumps(request))
+        one, two = dcmread(source), dcmread(out)
+        native = one.file_meta.TransferSyntaxUID in ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+        assert made["syntax"] == (EXPLICIT if native else one.file_meta.TransferSyntaxUID), (name, made)
+        assert two.StudyID == "77" and two.SOPInstanceUID == one.SOPInstanceUID
+        if "PixelData" in one:
+            assert np.array_equal(one.pixel_array, two.pixel_array), name
+        for tag in said(one):
+            if keyword_for_tag(tag) not in ours and one[tag].VR != "SQ":
+                assert two[tag].value == one[tag].value, (name, tag)
+        again = out.read_bytes()
+        answer(json.dumps(request))
+        assert out.read_bytes() == again
+
+
+def test_a_derived_object_must_still_pass_the_gate(tmp_path: Path) -> None:
+    """An edit that leaves a derived object invalid is refused in words; a received one is not gated."""
+    edit = [{"op": "set", "path": "StudyID", "value": "é" * 3}]
+    ds = dcmread(test_file("CT_small.dcm"))
+    for tag in [t for t in ds.keys() if t.is_private]:  # noqa: SIM118 - no conversion
+        del ds[tag]
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99X", "one"
+    ds.ProcedureCodeSequence = [code]
+    ds.save_as(tmp_path / "derived.dcm")
+    about = {"received": False, "at": "", "from": "", "system": "PACSNode"}
+    request = {
+        **asked(tmp_path / "derived.dcm", tmp_path / "copy.dcm"), "about": about, "key": "k",
+        "treatment": {"edit": {"changes": edit}},
+    }  # fmt: skip
+    assert "syntax" in answer(json.dumps(request))
+    assert "OriginalAttributesSequence" not in dcmread(tmp_path / "copy.dcm")
+    empty = {"op": "set", "path": "ProcedureCodeSequence[0].CodeMeaning", "value": ""}
+    request["treatment"]["edit"]["changes"] = [empty]
+    told = answer(json.dumps(request))["failed"]
+    assert "no valid DICOM any more: ProcedureCodeSequence.CodeMeaning is empty (type 1)" in told
+    received = {**about, "received": True, "at": "2026-03-01T13:00:00+01:00"}
+    assert "syntax" in answer(json.dumps({**request, "about": received}))
+    request["treatment"] = {"unheard_of": {}}
+    assert (
+        "this version cannot do what its rule asked for: unheard_of" in answer(json.dumps(request))["failed"]
+    )

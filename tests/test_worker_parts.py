@@ -128,3 +128,41 @@ def test_a_part_that_is_not_there_is_a_mistake_in_words(tmp_path: Path, echoes: 
     assert made.ended is not None
     assert made.ended.state is RunState.QUARANTINED
     assert "part_9, which the series does not have" in made.ended.reason
+
+
+PARTING = {
+    "orientation": lambda ds, n: setattr(
+        ds, "ImageOrientationPatient", ([1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1])[n]
+    ),
+    "AcquisitionNumber": lambda ds, n: setattr(ds, "AcquisitionNumber", n + 1),
+    "EchoTime": lambda ds, n: setattr(ds, "EchoTime", 10 * (n + 1)),
+    "b_value": lambda ds, n: setattr(ds, "DiffusionBValue", 800.0 * n),
+    "temporal_position": lambda ds, n: setattr(ds, "TemporalPositionIdentifier", n + 1),
+}
+"""Each name that design and rules promise → what makes two parts of a series by it."""
+
+
+@pytest.mark.parametrize("name", PARTING)
+def test_every_name_parts_a_series_as_a_whole_rule(tmp_path: Path, name: str) -> None:
+    """Two stacks in one series, told apart by nothing else, give two series of results that say which they are."""
+    files = []
+    for n in range(2):
+        series = Series("two", description="DWI", number=4)
+        files += write_mr_series(
+            tmp_path / str(n), sphere_volume(GRID, radius=10, inside=100.0, outside=20.0), series=series
+        )
+    for place, path in enumerate(files):
+        ds, n = pydicom.dcmread(path), place // 8
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.99.{place + 1}"
+        ds.InstanceNumber = place + 1
+        PARTING[name](ds, n)
+        if name == "orientation" and n:
+            ds.ImagePositionPatient = [3.0 * (place % 8), 0, 0]
+        ds.save_as(path)
+    rule = tmp_path / "parts.yaml"
+    rule.write_text(RULE.format(each_part="run", do=SMOOTH).replace("[EchoTime]", f"[{name}]"))
+    (made,) = run_rule(rule, files, tmp_path / "out")
+    assert made.ended is not None and (made.ended.state, made.ended.reason) == (RunState.DONE, "")
+    found = [(len(one), str(one[0].SeriesDescription)) for one in objects(made).values()]
+    assert [count for count, _ in found] == [8, 8]
+    assert all(name in told for _, told in found) and found[0][1] != found[1][1]

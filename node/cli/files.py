@@ -52,6 +52,7 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
     settings = site_if_any_of(context) if rules else site_of(context)
     if settings:
         app.seal_lines(settings)
+        app.never_lines(settings)
     folder = rules or (settings.node.rules if settings else Path("rules"))
     specs, mistakes = app.operators()
     files, unreadable = scan_folder(folder)

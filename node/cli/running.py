@@ -33,6 +33,7 @@ def run(context: click.Context) -> int:
     """Run the node until SIGTERM."""
     settings = site_of(context)
     app.seal_lines(settings)
+    app.never_lines(settings)
     app.tls_ready(settings)
     app.data_ready(settings.node.data)
     app.own_database(settings).close()

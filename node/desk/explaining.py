@@ -97,14 +97,15 @@ def explain_files(
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
     timezone, now = settings.node.timezone if settings else "UTC", datetime.now(UTC)
+    never = app.never_lines(settings)
     explained = [
         Explained(
-            dryrun.title(one), one.series_uid, dryrun.explain(rules.rules, one, timezone, now),
+            dryrun.title(one), one.series_uid, dryrun.explain(rules.rules, one, timezone, now, never),
             dryrun.routed_at_once(rules.rules, one, timezone, now), len(one.headers),
         )
         for one in found.series
     ]  # fmt: skip
-    told = drystudy.explain_studies(rules.rules, found, timezone, now)
+    told = drystudy.explain_studies(rules.rules, found, timezone, now, never)
     explained += [Explained(head, "", (), {}, objects, judged) for head, objects, judged in told]
     return explained, found.passed_over
 
@@ -114,7 +115,8 @@ def process_files(
 ) -> list[dryrun.Processed | drystudy.ProcessedStudy]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
-    rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
+    tables = {str(path): _text(path) for path in sorted(rule_file.parent.glob("*.csv"))}
+    rules = parse_rules({str(rule_file): _text(rule_file), **tables}, specs, app.destinations(settings))
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
         if not found.series:
@@ -181,7 +183,7 @@ def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Exp
     """
     database = open_database(settings.state, settings.node.data, create=False)
     parts = Parts(
-        database=database, settings=settings, rules=rules, seal_lines=(), specs={},
+        database=database, settings=settings, rules=rules, seal_lines=(), specs={}, never=app.never_lines(settings),
         now=lambda: datetime.now(UTC), monotonic=lambda: 0.0,
     )  # fmt: skip
     with database.read() as tx:

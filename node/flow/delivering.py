@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from node.flow import transcoding
 from node.flow.committing import commit_due
 from node.flow.parts import Parts
+from node.flow.queueing import waits_for
 from node.flow.securing import tls_of
 from node.model import DeliveryState, InstanceState, RunState, Trouble
 from node.send import retry
@@ -73,12 +74,24 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
     where = _destination(parts, to, peer)
     if down and not down["trial"]:
         return Claimed(where)
-    due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
+    due = _due_now(tx, parts, to)
     if not due and down and down["kind"] == Trouble.PAUSED:
         due = deliveries.soonest_delivery(tx, to)
     due = _without_replaced(tx, parts, due)
     found = deliveries.claim_deliveries(tx, _one_of_each(due) if down else due)
     return Claimed(where, tuple(_item(parts, row) for row in found)) if found else None
+
+
+def _due_now(tx: Connection, parts: Parts, to: str) -> list[Mapping[str, Any]]:
+    """What is due and may go now; what its rule lets go at other times only waits for them, and says so."""
+    while True:
+        due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
+        late = {row["id"]: wait for row in due if (wait := waits_for(parts, to, row["window"]))}
+        for wait in set(late.values()):
+            ids = [key for key, its in late.items() if its == wait]
+            deliveries.postpone(tx, ids, *wait)
+        if len(late) < len(due) or not due:
+            return [row for row in due if row["id"] not in late]
 
 
 def _in_window(parts: Parts, peer: Peer) -> bool:

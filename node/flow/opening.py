@@ -7,19 +7,19 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from node.flow.manners import manner_of, manner_to_json
+from node.flow.manners import Subject, manner_to_json, ways
 from node.flow.parts import Parts
 from node.flow.queueing import remember_lookups
 from node.model import RECEIVED
 from node.route.rules import Rule
 
 
-def sends_of(tx: Connection, parts: Parts, rule: Rule) -> str:
+def sends_of(tx: Connection, parts: Parts, rule: Rule, subject: Subject) -> str:
     """Result → destination → how it goes there, as JSON; the tables that its changes look up are kept."""
     sends: dict[str, dict[str, Any]] = {}
     for send in rule.sends:
         if send.what != RECEIVED:
             remember_lookups(tx, parts, send.treatment)
-            how = {"forms": send.forms, **manner_to_json(manner_of(rule, send))}
-            sends.setdefault(send.what, {}).update(dict.fromkeys(send.to, how))
+            for to, how in ways(tx, parts, rule, send, subject).items():
+                sends.setdefault(send.what, {})[to] = {"forms": send.forms, **manner_to_json(how)}
     return json.dumps(sends)

@@ -67,6 +67,10 @@ class Parts:
     """Fetch under way → what came of it so far."""
     study_facts: dict[tuple[int, frozenset[str]], tuple[tuple[int, ...], Facts]] = field(default_factory=dict)
     """Sealed revision and the attributes that rules over studies ask for → its members and those facts of them."""
+    shares: dict[tuple[tuple[str, ...], str, str], str] = field(default_factory=dict)
+    """Peers that share, by what, and whose → the one that has it (`manners`)."""
+    never: Sequence[tuple[When, str]] = ()
+    """The site file's `never_process`: each block, and where it stands."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from node.flow.manners import manner_of
+from node.flow.manners import Subject, subject_of, subject_of_object, ways
 from node.flow.opening import sends_of
 from node.flow.parts import Parts
 from node.flow.queueing import queue_received
@@ -17,10 +17,11 @@ from node.flow.studying import Told, tell_study
 from node.flow.withdrawing import supersede
 from node.model import Header, SeriesState
 from node.process.plan import plan_to_json
-from node.route.match import Judgement, judge, judge_immediate
+from node.route.match import Judgement, barred, judge, judge_immediate
 from node.route.rules import Rule, Send
 from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
+from node.store.ranks import rank_of
 from node.store.schema import series
 
 
@@ -31,17 +32,18 @@ def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header
     for rule in parts.at_once.rules_for(header.attributes, parts.context()):
         for send in rule.sends:
             if send.what == "received" and send.immediate:
-                _send_received(tx, parts, [(instance_id, header.peer)], send, rule)
+                _send_received(tx, parts, [(instance_id, header.peer)], send, rule, subject_of_object(header))
 
 
 def _send_received(
-    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule
-) -> int:
+    tx: Connection, parts: Parts, objects: Iterable[tuple[int, str]], send: Send, rule: Rule, subject: Subject,
+    *, anew: bool = False,
+) -> int:  # fmt: skip
     """Queue received objects; never back to where they came from, nor identified where that is forbidden."""
-    queued, how = 0, manner_of(rule, send)
+    queued = 0
     for instance_id, peer in objects:
-        for to in send.destinations(peer):
-            queued += queue_received(tx, parts, instance_id, to, rule.name, how)
+        for to, how in ways(tx, parts, rule, send, subject, peer).items():
+            queued += queue_received(tx, parts, instance_id, to, rule.name, how, anew=anew)
     return queued
 
 
@@ -54,6 +56,7 @@ def judgements(
         revision=row["revision"],
         incomplete=incomplete,
         ours="made by a PACSNode" if row["ours"] else "",
+        barred=barred(parts.never, facts, parts.context()),
     )
     return members, judge(parts.rules.rules, facts, context)
 
@@ -81,7 +84,8 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
             _open_run(tx, parts, row, j, used)
         for send in j.rule.sends if j.routes else ():
             if send.what == "received" and not send.immediate:
-                _send_received(tx, parts, [(i, peers[i]) for i in used], send, j.rule)
+                received = [(i, peers[i]) for i in used]
+                _send_received(tx, parts, received, send, j.rule, subject_of(row), anew=bool(row["replay"]))
     _outdate(tx, parts, row, judged)
     discarded = any(j.rule.discard for j in chosen if j.runs)
     of_study = [] if discarded else tell_study(tx, parts, row)
@@ -123,12 +127,14 @@ def _cancel_older(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
 def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Mapping[int, str]) -> None:
     """Immediate rules of a series that was held or is judged again: object by object, as when they came."""
     members, facts, _ = left(tx, row)
+    anew = bool(row["replay"])
     for place, key in enumerate(members):
         for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
             if judged.routes and row["replay_rule"] in ("", judged.rule.name):
                 for send in judged.rule.sends:
                     if send.what == "received" and send.immediate:
-                        _send_received(tx, parts, [(key, peers[key])], send, judged.rule)
+                        one = [(key, peers[key])]
+                        _send_received(tx, parts, one, send, judged.rule, subject_of(row), anew=anew)
 
 
 def _of_one_rule(chosen: Sequence[Judgement], of_study: Sequence[Told]) -> str:
@@ -176,8 +182,10 @@ def _open_run(
         return
     run_id = work.add_run(
         tx, series_id=row["id"], replay=row["replay"], fresh=row["replay_fresh"], rule=judged.rule.name,
-        plan=json.dumps(plan_to_json(plan)), sends=sends_of(tx, parts, judged.rule), shadow=judged.rule.shadow,
+        plan=json.dumps(plan_to_json(plan)), sends=sends_of(tx, parts, judged.rule, subject_of(row)),
+        shadow=judged.rule.shadow,
         files=json.dumps(list(used)), retries=judged.rule.retry, due_at=parts.now(), created_at=parts.now(),
+        rank=rank_of(judged.rule.priority, parts.now()),
     )  # fmt: skip
     if run_id is not None:
         note(tx, parts.now(), "run_opened", judged.because, series_id=row["id"], run_id=run_id)

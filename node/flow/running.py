@@ -212,12 +212,12 @@ def _queue_products(
     sends = _sends(row)
     # A picture is made after what it shows, so the first object of an output is what the output is.
     native = {made.output: made.kind for made in reversed(ended.products)}
-    queued, about = 0, {"run": started.run, "rule": row["rule"]}
+    queued = 0
     for product_id, made in work.add_products(tx, started.run, folder, ended):
         for to, way in {} if row["shadow"] else sends.get(made.output, {}).items():
             peer = parts.settings.peers.get(to)
             if peer is None or made.kind == chosen(way.forms, native[made.output], peer.shows):
-                queued += queue_result(tx, parts, product_id, made, to, way.manner, about)
+                queued += queue_result(tx, parts, product_id, made, to, way.manner, row)
     return queued
 
 

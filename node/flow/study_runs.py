@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from node.flow.manners import Subject, subject_of
 from node.flow.opening import sends_of
 from node.flow.parts import Parts
 from node.flow.study_series import Known
@@ -19,6 +20,7 @@ from node.route.rules import Rule
 from node.route.study import Combination, Looked, StudyJudgement
 from node.store import studies, work
 from node.store.database import move, note
+from node.store.ranks import rank_of
 from node.store.schema import run
 
 Rows = Sequence[Mapping[str, Any]]
@@ -73,6 +75,11 @@ class Opening:
         """The series that the run is listed under."""
         return next(iter(self._taken.values())).candidate.key
 
+    @property
+    def _subject(self) -> Subject:
+        """Whose the results are: the first input's."""
+        return subject_of(studies.revisions(self.tx, [self.series_id])[0])
+
     def open(self, turn: int, *, fresh: bool = False) -> int | None:
         """A waiting run; None where nothing that is sent is left without the inputs that are missing."""
         rule, now = self._rule, self.parts.now()
@@ -83,7 +90,8 @@ class Opening:
             return None
         run_id = work.add_run(
             self.tx, series_id=self.series_id, rule=rule.name, plan=json.dumps(plan_to_json(plan)),
-            sends=sends_of(self.tx, self.parts, rule), shadow=rule.shadow, files=json.dumps(self.files),
+            sends=sends_of(self.tx, self.parts, rule, self._subject), shadow=rule.shadow,
+            files=json.dumps(self.files), rank=rank_of(rule.priority, now),
             retries=rule.retry, due_at=now, created_at=now, inputs=self.key,
             slot=self.combination.slot, turn=turn, fresh=fresh,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from node.flow.parts import Parts
 from node.flow.remaining import without
 from node.model import SeriesState
 from node.route.aggregates import columns_of, narrowed
+from node.route.match import barred
 from node.route.rules import Rule
 from node.route.study import Candidate, StudyJudgement
 from node.store import intake, studies
@@ -75,7 +76,7 @@ class Known:
         return Candidate(
             key, _title(row), row["series_uid"], row["series_number"], facts,
             bool(prior_of) or not (held or corrected), "made by a PACSNode" if row["ours"] else "", incomplete,
-            prior_of, _patient(row), held=held,
+            prior_of, _patient(row), held=held, barred=barred(parts.never, facts, parts.context()),
         )  # fmt: skip
 
     def newest(self, judged: StudyJudgement) -> int | None:
@@ -112,8 +113,9 @@ def _arriving(parts: Parts, row: Mapping[str, Any]) -> Candidate:
 
 
 def _names(parts: Parts) -> frozenset[str]:
-    """Every attribute that some rule over a study asks for."""
-    return _ALWAYS.union(*(rule.attributes for rule in parts.rules.of_studies))
+    """Every attribute that some rule over a study, or the site's `never_process`, asks for."""
+    asked = (rule.attributes for rule in parts.rules.of_studies)
+    return _ALWAYS.union(*asked, *(when.names() for when, _ in parts.never))
 
 
 def _remembered(tx: Connection, parts: Parts, key: int) -> Remembered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from node.errors import Broken
 from node.flow.fetched import fetch_beside, fetch_of, take_fetched
 from node.flow.parts import Parts
 from node.flow.performing import named_by_steps
-from node.flow.queueing import queue_received
+from node.flow.queueing import holds_for, queue_received
 from node.flow.rejecting import came_rejected, reject
 from node.flow.routing import route_at_once
 from node.model import Arrival, Cell, Header, InstanceState, SeriesState
@@ -260,7 +260,7 @@ def _hand_over(tx: Connection, parts: Parts, old: int, new: int) -> None:
     deliveries.hand_over(tx, old, new)
     parts.treated = True  # what goes as a treated copy waits for another one
     for to, rule, how in deliveries.went_to(tx, old) if not parts.hold else ():
-        queue_received(tx, parts, new, to, rule, how)
+        queue_received(tx, parts, new, to, rule, replace(how, hold=holds_for(parts, rule, to)))
     deliveries.cancel_of(tx, old, "a newer header of the same object is sent instead", parts.now())
 
 

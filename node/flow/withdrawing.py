@@ -18,13 +18,15 @@ from sqlalchemy import Connection, update
 
 from node.derive.identity import identity
 from node.facts import Facts
+from node.flow.manners import manner_to_json
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
-from node.model import Issued, Job, Output, Plan, Provenance, RunState
+from node.model import Issued, Job, Manner, Output, Plan, Priority, Provenance, RunState
 from node.process.plan import plan_to_json
 from node.store import intake, issued, work
 from node.store.database import move, note
 from node.store.intake import object_path
+from node.store.ranks import rank_of
 from node.store.schema import run
 
 _RETRIES = 3
@@ -40,6 +42,7 @@ def withdraw(tx: Connection, parts: Parts, older: int) -> None:
     run_id = work.add_run(
         tx, series_id=row["series_id"], replay=row["replay"], rule=row["rule"], plan=row["plan"], sends="{}",
         files=row["files"], retries=_RETRIES, withdraws=older, due_at=parts.now(), created_at=parts.now(),
+        rank=rank_of(Priority.NORMAL, parts.now()),
     )  # fmt: skip
     if run_id is not None:
         where = ", ".join(found)
@@ -103,7 +106,10 @@ def _job(
         work.remember_identity(tx, key, parts.now(), numbers, intake.revision_of(tx, row["series_id"]))
         known = work.identity_of(tx, key)
     assert known is not None  # noqa: S101 - inserted in this transaction
-    sends = {output.name: dict.fromkeys(to, ()) for output, (_, to) in zip(outputs, notes, strict=True)}
+    sends = {
+        output.name: {name: _changed_alike(tx, uids, name) for name in to}
+        for output, uids, (_, to) in zip(outputs, named, notes, strict=True)
+    }
     values = {"identity": key, "plan": json.dumps(plan_to_json(plan)), "sends": json.dumps(sends)}
     tx.execute(update(run).where(run.c.id == row["id"]).values(**values))
     return Job(
@@ -116,6 +122,12 @@ def _job(
         ),
         withdraws=_named(tx, row["series_id"], outputs, notes), why=older["reason"],
     )  # fmt: skip
+
+
+def _changed_alike(tx: Connection, uids: Sequence[str], to: str) -> dict[str, Any]:
+    """A note goes with the patient's number that the results it names have at that peer."""
+    how = Manner(treatment=issued.treatment_of(tx, uids, to))
+    return {"forms": (), **manner_to_json(how)}
 
 
 def _retire(tx: Connection, older: Mapping[str, Any]) -> None:

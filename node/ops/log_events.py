@@ -140,6 +140,7 @@ NOTED: Mapping[str, str] = {
     "delivery_failed": "A destination did not take an object; it is tried again.",
     "delivery_parked": "A destination refused an object for good; it waits for a person.",
     "transcoding": "A destination refuses objects as they are and takes copies in another transfer syntax.",
+    "delivery_shared": "Of the peers that share the work one was chosen for a patient or a study.",
     "delivery_refused": "An object may not go to a destination, and why.",
     "deliveries_committed": "A destination committed to what it had stored.",
     "commitment_failed": "A destination does not commit to an object; it is sent again.",

@@ -83,7 +83,7 @@ def _in_use(facts: Facts, keep: Keep) -> str:
         (facts.state is SeriesState.SEALED and not facts.held, "it waits to be routed"),
         (bool(facts.held), f"held: {facts.held}"),
         (bool(facts.runs & _BUSY), "a run waits or works"),
-        (DeliveryState.HELD in facts.deliveries, "a delivery is held by a person"),
+        (DeliveryState.HELD in facts.deliveries, "a delivery is held for a person"),
         (DeliveryState.SENDING in facts.deliveries, "it is being sent"),
         (waits and not facts.deliveries <= _DONE, "it is not delivered yet"),
         (waits and facts.uncommitted, "a destination has not committed to it yet"),

@@ -34,6 +34,8 @@ class Context:
     """Why the series is incomplete, empty when it is not."""
     ours: str = ""
     """Why it counts as our own output, empty when it is not."""
+    barred: str = ""
+    """The line of the site's `never_process` that it fits; empty where it fits none."""
 
 
 def with_aggregates(

@@ -16,7 +16,17 @@ from node.route.extents import judge_column
 from node.route.rules import Rule
 from node.route.when import Group, Line, When
 
-__all__ = ["Clause", "Context", "Judgement", "Weighed", "holds", "judge", "judge_immediate", "weigh"]
+__all__ = [
+    "Clause",
+    "Context",
+    "Judgement",
+    "Weighed",
+    "barred",
+    "holds",
+    "judge",
+    "judge_immediate",
+    "weigh",
+]
 
 
 Made = TypeVar("Made")
@@ -47,7 +57,7 @@ class Judgement:
     because: str
     """What decided, in words, beginning with `decided_by`."""
     decided_by: str = ""
-    """The clause that decided, or `unless`, `fallback`, `incomplete`, `ours`; empty when it applies."""
+    """The clause that decided, or `unless`, `fallback`, `incomplete`, `ours` …; empty when it applies."""
     runs: bool = False
     """The rule applies: its `do` runs; without `do`, its sends or its discard count."""
     routes: bool = False
@@ -63,6 +73,19 @@ def holds(when: When, facts: Facts, context: Context) -> bool:
     needed = narrowed(facts, when.names())
     whole = with_aggregates(needed, context, geometry(needed) if needs_geometry(when.names()) else {})
     return _block(when, whole) is Outcome.YES
+
+
+def barred(blocks: Sequence[tuple[When, str]], facts: Facts, context: Context) -> str:
+    """The first of the site's `never_process` *blocks* that fits, in words; empty where none does.
+
+    One that holds for some images only bars the series as well: what may be a phantom is not processed.
+    """
+    for when, place in blocks:
+        needed = narrowed(facts, when.names())
+        whole = with_aggregates(needed, context, geometry(needed) if needs_geometry(when.names()) else {})
+        if _block(when, whole) is not Outcome.NO:
+            return f"{place} ({', '.join(line.text for line in when.lines)})"
+    return ""
 
 
 def judge(
@@ -265,13 +288,16 @@ def _refined(group: Group, facts: Facts) -> Outcome:
 
 
 def _own_conditions(judgement: Judgement, context: Context) -> Judgement:
-    """Our own outputs are not processed, and incomplete series only by rules that say `incomplete: ok`."""
+    """Our own outputs and what the site bars are not processed, incomplete series only where the rule says ok."""
     rule = judgement.rule
     if judgement.outcome is not Outcome.YES:
         return judgement
     if context.ours and rule.steps:
         because = f"ours: {context.ours}; our own outputs may be routed but are not processed"
         return replace(judgement, decided_by="ours", because=because)
+    if context.barred and rule.steps:
+        because = f"never_process: {context.barred}; it may be routed but is not processed"
+        return replace(judgement, decided_by="never_process", because=because)
     if context.incomplete and not rule.incomplete_ok and (rule.steps or rule.discard):
         because = f"incomplete: {context.incomplete}; the rule does not say incomplete: ok"
         return replace(judgement, decided_by="incomplete", because=because)

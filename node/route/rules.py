@@ -17,7 +17,7 @@ from node.route.inputs import Study
 from node.route.inputs_reading import parse_study
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
-from node.route.sends import Around, Send, parse_sends, refuse_later
+from node.route.sends import Around, Send, parse_sends
 from node.route.splitting import parse_split
 from node.route.steps import left_without, parse_steps
 from node.route.study_tries import StudyTry, parse_study_tries
@@ -25,6 +25,7 @@ from node.route.tables import SUFFIX, Tables
 from node.route.together import check_together, needs_the_series
 from node.route.tries import Try, parse_tries
 from node.route.when import When, parse_when
+from node.settings.windows import read_windows, spelled
 from node.shape import Node, Place, Shaper, parse, read
 
 __all__ = [
@@ -54,6 +55,7 @@ KEYS = {
     "do": "the steps, in order",
     "send": "what goes where",
     "edit": "what is changed in all that the rule sends: set, copy, prefix, map, remove, in order",
+    "window": "when it may be sent, as mon-fri 19:00-06:00, or a list of such; the peer's own window counts as well",
     "discard": "yes: the series is not wanted; recorded, and removed by retention",
     "mode": "shadow: processes and checks, but sends nothing",
     "incomplete": "ok: also processes series with gaps or missing images",
@@ -67,12 +69,6 @@ KEYS = {
 }
 """Every key of a rule, with a sentence for editors."""
 
-LATER = {
-    "hold": "holding results for a person (hold)",
-    "window": "time windows (window)",
-    "windows": "time windows (windows)",
-}
-"""Promised keys of a rule that this version does not have."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RETRIES = 3
 _MOST_RETRIES = 100
@@ -211,7 +207,8 @@ class _Reader:
         edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
         # Without a readable `do` every name a send uses would be called wrong as well.
         made = self._made(steps) if clean else self._named()
-        around = Around(made, self.peers, self.tables, edits)
+        window = spelled(read_windows(shaper, fields["window"])) if "window" in fields else ""
+        around = Around(made, self.peers, self.tables, edits, window)
         sends = parse_sends(fields["send"], around, shaper) if "send" in fields else ()
         rule = Rule(
             name, self._text("purpose"), self._text("owner"), self._text("group"),
@@ -238,15 +235,18 @@ class _Reader:
         if not node.is_mapping:
             shaper.wrong(node, "expected a rule: a mapping that begins with rule: NAME")
             return
-        refuse_later(node, LATER, shaper)
         if "deidentify" in node.fields:
             shaper.wrong(
                 node.fields["deidentify"], "deidentify is asked for per destination: put it into send:"
             )
+        if "hold" in node.fields:
+            shaper.wrong(
+                node.fields["hold"], "hold stands in an entry under send:, as {what: …, to: …, hold: yes}"
+            )
         outside = [key for key in node.fields if key in OURS or key[:1].isupper() or key[:1] == "("]
         for key in outside:
             shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
-        known = (*KEYS, *LATER, "deidentify", *outside)
+        known = (*KEYS, "deidentify", "hold", *outside)
         self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
 
     def _tries(self, study: Study | None) -> tuple[Try | StudyTry, ...]:
@@ -302,8 +302,9 @@ class _Reader:
             )
         elif rule.steps and all(send.what == RECEIVED for send in rule.sends):
             shaper.wrong(fields["do"], "no send: names a result of do:, so nothing would come of it")
-        if "edit" in fields and "send" not in fields:
-            shaper.wrong(fields["edit"], "edit changes what is sent; add send:")
+        for key, says in (("edit", "changes what is sent"), ("window", "says when it is sent")):
+            if key in fields and "send" not in fields:
+                shaper.wrong(fields[key], f"{key} {says}; add send:")
         if "split" in fields and "do" not in fields:
             shaper.wrong(fields["split"], "split divides a series before it is processed; add do:")
         if (rule.unless or rule.fallback) and not rule.group:

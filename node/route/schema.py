@@ -18,12 +18,15 @@ from node.route.sends import KEYS as SEND_KEYS
 from node.route.sends import SETTABLE
 from node.route.splitting import EACH_PART, FACTS
 from node.route.values import ORDERED, Kind, unit_name
+from node.route.ways import BY
 from node.route.when import OPERATORS
 from node.settings.deidentify import CLEAN, RETAIN
 
 _TEXT = {"type": ["string", "number", "boolean"]}
 _YES_NO = {"enum": ["yes", "no", "on", "off", True, False]}
 _CONDITION = {"$ref": "#/definitions/condition"}
+_WINDOW = {"type": "string", "pattern": r"^([a-z]{3}(-[a-z]{3})? +)?\d{1,2}:\d\d *- *\d{1,2}:\d\d$"}
+_WINDOWS = {"anyOf": [_WINDOW, {"type": "array", "minItems": 1, "items": _WINDOW}]}
 _BLOCK = {"$ref": "#/definitions/when"}
 
 
@@ -161,6 +164,7 @@ def _shape(key: str, specs: Mapping[str, OperatorSpec], peers: Peers) -> dict[st
         "do": {"type": "array", "items": _step(specs)},
         "send": {"type": "array", "items": _send(peers)},
         "edit": {"$ref": "#/definitions/edit"},
+        "window": _WINDOWS,
         "try": {"type": "array", "items": _case()},
     }
     found = fixed.get(key, _TEXT if key in _TEXTS else {})
@@ -318,9 +322,12 @@ def _option(parameter: Parameter) -> dict[str, Any]:
 def _send(peers: Peers) -> dict[str, Any]:
     kinds = sorted(set(KIND_OF.values()))
     to = _peer(peers, receiving=True)
+    several = [to, {"type": "array", "items": to}]
     shapes: dict[str, dict[str, Any]] = {
         "what": {"type": "string"},
-        "to": {"anyOf": [to, {"type": "array", "items": to}]},
+        "to": {"anyOf": [*several, _object({"share": {"anyOf": several}, "by": _by()}, ("share",))]},
+        "window": _WINDOWS,
+        "hold": _YES_NO,
         "as": {"anyOf": [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}]},
         "mode": {"enum": ["immediate", "sealed"]},
         "back_to_sender": _YES_NO,
@@ -344,6 +351,10 @@ def _deidentify() -> dict[str, Any]:
         )
     }
     return {"anyOf": [name, _object({"profile": name, **lists}, ("profile",))]}
+
+
+def _by() -> dict[str, Any]:
+    return {"enum": list(BY), "description": "; ".join(f"{word}: {says}" for word, says in BY.items())}
 
 
 def _case() -> dict[str, Any]:

@@ -14,25 +14,23 @@ from node.route.edits import NO_EDITS, Edits, parse_edits
 from node.route.keywords import OURS, lookup
 from node.route.tables import Tables
 from node.route.values import Kind
+from node.route.ways import Share, parse_to
+from node.settings.windows import read_windows, spelled
 from node.shape import Node, Shaper, nearest
 
 SETTABLE = ("SeriesDescription",)
 """What a rule may word itself in a derived header: it fits every derived object, and all else follows
 from the source and PS3.3; Series Number is ours, so that two results never share one."""
-LATER = {
-    "window": "time windows (window)",
-    "windows": "time windows (windows)",
-    "hold": "holding results for a person (hold)",
-}
-"""Promised keys of a `send` entry that this version does not have."""
 KEYS = {
     "what": "received, or the as: name of a step",
-    "to": "the peers it goes to; received objects never go back to where they came from",
+    "to": "peers, or {share: peers, by: patient}; received objects never go back to where they came from",
     "as": "what it may go as, best first: each destination gets the first that it shows",
     "mode": "received: immediate (each object as it arrives) or sealed (when the series is complete)",
     "back_to_sender": "yes: received objects go even to the peer they came from",
     "lossy": "ok: with loss where the peer takes it in no other way",
     "edit": "changes on the way to these peers, in order; of received objects the old values are kept in them",
+    "window": "when it may be sent, as mon-fri 19:00-06:00, or a list of such; else as the rule's own window says",
+    "hold": "yes: it waits until a person releases or cancels it",
     "deidentify": "what says whose it is goes away before it is sent: a profile's name, or its parts",
     **{key: f"{key} of the result; braces hold one DICOM keyword of the source" for key in SETTABLE},
 }
@@ -64,6 +62,12 @@ class Send:
     """JSON: what is changed in the copy that goes in its place; empty: it goes as it is."""
     edits: Edits = NO_EDITS
     """What of that `edit:` asks for."""
+    window: str = ""
+    """When it may be sent (`settings.windows.spelled`); empty: whenever the destination may be sent to."""
+    hold: bool = False
+    """It waits for a person, who releases or cancels it."""
+    share: Share | None = None
+    """Only one of *to* gets it: the one that the patient, or the study, has."""
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
@@ -82,6 +86,8 @@ class Around:
     tables: Tables
     edits: Edits = NO_EDITS
     """What the rule changes in all that it sends."""
+    window: str = ""
+    """When the rule lets anything be sent."""
 
 
 def parse_sends(node: Node, around: Around, shaper: Shaper) -> tuple[Send, ...]:
@@ -96,13 +102,12 @@ def parse_sends(node: Node, around: Around, shaper: Shaper) -> tuple[Send, ...]:
 
 def _send(node: Node, around: Around, shaper: Shaper) -> Send:
     made, peers = around.made, around.peers
-    refuse_later(node, LATER, shaper)
     if "priority" in node.fields:
         shaper.wrong(node.fields["priority"], "priority is the whole rule's: put it beside when:")
     capital = tuple(key for key in node.fields if key[:1].isupper())
-    fields = shaper.fields(node, (*KEYS, "priority", *LATER, *capital), ("what", "to"))
+    fields = shaper.fields(node, (*KEYS, "priority", *capital), ("what", "to"))
     what = _what(fields["what"], made, shaper) if "what" in fields else ""
-    to = _peers(fields["to"], peers, shaper) if "to" in fields else ()
+    to, share = parse_to(fields["to"], peers, shaper) if "to" in fields else ((), None)
     immediate = what == RECEIVED
     if "mode" in fields:
         mode = shaper.choice(fields["mode"], ("immediate", "sealed"), "sealed")
@@ -128,7 +133,10 @@ def _send(node: Node, around: Around, shaper: Shaper) -> Send:
     if "deidentify" in fields and (profile := parse_deidentify(fields["deidentify"], peers, shaper)):
         stages["deidentify"] = profile
     return Send(
-        what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(stages), edits
+        what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(stages), edits,
+        window=spelled(read_windows(shaper, fields["window"])) if "window" in fields else around.window,
+        hold="hold" in fields and shaper.yes_no(fields["hold"]),
+        share=share,
     )  # fmt: skip
 
 
@@ -155,13 +163,6 @@ def _forms(node: Node, what: str, made: str, shaper: Shaper) -> tuple[str, ...]:
     return tuple(found)
 
 
-def refuse_later(node: Node, later: Mapping[str, str], shaper: Shaper) -> None:
-    """Name each key in *node* whose feature this version does not have."""
-    for key, feature in later.items():
-        if key in node.fields:
-            shaper.wrong(node.fields[key], f"{feature} is not available in this version; remove {key}")
-
-
 def _what(node: Node, made: Mapping[str, str], shaper: Shaper) -> str:
     what = shaper.text(node)
     names = list(made)
@@ -169,25 +170,6 @@ def _what(node: Node, made: Mapping[str, str], shaper: Shaper) -> str:
         hint = nearest(what, (*names, RECEIVED))
         shaper.wrong(node, f"nothing under do: is called {what} by its as: name{hint}")
     return what
-
-
-def _peers(node: Node, peers: Mapping[str, bool], shaper: Shaper) -> tuple[str, ...]:
-    found = []
-    for item in node.items:
-        name = shaper.text(item)
-        if name in found:
-            shaper.wrong(item, f"{name} is named twice")
-        elif name and name not in peers:
-            known = ", ".join(sorted(peer for peer, receives in peers.items() if receives)) or "none"
-            shaper.wrong(
-                item, f"there is no peer {name} in the site file{nearest(name, peers)} (can receive: {known})"
-            )
-        elif name and not peers[name]:
-            shaper.wrong(item, f"{name} cannot receive: the site file gives it no address")
-        found.append(name)
-    if not found:
-        shaper.wrong(node, "to: names no peer")
-    return tuple(name for name in found if name)
 
 
 def _template(key: str, node: Node, what: str, shaper: Shaper) -> str:

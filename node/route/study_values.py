@@ -40,6 +40,8 @@ class Candidate:
     """Facts about it as a whole (`try:` cases)."""
     held: bool = False
     """It is not sealed because a person holds it."""
+    barred: str = ""
+    """The line of the site's `never_process` that keeps it from being an input."""
 
 
 @dataclass(frozen=True, slots=True)

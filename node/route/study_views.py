@@ -41,6 +41,8 @@ def _weigh(
         against = f"it is {taken[candidate.key]} already"
     elif candidate.ours and not one.ours:
         against = f"ours: {candidate.ours}; such are inputs only with ours: ok"
+    elif candidate.barred:
+        against = f"never_process: {candidate.barred}"
     elif candidate.incomplete and candidate.sealed and not rule.incomplete_ok:
         against = f"incomplete: {candidate.incomplete}; the rule does not say incomplete: ok"
     elif not candidate.sealed and candidate.facts.size:

@@ -38,9 +38,9 @@ _TOP = (
     "tls",
     "state",
     "engine",
+    "never_process",
     "deidentify",
 )
-_TOP_LATER = ("never_process",)
 _NODE_NEEDED = ("ae_titles", "listen", "timezone", "data", "rules")
 _NODE = (*_NODE_NEEDED, "durability", "receivers")
 _DISK = ("warn", "stop_processing", "refuse", "per_destination")
@@ -115,7 +115,7 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
         raise Misconfigured(f"{file}:1: expected one mapping with {', '.join(_TOP)}")
     shaper = Shaper()
     root = overrides.applied(shaper, documents[0], environ)
-    given = fields(shaper, root, _TOP, _TOP_LATER, required=("node",))
+    given = fields(shaper, root, _TOP, required=("node",))
     folder, cores = Path(file).absolute().parent, os.cpu_count() or 1
     settings = Settings(
         node=_node(shaper, given["node"], folder, cores) if "node" in given else _NOWHERE,
@@ -129,6 +129,7 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Settings:
         web=_web(shaper, given["web"]) if "web" in given else None,
         tls=read_tls(shaper, given["tls"], folder) if "tls" in given else None,
         state=_state(shaper, given.get("state")),
+        never_process=tuple(given["never_process"].items) if "never_process" in given else (),
         engine=_engine(shaper, given.get("engine")),
         deidentify=read_deidentify(shaper, given["deidentify"]) if "deidentify" in given else Deidentify(),
         source=text,

@@ -276,6 +276,8 @@ class Settings:
     tls: Tls | None = None
     state: str = field(default="sqlite", repr=False)  # a database URL may hold a password
     engine: Literal["local"] = "local"
+    never_process: tuple[Node, ...] = ()
+    """Blocks as under a rule's `when`: series that one of them fits are routed, and never processed."""
     deidentify: Deidentify = field(default_factory=Deidentify)
     source: str = field(default="", repr=False)
     """The text of the site file."""

@@ -123,6 +123,22 @@ def deliver_product(
     return True
 
 
+def treat_anew(
+    tx: Connection, to: str, how: Manner, now: datetime, *, instance_id: int = 0, made: Product | None = None
+) -> bool:
+    """What waits, is held or parked, and goes changed in another way now, waits for a copy of that kind."""
+    if made is None:
+        what: ColumnElement[bool] = delivery.c.instance_id == instance_id
+    else:
+        same = (product.c.sop_uid == made.sop_uid) & (product.c.digest == made.digest)
+        what = delivery.c.product_id.in_(select(product.c.id).where(same & product.c.removed_at.is_(None)))
+    states = (DeliveryState.WAITING, DeliveryState.HELD, DeliveryState.PARKED)
+    where = (delivery.c.destination == to) & what & delivery.c.state.in_(states)
+    values = {**_queued(now, how), **NO_COPY, "failures": 0, "failing_since": None}
+    changed = where & (delivery.c.treatment != how.treatment)
+    return tx.execute(update(delivery).where(changed).values(**values)).rowcount > 0
+
+
 def hand_over(tx: Connection, old: int, new: int) -> None:
     """What waits, or is held, to be sent of a replaced instance sends the newer one."""
     states = (DeliveryState.WAITING, DeliveryState.HELD)
@@ -352,6 +368,12 @@ def made_anew(tx: Connection, sop_uid: str) -> bool:
     return tx.scalar(statement) is not None
 
 
+def postpone(tx: Connection, chosen: Sequence[int], until: datetime, reason: str) -> None:
+    """What waits goes on waiting until then, and says why."""
+    where = delivery.c.id.in_(chosen) & (delivery.c.state == DeliveryState.WAITING)
+    tx.execute(update(delivery).where(where).values(due_at=until, reason=reason))
+
+
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Waiting → sending; those that are ours now, with their new attempt number."""
     expected = {int(row["id"]): int(row["attempt"]) for row in found}
@@ -424,7 +446,10 @@ def to_transcode(tx: Connection, limit: int, ahead: int) -> list[Mapping[str, An
 
     No more than about *ahead* copies lie there per destination: they take room on the disk.
     """
-    made = select(delivery.c.destination).where(_QUEUED & (delivery.c.sent_path != ""))
+    to_be_sent = (delivery.c.sent_path != _NONE) & delivery.c.state.in_(
+        (DeliveryState.WAITING, DeliveryState.SENDING)
+    )
+    made = select(delivery.c.destination).where(to_be_sent)  # `delivery_copied`, not all that waits
     enough = made.group_by(delivery.c.destination).having(func.count() >= ahead)
     down = select(destination.c.name).where(destination.c.down & ~destination.c.trial)
     where = (delivery.c.state == literal_column("'waiting'")) & _AWAITS_COPY  # as `delivery_copy` spells it

@@ -53,6 +53,18 @@ def held(
     return {to: list(made.values()) for to, made in sorted(found.items())}
 
 
+def treatment_of(tx: Connection, uids: Collection[str], to: str) -> str:
+    """How results of these UIDs were changed in what went to a destination: what is said of them there is, too."""
+    statement = (
+        select(delivery.c.treatment)
+        .join(product, product.c.id == delivery.c.product_id)
+        .where((delivery.c.destination == to) & product.c.sop_uid.in_(uids) & delivery.c.state.in_(HELD))
+        .order_by(delivery.c.id.desc())
+        .limit(1)
+    )
+    return str(tx.scalar(statement) or "")
+
+
 def unsettled(tx: Connection, run_id: int, peers: Collection[str]) -> bool:
     """Some of its results are just being sent, or another attempt to make the same is under way."""
     _, statement = _sent(run_id)

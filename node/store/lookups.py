@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -29,12 +29,12 @@ def content_of(tx: Connection, digest: str) -> str:
     return str(tx.scalar(select(lookup.c.content).where(lookup.c.digest == digest)) or "{}")
 
 
-def forget(tx: Connection, before: datetime, used: Collection[str]) -> int:
-    """Drop tables that neither the rules in use nor any delivery or run that is kept names; how many.
+def forget(tx: Connection, before: datetime) -> int:
+    """Drop tables that were not used since *before* and that no delivery or run names; how many.
 
-    Reads the tables of deliveries and runs for each that was not used since *before*.
+    A rule that still names one brings it back when it is needed. Reads the tables of deliveries and runs.
     """
-    old = select(lookup.c.digest).where((lookup.c.used_at < before) & lookup.c.digest.not_in(used))
+    old = select(lookup.c.digest).where(lookup.c.used_at < before)
     gone = [digest for digest in tx.scalars(old) if not _named(tx, digest)]
     if gone:
         tx.execute(delete(lookup).where(lookup.c.digest.in_(gone)))

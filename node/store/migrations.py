@@ -191,8 +191,9 @@ _TREATMENTS_4 = (
 	used_at {moment} NOT NULL,
 	PRIMARY KEY (digest)
 )""",
-    "CREATE INDEX delivery_copy ON delivery (rank) "
+    "CREATE INDEX delivery_copy ON delivery (rank, stage, id) "
     "WHERE state = 'waiting' AND sent_path = '' AND (treatment <> '' OR sent_syntax <> '')",
+    "CREATE INDEX delivery_copied ON delivery (destination) WHERE sent_path <> ''",
 )
 _PSEUDONYM_4 = (
     """CREATE TABLE pseudonym (

@@ -281,7 +281,10 @@ delivery = Table(  # one object to one destination, once
           postgresql_where=text("state IN ('waiting', 'sending')")),
     Index("delivery_commit", "destination", "commit_due", sqlite_where=text("commit_due IS NOT NULL"),
           postgresql_where=text("commit_due IS NOT NULL")),
-    Index("delivery_copy", "rank", sqlite_where=text(_AWAITS_COPY), postgresql_where=text(_AWAITS_COPY)),
+    Index("delivery_copy", "rank", "stage", "id", sqlite_where=text(_AWAITS_COPY),
+          postgresql_where=text(_AWAITS_COPY)),
+    Index("delivery_copied", "destination", sqlite_where=text("sent_path <> ''"),
+          postgresql_where=text("sent_path <> ''")),
     Index("delivery_instance", "instance_id"),
     Index("delivery_product", "product_id"),
 )  # fmt: skip

@@ -38,10 +38,10 @@ def add_run(tx: Connection, **values: Any) -> int | None:
 
 
 def due_runs(tx: Connection, now: datetime, limit: int) -> list[Mapping[str, Any]]:
-    """Waiting runs whose time has come, oldest first."""
+    """Waiting runs whose time has come: by priority, then age."""
     queued = one_of(run.c.state, RunState.WAITING, RunState.RUNNING)
     where = queued & (run.c.state == RunState.WAITING) & (run.c.due_at <= now)
-    return rows(tx, select(run).where(where).order_by(run.c.due_at, run.c.id).limit(limit))
+    return rows(tx, select(run).where(where).order_by(run.c.rank, run.c.due_at, run.c.id).limit(limit))
 
 
 def postpone_runs(tx: Connection, chosen: Collection[int], until: datetime, reason: str) -> None:

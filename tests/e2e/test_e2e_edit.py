@@ -164,3 +164,25 @@ def test_the_same_object_sent_again_gives_the_same_bytes(tmp_path: Path) -> None
         site.wait_for(lambda: len(pacs.got) == 6, "the second time", 60)
         assert all(len(digests) == 1 for digests in pacs.held.values()), pacs.held
         site.stop()
+
+
+def test_a_kill_at_any_point_of_changing_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """The transcoder dies before and with its copy, the conductor with one in hand: each object arrives, changed."""
+    points, once = ("before-transcode", "before-transcoded:2", "after-copied"), tmp_path / "once"
+    port = peers.free_port()
+    with (
+        house(
+            tmp_path / "site", {"all": EDITED}, pacs_port=port,
+            environ={"PACSNODE_FAULT": ",".join(points), "PACSNODE_FAULT_ONCE": str(once)},
+        ) as site,
+        Pacs(port).open() as pacs,
+    ):  # fmt: skip
+        site.start()
+        files = ball(tmp_path / "sent", slices=5)
+        Scanner(site.port).send(files)
+        site.wait_for(lambda: len(pacs.datasets) == 5, "all objects", 90)
+        site.wait_idle()
+        assert {str(pacs.read(uid).PatientID)[:3] for uid in pacs.datasets} == {"H2-"}
+        assert all(len(digests) == 1 for digests in pacs.held.values())
+        assert len(list(tmp_path.glob("once.*"))) == len(points)
+        site.stop()

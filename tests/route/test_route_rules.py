@@ -73,28 +73,6 @@ def test_mistakes_of_all_files_come_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "feature"),
-    [
-        ("hold", "yes", "hold"),
-        ("window", "night", "window"),
-    ],
-)
-def test_features_to_come_are_refused_by_name(key: str, value: str, feature: str) -> None:
-    """What the design promises and this version lacks is refused in words, never ignored."""
-    (told,) = mistakes_of(document(rest=f"{SEND}\n{key}: {value}"))
-    assert told.startswith("a.yaml:6:1: ")
-    assert feature in told
-    assert "not available in this version" in told
-
-
-@pytest.mark.parametrize("key", ["window: night"])
-def test_send_features_to_come_are_refused_by_name(key: str) -> None:
-    """The same holds inside a `send` entry."""
-    (told,) = mistakes_of(document(rest=f"send: [{{what: received, to: PACS, {key}}}]"))
-    assert "not available in this version" in told
-
-
-@pytest.mark.parametrize(
     ("rest", "words"),
     [
         ("", "add send:"),
