@@ -61,10 +61,12 @@ _CLASSES = (
     "Creator",
 )
 """What is in the keyword of a UID that stands for a kind of thing, not for a thing."""
+_KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+"""Key Object Selection Documents, rejection notes among them: without what they refer to they say nothing."""
 _NEVER = frozenset({0x0000, 0x0002, 0x0004})
 """Groups of commands, of the file and of directories, which a dataset does not hold (E.1.1)."""
 _PRIVATE_DESCRIPTIONS = 0x00080300
-_CHARACTER_SET, _PIXELS = 0x00080005, 0x7FE00010
+_CHARACTER_SET, _DOCUMENT, _PIXELS = 0x00080005, 0x00420011, 0x7FE00010
 _CODE_PARTS = frozenset(
     {"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"}
 )
@@ -81,6 +83,8 @@ class Walk:
     sop_class: str
     days: int
     words: Collection[str]
+    vouched: bool = False
+    """A template of the site says that nobody is named in its pixels, or in the document it holds."""
     refers: bool = False
     """The object lists what it refers to (PS3.3 C.12.2), and so keeps its references, to what goes with it."""
     done: Counter[str] = field(default_factory=Counter)
@@ -96,7 +100,7 @@ class Walk:
         for tag in sorted(source.keys()):
             if tag == _PIXELS and not path:
                 continue  # beside the header (`pixels.Pixels`)
-            if tag.group in _NEVER or tag.element == 0:
+            if tag.group in _NEVER or tag.element == 0 or tag == _PIXELS:  # a picture in a sequence, unjudged
                 self.done["removed"] += 1
                 continue
             for element in self._element(source, tag, path, encodings, descriptive):
@@ -152,6 +156,8 @@ class Walk:
             return [DataElement(tag, vr, [] if vr == "SQ" else None)]
         if action == MAP:
             return [self.mapped(source, tag, vr, path, encodings)]
+        if tag == _DOCUMENT and self.vouched:
+            return [plain(source, tag)]
         self.done["replaced"] += 1
         if vr == "SQ":
             return [self._dummy_items(source, tag, path, encodings)]
@@ -183,7 +189,12 @@ class Walk:
     def _dummy_items(self, source: Dataset, tag: BaseTag, path: Path, encodings: Encodings) -> DataElement:
         keyword = keyword_for_tag(tag)
         if keyword == "ContentSequence":
-            return DataElement(tag, "SQ", Items([remark()]))
+            kept = (
+                content.references(self, source, tag, path, encodings)
+                if self.sop_class == _KEY_OBJECTS
+                else ()
+            )
+            return DataElement(tag, "SQ", Items(kept or [remark()]))
         if keyword.endswith("CodeSequence"):
             return DataElement(tag, "SQ", Items([code()]))
         made = self.recursed(source, tag, path, encodings)
@@ -265,18 +276,23 @@ class Walk:
     ) -> list[AnyElement]:
         """A text that no table suspects: as it is, unless it says what had to be removed elsewhere."""
         text = text_of(source, tag, encodings)
-        if not self._harmless(text, tag, vr):
+        if not self._harmless(text, tag, vr, path):
             self.done["cut"] += 1
             return self.replaced("X/Z/D", source, tag, vr, path, encodings)
         if descriptive and vr in _FREE and path[-1] not in _CODE_PARTS:
             return [DataElement(tag, vr, cleaned(text, self.words) or dummy(vr, "", "", self.secrets))]
         return [plain(source, tag)]
 
-    def _harmless(self, text: str, tag: BaseTag, vr: str) -> bool:
-        """Whether a text that no table suspects says nothing of what had to be removed."""
-        if vr in _CODED and not values.defect(tag, vr, text.encode("utf-8", "replace"), ("ascii",)):
+    def _harmless(self, text: str, tag: BaseTag, vr: str, path: Path) -> bool:
+        """Whether a text that no table suspects says nothing of what had to be removed.
+
+        A code may be a word that is somebody's name, too: only optional ones are suspected, and no term of anatomy.
+        """
+        formed = vr in _CODED and not values.defect(tag, vr, text.encode("utf-8", "replace"), ("ascii",))
+        kind = types_of(self.sop_class).get(path)
+        if formed and (vr not in ("AE", "CS") or kind is None or kind.type != "3"):
             return True
-        return not self.known.within(text)
+        return not self.known.within(text) or (formed and cleaned(text) == " ".join(text.split()))
 
 
 def is_local(item: Dataset) -> bool:
