@@ -131,7 +131,8 @@ def under_way(tx: Connection, peer: str, series_uid: str) -> bool:
 
 def broken_off(tx: Connection) -> list[Mapping[str, Any]]:
     """Fetched revisions that are still open: at start, what a transfer left."""
-    where = (series.c.state == SeriesState.RECEIVING) & (series.c.prior != "")
+    open_still = one_of(series.c.state, SeriesState.RECEIVING, SeriesState.SEALED)
+    where = open_still & (series.c.state == SeriesState.RECEIVING) & (series.c.prior != "")
     return rows(tx, select(series.c.id).where(where))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from peers import keep_answers
+from peers import keep_answers, wait_for
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
+from receive.scripted_peer import RELEASE, associate_pdu, pdu, pdv, read_command, read_pdu
 
 from node import performed
 from node.model import StepMessage
@@ -25,6 +28,7 @@ from node.receive import mpps
 from node.receive.admission import Policy, Sender
 from node.receive.association import Desk
 from node.receive.census import Census
+from node.receive.command import encode
 from node.receive.limits import Pace, Watermark
 from node.receive.listener import Listener, application_entity, configure
 from node.store.files import Disk, ObjectFolder, records_after
@@ -228,3 +232,95 @@ def test_a_message_may_say_little() -> None:
     assert performed.decode(b"\x10\x00\x10\x00\x04\x00\x00\x00DOE ", "1.2.840.10008.1.2") == Performed(
         None, "", (), None
     )
+
+
+# --- peers that are no pynetdicom
+
+
+def element(number: int, value: bytes) -> bytes:
+    """One element of group 0040, Implicit VR Little Endian."""
+    return struct.pack("<HHI", 0x0040, number, len(value)) + value
+
+
+DATASET = element(0x0252, b"IN PROGRESS ")
+N_CREATE, N_SET = 0x0140, 0x0120
+CLASS = MPPS.encode() + b"\0"
+
+
+def bare(receiver: Receiver) -> socket.socket:
+    """An association for steps, as bytes: context 1 is theirs, context 3 is for CT."""
+    contexts = ((1, MPPS, ("1.2.840.10008.1.2",)), (3, CT, ("1.2.840.10008.1.2",)))
+    connection = socket.create_connection(("127.0.0.1", receiver.port), timeout=10)
+    connection.sendall(associate_pdu(contexts))
+    assert read_pdu(connection)[0] == 2
+    return connection
+
+
+def created(**further: bytes) -> bytes:
+    """The command set of an N-CREATE, without the UID of an instance unless it is given."""
+    elements = {0x0002: CLASS, **({0x1000: further["uid"]} if "uid" in further else {})}
+    return scripted(N_CREATE, elements)
+
+
+def scripted(field: int, elements: dict[int, bytes], *, dataset: bool = True) -> bytes:
+    """A command set as sparse as DCMTK's."""
+    kind = 1 if dataset else 0x0101
+    own = {0x0100: struct.pack("<H", field), 0x0110: b"\7\0", 0x0800: struct.pack("<H", kind)}
+    return encode({**own, **elements})
+
+
+@pytest.mark.parametrize(
+    ("fragments", "status"),
+    [
+        ([pdv(3, created(uid=b"1.2.3\0")), pdv(2, DATASET)], 0x0000),
+        ([pdv(3, created()), pdv(2, DATASET)], 0x0117),  # the SCP does not make up UIDs
+        ([pdv(3, scripted(N_SET, {0x0003: CLASS, 0x1001: b"1.2.3\0"})), pdv(2, DATASET)], 0x0000),
+        ([pdv(3, scripted(N_SET, {0x0003: CLASS})), pdv(2, DATASET)], 0x0117),
+        ([pdv(3, scripted(N_CREATE, {0x0002: CLASS, 0x1000: b"1.2.3\0"}, dataset=False))], 0x0120),
+        (
+            [pdv(3, created(uid=b"1.2.3\0")), *(pdv(0, bytes([one])) for one in DATASET), pdv(2, b"")],
+            0x0000,
+        ),
+    ],
+    ids=["create", "create without UID", "set", "set without UID", "without dataset", "byte by byte"],
+)
+def test_bare_messages(receiver: Receiver, fragments: list[bytes], status: int) -> None:
+    """What a sparse peer sends is answered by its content; what is kept is what it sent."""
+    connection = bare(receiver)
+    connection.sendall(pdu(*fragments))
+    answer = read_command(connection)
+    assert (answer[0x0900], answer[0x0120]) == (struct.pack("<H", status), b"\7\0")
+    assert [dataset for _, dataset in receiver.messages()] == ([DATASET] if status == 0 else [])
+    connection.sendall(RELEASE)
+    assert read_pdu(connection)[0] == 6
+    connection.close()
+
+
+def test_a_step_on_the_context_of_images_is_not_one(receiver: Receiver) -> None:
+    """N-CREATE where CT was agreed on is no operation of that class, and is not kept."""
+    connection = bare(receiver)
+    connection.sendall(pdu(pdv(3, created(uid=b"1.2.3\0"), 3), pdv(2, DATASET, 3)))
+    assert read_command(connection)[0x0900] == b"\x11\x02"
+    assert receiver.messages() == []
+    connection.close()
+
+
+def test_a_step_that_breaks_off_leaves_nothing(receiver: Receiver) -> None:
+    """Cut within its dataset it was never answered, and no record of it is there."""
+    connection = bare(receiver)
+    connection.sendall(pdu(pdv(3, created(uid=b"1.2.3\0")), pdv(0, DATASET[:4])))
+    connection.close()
+    wait_for(lambda: not receiver.desk.sessions(), "the end")
+    assert receiver.messages() == [] and not list(receiver.data.rglob("*.part"))
+
+
+def test_a_step_too_long_ends_the_association(receiver: Receiver) -> None:
+    """More than is kept in memory of any message is a fault; nothing of it is kept."""
+    connection = bare(receiver)
+    connection.sendall(pdu(pdv(3, created(uid=b"1.2.3\0"))))
+    with contextlib.suppress(OSError):
+        for _ in range(90):
+            connection.sendall(pdu(pdv(0, bytes(100_000))))
+    wait_for(lambda: not receiver.desk.sessions(), "the end")
+    assert receiver.messages() == []
+    connection.close()

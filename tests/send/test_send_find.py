@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,20 @@ import peers
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import evt
+from query_peers import Handler, destination, finder
+from tls_material import LOOPBACK, Papers
 
 from node.child import LineChild
 from node.querier import answer
 from node.send import find
 from node.send.link import Lost
-from node.send.protocol import Destination, Timeouts
+from node.send.protocol import Tls
 from node.send.queries import Count, Counted, Limits, answer_from_json, question_from_json, to_json
 from node.testing import Grid, Series, sphere_volume, write_ct_series
 
 STUDY, SERIES = "1.2.9", "1.2.9.1"
-ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
 SHORT = Limits(seconds=3.0, responses=50, response_size=4096)
-Handler = Callable[[evt.Event], Iterator[tuple[int, Any]]]
-
-
-def destination(port: int, **changes: Any) -> Destination:
-    """CT01 on loopback."""
-    given = {"ae_title": "CT01", "calling_ae": "PACSNODE", "timeouts": Timeouts(2, 2, 2, 1.5), **changes}
-    return Destination("CT01", "127.0.0.1", port, **given)
-
-
-@contextlib.contextmanager
-def scp(handler: Handler, *classes: str) -> Iterator[Destination]:
-    """A peer that answers C-FIND as *handler* says."""
-    ae = AE("CT01")
-    for sop_class in classes or (ROOT,):
-        ae.add_supported_context(sop_class)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, handler)])
-    try:
-        yield destination(server.server_address[1])
-    finally:
-        server.shutdown()
 
 
 def match(**values: Any) -> Dataset:
@@ -75,7 +57,7 @@ def test_a_count_at_series_level() -> None:
         asked.append(event.identifier)
         yield 0xFF01, match(NumberOfSeriesRelatedInstances="323")
 
-    with scp(handler) as where:
+    with finder(handler) as where:
         assert find.count(where, STUDY, SERIES, SHORT) == 323
     (one,) = asked
     assert (one.QueryRetrieveLevel, one.StudyInstanceUID, one.SeriesInstanceUID) == ("SERIES", STUDY, SERIES)
@@ -92,7 +74,7 @@ def test_a_peer_that_does_not_count_is_asked_for_the_images(number: str | None) 
         for n in range(7):
             yield 0xFF00, match(SOPInstanceUID=f"1.2.3.{n % 5}")
 
-    with scp(handler) as where:
+    with finder(handler) as where:
         assert find.count(where, STUDY, SERIES, SHORT) == 5
 
 
@@ -163,14 +145,14 @@ def nothing(_: evt.Event) -> Iterator[tuple[int, Any]]:
 def test_a_hostile_answer_is_words_in_time(handler: Handler, words: str) -> None:
     """Endless, slow, gigantic or foreign answers end within the limits, with what the peer did."""
     began = time.monotonic()
-    with scp(handler) as where, pytest.raises(Lost, match=words):
+    with finder(handler) as where, pytest.raises(Lost, match=words):
         find.count(where, STUDY, SERIES, SHORT)
     assert time.monotonic() - began < SHORT.seconds + 6.0
 
 
 def test_a_peer_without_study_root() -> None:
     """Who accepts associations but not C-FIND is named with what to look at."""
-    with scp(nothing, "1.2.840.10008.1.1") as where, pytest.raises(Lost, match="does not accept C-FIND"):
+    with finder(nothing, "1.2.840.10008.1.1") as where, pytest.raises(Lost, match="does not accept C-FIND"):
         find.count(where, STUDY, SERIES, SHORT)
 
 
@@ -205,7 +187,7 @@ def test_one_that_hangs_holds_up_no_other() -> None:
     """The querier answers for a quick peer while a silent one keeps it waiting; killed, it is started again."""
     child = LineChild("node.querier")
     quick = counting(NumberOfSeriesRelatedInstances=5)
-    with scp(silent) as hanging, scp(quick) as where:
+    with finder(silent) as hanging, finder(quick) as where:
         assert child.ensure()
         for n in range(4):
             child.say(to_json(Count(n, hanging, STUDY, SERIES)))
@@ -234,3 +216,17 @@ def test_orthanc_counts(tmp_path: Path) -> None:
         for number, path in enumerate(files, start=1):
             pacs.put(path)
             assert find.count(where, first.StudyInstanceUID, first.SeriesInstanceUID, SHORT) == number
+
+
+def test_a_peer_with_tls_is_asked_by_tls(tmp_path: Path) -> None:
+    """As for sending: with our certificate to one that is believed; without, the words say what to set."""
+    papers = Papers(tmp_path / "tls")
+    theirs, ours = papers.pair("pacs", *LOOPBACK), papers.pair("node")
+    secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(papers.ca.certificate))
+    secured.verify_mode = ssl.CERT_REQUIRED
+    secured.load_cert_chain(theirs.certificate, theirs.key)
+    tls = Tls(str(papers.ca.certificate), str(ours.certificate), str(ours.key))
+    with finder(counting(NumberOfSeriesRelatedInstances=7), secured=secured, tls=tls) as where:
+        assert find.count(where, STUDY, SERIES, SHORT) == 7
+        with pytest.raises(Lost, match=r"TLS|certificate"):
+            find.count(replace(where, tls=Tls(str(papers.ca.certificate))), STUDY, SERIES, SHORT)

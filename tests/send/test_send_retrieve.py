@@ -16,7 +16,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
-from send.test_send_find import Handler, destination
+from query_peers import Handler, destination, finder
 
 from node.querier import Folders, answer
 from node.read.header import read_header
@@ -265,13 +265,8 @@ def searched(
         found = studies() if level == "STUDY" else series(str(event.identifier.StudyInstanceUID))
         yield from ((0xFF00, one) for one in found)
 
-    ae = AE("CT01")
-    ae.add_supported_context(FIND)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
-    try:
-        yield destination(server.server_address[1])
-    finally:
-        server.shutdown()
+    with finder(find) as where:
+        yield where
 
 
 def said(**values: Any) -> Dataset:

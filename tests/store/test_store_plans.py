@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, insert
 
 from node.model import SeriesState
-from node.store import commitments, deliveries, intake, pledges, studies, work
+from node.store import commitments, deliveries, fetches, intake, pledges, steps, studies, work
 from node.store.database import Database, open_database
 from node.store.schema import delivery, instance
 
@@ -39,6 +39,12 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
         (lambda tx: studies.not_valid(tx, "1.2"), "instance_series"),
         (lambda tx: studies.runs_of(tx, "1.2", "r"), "sqlite_autoindex_run"),
         (lambda tx: studies.made_by(tx, "1.2"), "sqlite_autoindex_product"),
+        (lambda tx: fetches.due(tx, NOW, ["PACS"]), "wanted_prior_open"),
+        (lambda tx: fetches.by_message(tx, "PACS", "move", 7), "prior_fetch_message"),
+        (lambda tx: fetches.held(tx, "1.2", "1.2.3"), "sqlite_autoindex_series"),
+        (fetches.broken_off, "series_open"),
+        (lambda tx: steps.of_series(tx, "1.2.3"), "step_series_uid"),
+        (lambda tx: steps.find(tx, "CT01", "1.2"), "sqlite_autoindex_step"),
     ],
 )
 def test_polls_of_the_conductor_use_the_partial_index(
