@@ -522,9 +522,9 @@ peers:
 seal:
   - {quiet_for: 60 s, count_from: PASC}
 """) == [
-        "f:13: count_from is source, no, or a peer; there is no peer PASC; did you mean PACS?",
-        "f:9: CT01 needs ae_title and address to be asked for its counts (C-FIND)",
-        "f:10: peer CT01 needs ae_title and address to be asked for counts (C-FIND)",
+        "f:13:23: count_from is source, no, or a peer; there is no peer PASC; did you mean PACS?",
+        "f:9:35: CT01 needs ae_title and address to be asked for its counts (C-FIND)",
+        "f:10:35: peer CT01 needs ae_title and address to be asked for counts (C-FIND)",
     ]
 
 
@@ -543,6 +543,6 @@ peers:
   PACS: {ae_title: PACS, address: "10.1.2.9:104", priors: fetch}
   CT01: {sends_as: [CT01], priors: get}
 """) == [
-        "f:9: fetch is not one of move, get",
-        "f:10: priors needs an address: nothing is sent to a peer without one",
+        "f:9:51: fetch is not one of move, get",
+        "f:10:28: priors needs an address: nothing is sent to a peer without one",
     ]
