@@ -54,9 +54,12 @@ def choose(found: Sequence[FoundSeries], number: int = 0) -> FoundSeries:
     return usable[max(number, 1) - 1]
 
 
-def sketch(found: FoundSeries, specs: Mapping[str, OperatorSpec], wish: Wish) -> str:
-    """The text of a rule file: commented, in `mode: shadow`, its `when` true of the example, two `try:` cases.
+def sketch(
+    found: FoundSeries, specs: Mapping[str, OperatorSpec], wish: Wish, others: Sequence[FoundSeries] = ()
+) -> str:
+    """The text of a rule file: commented, in `mode: shadow`, its `when` true of the example, and `try:` cases.
 
+    The *others* lie beside the example and are not meant: each is a case for which the rule must not run.
     Raises Refused where the operator that is wished for does not suit the example.
     """
     modality = found.say("Modality")
@@ -88,6 +91,7 @@ def sketch(found: FoundSeries, specs: Mapping[str, OperatorSpec], wish: Wish) ->
         _send_line(result, described, wish.to),
         "on_failure: {retry: 3, then: quarantine}",
         *_try_lines(lines_of_when, modality),
+        *_other_lines(lines_of_when, others),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -101,6 +105,28 @@ def _try_lines(lines_of_when: Sequence[Clause], modality: str) -> Iterator[str]:
     not_so = (f"{c.name}: {other if c.name == 'Modality' else c.given}" for c in lines_of_when)
     yield f"  - given: {{{', '.join(not_so)}}}"
     yield "    expect: {runs: no, because: Modality}"
+
+
+def _other_lines(lines_of_when: Sequence[Clause], others: Sequence[FoundSeries]) -> Iterator[str]:
+    """What the other series of the example folder say of the same attributes; what says the same is told once."""
+    told = {others_given(one, lines_of_when): dryrun.title(one) for one in reversed(others)}
+    for given, title in reversed(told.items()):
+        yield f"  # not meant: {title}"
+        yield f"  - given: {{{given}}}"
+        yield "    expect: {runs: no}"
+
+
+def others_given(found: FoundSeries, lines_of_when: Sequence[Clause]) -> str:
+    """One series under the names that a rule asks for, as `given:` holds it."""
+    facts = whole_facts(found)
+    told = []
+    for name in (clause.name for clause in lines_of_when):
+        seen = facts.seen(name)
+        value = seen[0].value if seen else None
+        parts = [quoted(part) for part in value or () if part]
+        text = "absent" if not parts else parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
+        told.append(f"{name}: {text}")
+    return ", ".join(told)
 
 
 def _purpose(modality: str, described: str, to: str) -> str:

@@ -252,6 +252,8 @@ def test_where_no_rule_can_be_made_it_says_why(lived: Place, tmp_path: Path) -> 
     assert not out.exists()
     assert lived.run("rule", "new", images, "--out", out, "--series", "2").exit_code == 0
     assert "Modality: MR" in out.read_text()
+    assert "# not meant: series 3: CT" in out.read_text()  # what lies beside the example is a case of its own
+    assert "3 of 3 try cases" in lived.run("check", "--rules", out).stdout
 
 
 def test_a_rule_can_be_made_without_a_site_file(
