@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from math import cos, radians, sin, tan
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.facts import Facts, Seen, gather, stacks
+from node.facts import Facts, Gathering, Seen, gather, stacks
 from node.model import Cell
 
 names = st.sampled_from(["Modality", "ImageType", "b_value", "(0019,xx0C) X"])
@@ -34,6 +35,40 @@ def test_facts_survive_json(said: list[Mapping[str, Cell]]) -> None:
     """To JSON text and back gives an equal value."""
     facts = gather(said)
     assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+@given(instances)
+def test_facts_of_before_can_be_read(said: list[Mapping[str, Cell]]) -> None:
+    """Series sealed by an earlier version hold a list of rows for every column: it means the same."""
+    facts = gather(said)
+    older = {"size": facts.size, "columns": {n: [c.cells, c.rows] for n, c in facts.columns.items()}}
+    assert Facts.from_json(json.loads(json.dumps(older))) == facts
+
+
+@given(instances, instances)
+def test_facts_that_grow_are_those_gathered_at_once(
+    first: list[Mapping[str, Cell]], more: list[Mapping[str, Cell]]
+) -> None:
+    """Asked for in between or not, instance by instance or all together: the same facts, and the older ones stay."""
+    growing = Gathering(first)
+    before = growing.facts()
+    for attributes in more:
+        growing.add(attributes)
+    assert growing.facts() == gather([*first, *more])
+    assert before == gather(first)
+
+
+@given(instances)
+def test_what_is_remembered_is_not_handed_on(said: list[Mapping[str, Cell]]) -> None:
+    """A selection answers for itself, however often the whole was asked; a pickled copy begins afresh and is equal."""
+    facts = gather(said * 5)
+    facts.seen("Modality")
+    chosen = tuple(range(0, facts.size, 2))
+    for _ in range(2):
+        assert facts.only(chosen).seen("Modality") == gather((said * 5)[::2]).seen("Modality")
+    copy = pickle.loads(pickle.dumps(facts))  # noqa: S301 - our own bytes
+    assert copy == facts
+    assert all(column.memo == {} for column in copy.columns.values())
 
 
 @given(instances, st.data())

@@ -13,7 +13,7 @@ from itertools import islice
 
 from node.assemble.claims import Claims, Named
 from node.assemble.completeness import Carrier, Ended, Evidence, Policy
-from node.facts import Facts, gather
+from node.facts import Facts, Gathering
 from node.model import Cell, Header
 
 
@@ -40,9 +40,29 @@ class OpenSeries:
     told: set[str] = field(default_factory=set)
     """What was said of it while it waits, each once."""
 
+    gathering: Gathering | None = None
+    """The facts of the members so far, once one came."""
+    replaced: bool = False
+    """A member was replaced: the facts are gathered anew when they are asked for, not for each of a thousand."""
+
     def facts(self) -> Facts:
         """Facts over all members."""
-        return gather(self.members.values())
+        return (self.gathering or Gathering(self.members.values())).facts()
+
+    def add(self, instance_id: int, attributes: Mapping[str, Cell]) -> None:
+        """One more member; its facts are gathered now, so that little is left to do when the last one came."""
+        if instance_id in self.members:
+            self.drop(instance_id)
+        if self.gathering is None and not self.replaced:
+            self.gathering = Gathering(self.members.values())
+        self.members[instance_id] = attributes
+        if self.gathering is not None:
+            self.gathering.add(attributes)
+
+    def drop(self, instance_id: int) -> None:
+        """One member less."""
+        if self.members.pop(instance_id, None) is not None:
+            self.gathering, self.replaced = None, True
 
 
 @dataclass
@@ -75,7 +95,7 @@ class Assembly:
     ) -> None:
         """One more object; *late*: new to the series, so that a revision before was sealed too early."""
         found = self.series[series_id]
-        found.members[instance_id] = header.attributes
+        found.add(instance_id, header.attributes)
         found.carriers[header.association] = found.carriers.get(header.association, 0) + 1
         found.opened = found.opened or now
         found.last = now
@@ -90,7 +110,7 @@ class Assembly:
 
     def drop(self, series_id: int, instance_id: int) -> None:
         """An object that a newer header replaced."""
-        self.series[series_id].members.pop(instance_id, None)
+        self.series[series_id].drop(instance_id)
 
     def end(self, association: str, aborted: bool, now: float) -> None:
         """An association is over; remembered while an open series was carried by it."""

@@ -157,12 +157,14 @@ def report(found: Report, as_json: bool) -> None:
         show.as_json(_json(found))
         return
     console = show.console()
-    _print_table(found)
+    if found.rows:
+        _print_table(found)
+    else:
+        console.print(f"bench {found.bench}: {found.how}")
     for answer in found.answered:
-        values = ", ".join(f"{s:.2f}" for s in answer.seconds)
-        console.print(
-            f"{answer.what}: [bold]{statistics.median(answer.seconds):.2f} s[/] (median of {values})"
-        )
+        values = ", ".join(map(_seconds, answer.seconds))
+        median = _seconds(statistics.median(answer.seconds))
+        console.print(f"{answer.what}: [bold]{median} s[/] (median of {values})")
     if found.verdicts:
         console.print("\nthe budget:")
     for verdict in found.verdicts:
@@ -217,6 +219,10 @@ def _usual(found: Report) -> Sequence[Column]:
 
 def _rate(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _figure(value: float | None, digits: int) -> str:

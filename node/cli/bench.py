@@ -1,4 +1,4 @@
-"""Measure this installation beside its peers: `bench receive`, `bench send`, `bench turnaround`."""
+"""Measure this installation, beside its peers: `bench receive`, `bench send`, `bench turnaround`, `bench rules`."""
 
 from __future__ import annotations
 
@@ -95,5 +95,21 @@ def bench_turnaround(rounds: int, slices: int, as_json: bool) -> int:
 
     with stoppable(), tell.progress() as say:
         found = forwarding.measure(forwarding.Asked(rounds, slices), say)
+    tell.report(found, as_json)
+    return DONE
+
+
+@bench.command("rules")
+@_rounds
+@_count("--rules", 200, "Rules, no two of which are the same.")
+@_count("--images", 2000, "Images of the series.")
+@as_json
+@verb
+def bench_rules(rounds: int, rules: int, images: int, as_json: bool) -> int:
+    """Seal a large series, and match it against many rules; no network."""
+    from node.bench import matching, tell  # noqa: PLC0415 - imports phantoms that no other verb needs
+
+    with stoppable(), tell.progress() as say:
+        found = matching.measure(matching.Asked(rounds, rules, images), say)
     tell.report(found, as_json)
     return DONE

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from node.facts import ABSENT, Column, Facts, stacks
@@ -89,17 +91,26 @@ def _sequence(name: str, facts: Facts) -> dict[str, Column]:
     return {name: Column(((("items",),),), rows)}
 
 
+@lru_cache(maxsize=1024)
 def _everywhere(value: Value, size: int) -> Column:
+    """The same for every image; one column for all rules that ask, so that what is worked out is worked out once."""
     return Column(((value,),), (0,) * size)
 
 
 def _frames(facts: Facts) -> Value | None:
-    total = 0
-    for i in range(facts.size):
-        for value in (facts.cell("frames", i) or ())[:1]:
-            found = number(value[0]) if value else None
-            total += int(found) if found is not None and 0 <= found < 10**9 else 0
+    column = facts.columns.get("frames")
+    total = column.remember("total", lambda: _total(column)) if column is not None else 0
     return (str(total),) if total else None
+
+
+def _total(column: Column) -> int:
+    """The sum over all images of the first value, where that can be a count."""
+    total = 0
+    for row, times in Counter(column.rows).items():
+        for value in column.cells[row][:1] if row != ABSENT else ():
+            found = number(value[0]) if value else None
+            total += int(found) * times if found is not None and 0 <= found < 10**9 else 0
+    return total
 
 
 def geometry(facts: Facts) -> dict[str, Value | None]:
@@ -116,6 +127,7 @@ def geometry(facts: Facts) -> dict[str, Value | None]:
     return {"slices": (str(places),) if places else None, "has_tilt": tilt}
 
 
+@lru_cache(maxsize=8)
 def _clock(context: Context) -> dict[str, Value | None]:
     try:
         now = context.now if context.now.tzinfo else context.now.replace(tzinfo=UTC)

@@ -93,7 +93,7 @@ def judge(condition: Condition, attribute: Attribute, seen: Sequence[Seen], size
     outcome = all_of(outcomes)
     if outcome is Outcome.UNDECIDED:
         return outcome, _split(attribute, seen, held, size)
-    return outcome, _told(attribute, seen, size)
+    return outcome, told(attribute, seen, size)
 
 
 def _over_all(held: Sequence[bool]) -> Outcome:
@@ -202,7 +202,8 @@ def shown(attribute: Attribute, value: Value | None) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _told(attribute: Attribute, seen: Sequence[Seen], size: int) -> str:
+def told(attribute: Attribute, seen: Sequence[Seen], size: int) -> str:
+    """What all of them say, in words."""
     if not seen:
         return "no image to look at"
     if len(seen) == 1:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
 
 from node.facts import Facts
 from node.model import RECEIVED, Value
 from node.route.aggregates import Context, geometry, narrowed, needs_geometry, with_aggregates
 from node.route.conditions import Outcome, all_of, any_of, opposite
 from node.route.conditions import judge as judge_values
+from node.route.extents import judge_column
 from node.route.rules import Rule
 from node.route.when import Group, Line, When
 
 __all__ = ["Clause", "Context", "Judgement", "Weighed", "holds", "judge", "judge_immediate", "weigh"]
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,38 +160,56 @@ def _wanted(when: When, clause: Clause) -> str:
 
 def _used(use: When, facts: Facts) -> tuple[tuple[int, ...], tuple[Clause, ...]]:
     """The instances that `use` picks, and a clause that counts and names the rest."""
-    everything = tuple(range(facts.size))
     if not use.lines:
-        if everything:
-            return everything, ()
+        if facts.size:
+            return _everything(facts.size), ()
         return (), (Clause("use", "use", Outcome.NO, "the series has no images", 0),)
-    verdicts = _per_instance(use.names(), facts, lambda one: _block(use, one))
-    used = tuple(i for i in everything if verdicts[i] is Outcome.YES)
+    used, outcome, reason = _of_columns(use.names(), facts, ("use", use.key()), lambda: _picked(use, facts))
     text = "use: {" + ", ".join(line.text for line in use.lines) + "}"
-    line = use.lines[0].line
-    unclear = sum(verdict is Outcome.UNDECIDED for verdict in verdicts)
+    return used, (Clause("use", text, outcome, reason, use.lines[0].line),)
+
+
+@lru_cache(maxsize=64)
+def _everything(size: int) -> tuple[int, ...]:
+    return tuple(range(size))
+
+
+def _of_columns(names: frozenset[str], facts: Facts, key: Hashable, make: Callable[[], Made]) -> Made:
+    """What follows from these columns alone, worked out once for all rules that ask the same of them."""
+    columns = tuple([facts.columns.get(name) for name in sorted(names)])
+    first = next((column for column in columns if column is not None), None)
+    if first is None:
+        return make()
+    # The columns stand in what is remembered, so that nothing else gets their numbers.
+    return first.remember((key, *map(id, columns)), lambda: (columns, make()))[1]
+
+
+def _picked(use: When, facts: Facts) -> tuple[tuple[int, ...], Outcome, str]:
+    verdicts = _per_instance(use.names(), facts, lambda one: _block(use, one))
+    used = tuple([i for i, verdict in enumerate(verdicts) if verdict is Outcome.YES])
+    unclear = verdicts.count(Outcome.UNDECIDED)
     if unclear:
         reason = f"{unclear} of {facts.size} images have frames that fit and frames that do not"
-        return used, (Clause("use", text, Outcome.UNDECIDED, reason, line),)
-    left_out = facts.only([i for i in everything if verdicts[i] is not Outcome.YES])
+        return used, Outcome.UNDECIDED, reason
+    if len(used) == facts.size:
+        return _everything(facts.size), Outcome.YES, f"{len(used)} of {facts.size} images"
+    left_out = facts.only([i for i, verdict in enumerate(verdicts) if verdict is not Outcome.YES])
     why = "; ".join(f"{c.name}: {c.reason}" for c in _clauses(use, left_out) if c.outcome is not Outcome.YES)
     if not used:
-        return used, (Clause("use", text, Outcome.NO, f"none of {facts.size} images is left ({why})", line),)
+        return used, Outcome.NO, f"none of {facts.size} images is left ({why})"
     rest = f", {left_out.size} left out ({why})" if left_out.size else ""
-    return used, (Clause("use", text, Outcome.YES, f"{len(used)} of {facts.size} images{rest}", line),)
+    return used, Outcome.YES, f"{len(used)} of {facts.size} images{rest}"
 
 
 def _per_instance(names: frozenset[str], facts: Facts, verdict: Callable[[Facts], Outcome]) -> list[Outcome]:
     """The verdict on each instance alone; instances that say the same under *names* are judged once."""
-    columns = [facts.columns[name] for name in sorted(names) if name in facts.columns]
-    known: dict[tuple[int, ...], Outcome] = {}
-    verdicts = []
-    for i in range(facts.size):
-        key = tuple(column.rows[i] for column in columns)
-        if key not in known:
-            known[key] = verdict(facts.one(i))
-        verdicts.append(known[key])
-    return verdicts
+    columns = {name: facts.columns[name] for name in sorted(names) if name in facts.columns}
+    asked = Facts(facts.size, columns)
+    if not columns:
+        return [verdict(asked.one(0))] * facts.size if facts.size else []
+    keys = list(zip(*(column.rows for column in columns.values()), strict=True))
+    known = {key: verdict(asked.one(keys.index(key))) for key in dict.fromkeys(keys)}
+    return [known[key] for key in keys]
 
 
 def _block(when: When, facts: Facts) -> Outcome:
@@ -201,8 +225,18 @@ def _clause(line: Line | Group, facts: Facts) -> Clause:
     if isinstance(line, Group):
         outcome, reason = _group(line, facts)
     else:
-        outcome, reason = judge_values(line.condition, line.attribute, facts.seen(line.name), facts.size)
+        outcome, reason = _judged(line, facts)
     return Clause(line.name, line.text, outcome, reason, line.line)
+
+
+def _judged(line: Line, facts: Facts) -> tuple[Outcome, str]:
+    """What one line says; asked once of a column, however many rules ask the same."""
+    column = facts.columns.get(line.name)
+    if column is None:
+        return judge_values(line.condition, line.attribute, facts.seen(line.name), facts.size)
+    return column.remember(
+        line.condition, lambda: judge_column(line.condition, line.attribute, column, facts.size)
+    )
 
 
 def _group(group: Group, facts: Facts) -> tuple[Outcome, str]:
@@ -214,7 +248,9 @@ def _group(group: Group, facts: Facts) -> tuple[Outcome, str]:
         told.append(" and ".join(f"{clause.name} {clause.reason}" for clause in clauses))
     outcome = any_of(outcomes)
     if outcome is Outcome.UNDECIDED:
-        outcome = _refined(group, facts)
+        names = frozenset(line.name for block in group.blocks for line in block.conditions())
+        key = ("refined", group.key())
+        outcome = _of_columns(names, facts, key, lambda: _refined(group, facts))
     return (opposite(outcome) if group.name == "none_of" else outcome), "; ".join(told)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from datetime import time
 
@@ -60,6 +60,10 @@ class Line:
         """The attribute's name."""
         return self.attribute.name
 
+    def key(self) -> Hashable:
+        """The same for the same question, wherever it stands."""
+        return self.attribute.name, self.condition
+
     def canonical(self) -> str:
         """The same text for the same meaning."""
         return f"{self.name}:{self.condition.canonical()}"
@@ -74,6 +78,10 @@ class Group:
     text: str
     line: int
     column: int = 0
+
+    def key(self) -> Hashable:
+        """The same for the same question, wherever it stands."""
+        return self.name, tuple([block.key() for block in self.blocks])
 
     def canonical(self) -> str:
         """The same text for the same meaning."""
@@ -94,6 +102,10 @@ class When:
             else:
                 for block in line.blocks:
                     yield from block.conditions()
+
+    def key(self) -> Hashable:
+        """The same for the same questions, wherever they stand."""
+        return tuple([line.key() for line in self.lines])
 
     def names(self) -> frozenset[str]:
         """Every attribute it asks for."""

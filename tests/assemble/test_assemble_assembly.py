@@ -74,6 +74,11 @@ def test_a_replaced_object_leaves_the_series() -> None:
     assembly.drop(1, 1)
     assembly.drop(1, 99)
     assert list(assembly.series[1].members) == [0, 2]
+    assembly.add(1, 7, header(9), 20.0)
+    assembly.add(1, 0, header(8), 21.0)
+    left = [header(3).attributes, header(9).attributes, header(8).attributes]
+    assert list(assembly.series[1].members.values()) == left
+    assert assembly.series[1].facts() == gather(left)
 
 
 def test_a_revision_begins_with_the_members_of_the_one_before() -> None:

@@ -38,6 +38,16 @@ def bench(*words: str, within: float = 150) -> dict[str, Any]:
     return found
 
 
+def test_rules_are_measured_without_a_network(place: Path) -> None:
+    """Taking in, sealing, matching and routing each have a figure per round, two of them a budget; nothing is left."""
+    found = bench("rules", "--rounds", "2", "--rules", "10", "--images", "30")
+    assert found["bench"] == "rules"
+    assert [len(one["seconds"]) for one in found["answers"]] == [2, 2, 2, 2]
+    assert all(second > 0 for one in found["answers"] for second in one["seconds"])
+    assert [one["most"] for one in found["budget"]] == [0.05, 0.1]
+    assert list(place.iterdir()) == []
+
+
 def left(folder: Path) -> list[str]:
     """Command lines of processes that work below *folder*."""
     found = []

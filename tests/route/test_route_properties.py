@@ -13,10 +13,13 @@ from route_cases import NOW, document, rule
 from node.errors import Misconfigured
 from node.facts import gather
 from node.route.conditions import Outcome
+from node.route.conditions import judge as judge_values
 from node.route.explain import as_json, lines
+from node.route.extents import judge_column
 from node.route.match import judge, judge_immediate
 from node.route.rules import parse_rules
 from node.route.values import fits
+from node.route.when import Line
 
 NAMES = (
     "Modality", "ImageType", "SliceThickness", "PixelSpacing", "StudyDate", "ContentTime",
@@ -107,3 +110,29 @@ def test_any_text_is_refused_in_words(text: str) -> None:
     except Misconfigured as error:
         assert error.mistakes
         assert all(mistake.startswith("a.yaml:") for mistake in error.mistakes)
+
+
+ODD = st.sampled_from(["", "x", "NaN", "1e400", "-0", "3", "3.0000000001", "12:00", "2500"])
+MANY = st.lists(st.decimals(-5, 5, places=2).map(str) | ODD, min_size=17, max_size=60, unique=True)
+BOUND = st.sampled_from(["-6", "-1", "0", "2.5", "3", "6"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=MANY | MANY.map(lambda found: [v for v in found if v.lstrip("-").replace(".", "").isdigit()]),
+    bounds=st.fixed_dictionaries({}, optional={"at_least": BOUND, "at_most": BOUND}).filter(bool),
+    several=st.booleans(),
+)
+def test_a_column_is_judged_as_its_values_are(
+    values: list[str], bounds: dict[str, str], several: bool
+) -> None:
+    """Where the smallest and the largest value tell, they tell what asking each value tells, in the same words."""
+    (line,) = rule(f"{{SliceThickness: {{{', '.join(f'{k}: {v}' for k, v in bounds.items())}}}}}").when.lines
+    assert isinstance(line, Line)
+    cells = [(((v, v) if several and i == 3 else (v,)) if v else (),) for i, v in enumerate(values)]
+    facts = gather({"SliceThickness": cell} for cell in cells)
+    if not values:
+        return
+    column = facts.columns["SliceThickness"]
+    one_by_one = judge_values(line.condition, line.attribute, facts.seen("SliceThickness"), facts.size)
+    assert judge_column(line.condition, line.attribute, column, facts.size) == one_by_one
