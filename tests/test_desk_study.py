@@ -11,7 +11,13 @@ from flow_material import House
 from test_flow_study import BOTH, FUSION, PRIOR, WHO, ct, finish, house, pet
 
 from node import desk
-from node.desk.explaining import explain_files, explain_kept, explanation_json, explanation_lines
+from node.desk.explaining import (
+    explain_files,
+    explain_kept,
+    explanation_json,
+    explanation_lines,
+    matched_lines,
+)
 from node.desk.standing import status, status_lines
 from node.flow import study_judgements
 from node.route.rules import parse_rules
@@ -81,9 +87,10 @@ def test_explain_of_a_kept_series_tells_its_study(tmp_path: Path) -> None:
     assert study["rules"][0]["state"] == "skipped"  # by the clock of today the wait is long over
     site.complete(*pet())
     finish(site)
-    assert "✓ fusion" in "\n".join(
-        explanation_lines(explain_kept(site.parts.settings, site.parts.rules, Search(series="2")), {})
-    )
+    again = explain_kept(site.parts.settings, site.parts.rules, Search(study="1.2.9"))
+    assert [one.title for one in again][-1] == "study 1.2.9, as it stands now"
+    assert "✓ fusion" in "\n".join(explanation_lines(again, {}))
+    assert "fusion (r.yaml:2): 1 of 1 study" in "\n".join(matched_lines(again))
 
 
 def test_a_dry_run_over_folders_says_what_the_node_does(tmp_path: Path) -> None:

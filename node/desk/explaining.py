@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -115,15 +115,16 @@ def process_files(
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
     rules = parse_rules({str(rule_file): _text(rule_file)}, specs, app.destinations(settings))
-    made: list[dryrun.Processed | drystudy.ProcessedStudy] = []
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
         if not found.series:
             raise Refused("no DICOM series among these files")
+        made: list[dryrun.Processed | drystudy.ProcessedStudy] = []
         for rule in rules.rules:
-            process = dryrun.process if rule.study is None else drystudy.process_study
+            over_study = rule.study is not None
+            process = drystudy.process_study if over_study else dryrun.process
             made += process(rule, specs, found, place)
-    return made
+        return made
 
 
 def _text(file: Path) -> str:
@@ -196,8 +197,15 @@ def explain_kept(settings: Settings, rules: RuleSet, search: Search) -> list[Exp
         with database.read() as tx:
             short = history.last_word(tx, found[-1]["id"], "series_short")
         raise Refused(_not_judged(asked, found[-1], short))
-    studies = dict.fromkeys(row["study_uid"] for row in found)
-    return [*judged, *(one for uid in studies if (one := _explain_study(parts, uid)) is not None)]
+    return [*judged, *_explain_studies(parts, dict.fromkeys(str(row["study_uid"]) for row in found))]
+
+
+def _explain_studies(parts: Parts, uids: Iterable[str]) -> Iterator[Explained]:
+    """What the rules over studies say of these studies, as they stand now."""
+    for uid in uids if parts.rules.of_studies else ():
+        with parts.database.read() as tx:
+            judged = tuple(study_judgements(tx, parts, uid))
+        yield Explained(f"study {uid}, as it stands now", "", (), {}, 0, judged)
 
 
 def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
@@ -215,13 +223,6 @@ def _explain_row(parts: Parts, row: Mapping[str, Any]) -> Explained | None:
     if row["prior"]:
         title, judged = f"{title}, a prior from {row['prior']}: an input only, no rule is asked", ()
     return Explained(title, row["series_uid"], judged, {}, len(members), complete=complete)
-
-
-def _explain_study(parts: Parts, study_uid: str) -> Explained | None:
-    """What the rules over studies say of one now; None where there are none."""
-    with parts.database.read() as tx:
-        of_study = tuple(study_judgements(tx, parts, study_uid))
-    return Explained("its study, as it stands now", "", (), {}, 0, of_study) if of_study else None
 
 
 def _not_judged(asked: str, row: Mapping[str, Any], short: str) -> str:
@@ -249,12 +250,17 @@ def matched_lines(explained: Sequence[Explained]) -> Iterator[str]:
     yield from _matched_studies([one for one in explained if one.of_study])
 
 
-def _matched_studies(explained: Sequence[Explained]) -> Iterator[str]:
-    """In how many of the studies each rule over studies would run now."""
-    for place, rule in enumerate(explained[0].of_study if explained else ()):
-        told = [one.of_study[place] for one in explained]
-        runs = sum(judged.runs for judged in told)
-        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {runs} of {counted(len(told), 'study')}"
-        against = Counter(judged.because for judged in told if not judged.runs)
-        yield from (f"  {count} because of {why}" for why, count in against.most_common())
+def _matched_studies(studies: Sequence[Explained]) -> Iterator[str]:
+    for place, rule in enumerate(studies[0].of_study if studies else ()):
+        told = [(one, one.of_study[place]) for one in studies]
+        hits = [one for one, judged in told if judged.runs]
+        yield f"{rule.rule.name} ({rule.rule.place.of_line}): {len(hits)} of {counted(len(studies), 'study')}"
+        yield from (f"  ✓ {one.title}" for one in hits)
+        against = Counter(
+            (study_explain.mark(judged), study_explain.state(judged), judged.decided_by)
+            for _, judged in told
+            if not judged.runs
+        )
+        for (mark, state, by), count in against.most_common():
+            yield f"  {mark} {count} {state} because of {by}"
         yield ""

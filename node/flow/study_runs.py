@@ -84,8 +84,8 @@ class Opening:
         run_id = work.add_run(
             self.tx, series_id=self.series_id, rule=rule.name, plan=json.dumps(plan_to_json(plan)),
             sends=sends_of(self.tx, self.parts, rule), shadow=rule.shadow, files=json.dumps(self.files),
-            retries=rule.retry, due_at=now, created_at=now, inputs=self.key, slot=self.combination.slot, turn=turn,
-            fresh=fresh,
+            retries=rule.retry, due_at=now, created_at=now, inputs=self.key,
+            slot=self.combination.slot, turn=turn, fresh=fresh,
         )  # fmt: skip
         if run_id is not None:
             studies.add_inputs(self.tx, run_id, [one.candidate.key for one in self._taken.values()])

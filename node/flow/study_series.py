@@ -75,7 +75,7 @@ class Known:
         return Candidate(
             key, _title(row), row["series_uid"], row["series_number"], facts,
             bool(prior_of) or not (held or corrected), "made by a PACSNode" if row["ours"] else "", incomplete,
-            prior_of, _patient(row), revision=row["revision"], held=held,
+            prior_of, _patient(row), held=held,
         )  # fmt: skip
 
     def newest(self, judged: StudyJudgement) -> int | None:
@@ -107,7 +107,7 @@ def _arriving(parts: Parts, row: Mapping[str, Any]) -> Candidate:
     facts = _gathered(found.members.values(), _names(parts)) if found else Facts(0)
     return Candidate(
         int(row["id"]), _title(row), row["series_uid"], row["series_number"], facts, False,
-        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row), revision=row["revision"],
+        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from node.route.conditions import Condition
 from node.route.deidentify import refused_later
@@ -47,21 +48,9 @@ def cautions(rules: Sequence[Rule], peers: Mapping[str, bool]) -> tuple[str, ...
 def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
     if not rule.tries:
         yield f"{rule.place}: rule {rule.name} has no try: cases that show what it does"
-    inputs = rule.study.inputs if rule.study else ()
-    for when, blocks in (
-        (rule.when, (rule.use, rule.when)),
-        *((one.when, (one.use, one.when)) for one in inputs),
-    ):
-        certain = _certain(when)
-        for block in blocks:
-            for line, how in _exclusions(block):
-                if line.name not in certain:
-                    yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
-            for line in block.conditions():
-                for sentence in _of_line(line, when, peers):
-                    yield f"{_at(rule, line)}: {sentence}"
-    for where, sentence in contradictions(rule):
-        yield f"{_at(rule, where)}: {sentence}"
+    yield from _of_conditions(rule, peers)
+    for one in rule.study.inputs if rule.study else ():
+        yield from _of_conditions(replace(rule, when=one.when, use=one.use), peers)
     yield from _of_edits(rule)
     for send in rule.sends:
         for sentence in refused_later(send.to, send.treatment, peers):
@@ -70,6 +59,20 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
     for step in rule.steps:
         if step.name not in used:
             yield f"{rule.place}: the result {step.name} is neither sent nor used by a later step"
+
+
+def _of_conditions(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
+    """What `use` and `when` ask for: of a rule, or of one input of a rule over a study."""
+    certain = _certain(rule.when)
+    for block in (rule.use, rule.when):
+        for line, how in _exclusions(block):
+            if line.name not in certain:
+                yield f"{_at(rule, line)}: {line.name} may be missing from an image; {how}"
+        for line in block.conditions():
+            for sentence in _of_line(line, rule.when, peers):
+                yield f"{_at(rule, line)}: {sentence}"
+    for where, sentence in contradictions(rule):
+        yield f"{_at(rule, where)}: {sentence}"
 
 
 def _at(rule: Rule, line: Line | Group) -> Place:

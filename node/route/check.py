@@ -119,7 +119,7 @@ def _run(rule: Rule, case: Try, group: Sequence[Rule]) -> Case:
 
 def _run_study(rule: Rule, case: StudyTry) -> Case:
     found = judged(rule, case, _CLOCK_NOT_GIVEN)
-    place = f"{rule.place.file}:{case.line}"
+    place = str(Place(rule.place.file, case.line, case.column))
     happened = f"it {verdict(found)}"
     if found.runs != case.runs:
         return Case(rule.name, place, False, f"expected runs: {_yes(case.runs)}, but {happened}")

@@ -18,7 +18,8 @@ _NAMED = 3
 
 def overlaps(rules: Sequence[Rule]) -> Iterator[str]:
     """A sentence, with its place, for each rule that does what an earlier one does to the same series."""
-    live = [rule for rule in rules if not rule.shadow and not rule.discard]
+    # Two rules over a study may mean the same of different series: what they take is not compared here.
+    live = [rule for rule in rules if not (rule.shadow or rule.discard or rule.study is not None)]
     asked = [lines_together(rule) for rule in live]
     sends = [_received_to(rule) for rule in live]
     for later, rule in enumerate(live):

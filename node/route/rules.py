@@ -13,7 +13,8 @@ from node.errors import Misconfigured
 from node.model import RECEIVED, OperatorSpec, Priority, Step
 from node.route.cautions import cautions
 from node.route.edits import NO_EDITS, parse_edits
-from node.route.inputs import Study, parse_study
+from node.route.inputs import Study
+from node.route.inputs_reading import parse_study
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
 from node.route.sends import Around, Send, parse_sends, refuse_later
@@ -314,7 +315,7 @@ class _Reader:
         taken = {source for step in rule.steps for source in step.inputs.values()}
         for one in study.inputs:
             if one.name not in taken and "do" in self.fields:
-                at = Node(Place(self.node.place.file, one.line), "")
+                at = Node(Place(self.node.place.file, one.line, one.column), "")
                 self.shaper.wrong(at, f"no step takes the input {one.name}; remove it, or name it under do:")
         received = next((send for send in rule.sends if send.what == RECEIVED), None)
         if received is not None:
@@ -325,7 +326,7 @@ class _Reader:
         optional = [one for one in study.inputs if one.optional]
         left = {step.name for step in left_without(rule.steps, [one.name for one in optional], self.specs)}
         if optional and rule.sends and not any(send.what in left for send in rule.sends):
-            at = Node(Place(self.node.place.file, optional[0].line), "")
+            at = Node(Place(self.node.place.file, optional[0].line, optional[0].column), "")
             names = " and ".join(one.name for one in optional)
             self.shaper.wrong(at, f"without {names} nothing that is sent is left; it is not optional then")
 

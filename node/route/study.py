@@ -13,168 +13,47 @@ decides, then the Series Number, then the Series Instance UID. What a node like 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from itertools import pairwise
 
 from node.facts import Facts, gather
-from node.model import Value
 from node.route.aggregates import Context, narrowed
 from node.route.conditions import Outcome
-from node.route.inputs import Input
-from node.route.match import Clause, Geometries, weigh
-from node.route.preferring import Ranked, could_beat, could_fit, ranked
+from node.route.match import Clause, weigh
 from node.route.rule import Rule
+from node.route.study_values import (
+    Apart,
+    Asked,
+    Candidate,
+    Combination,
+    Looked,
+    Moment,
+    Over,
+    Ready,
+    StudyJudgement,
+    View,
+    Waiting,
+)
+from node.route.study_views import views_of
 from node.route.when import When
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A series of the study as it is known now."""
-
-    key: int
-    """Which one: `series.id`."""
-    title: str
-    """For people, without the patient."""
-    series_uid: str
-    number: int | None
-    facts: Facts
-    sealed: bool = True
-    """False: it is still arriving, or held; its facts are those of what has come."""
-    ours: str = ""
-    """Why it counts as our own output."""
-    incomplete: str = ""
-    """Why it is incomplete."""
-    prior_of: str = ""
-    """The input for which it was fetched from an earlier study."""
-    patient: tuple[str, str] = ("", "")
-    """Patient ID and Issuer: whose it is (design §6)."""
-    given: Mapping[str, Value] | None = None
-    """Facts about it as a whole (`try:` cases)."""
-    held: bool = False
-    """It is not sealed because a person holds it."""
-    revision: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How far a prior is that an input asks for."""
-
-    state: str
-    """wanted, asking, fetched, none or failed."""
-    reason: str = ""
-
-    @property
-    def open(self) -> bool:
-        """It may still come."""
-        return self.state in ("wanted", "asking")
-
-
-@dataclass(frozen=True)
-class Looked:
-    """One series looked at for one input."""
-
-    candidate: Candidate
-    outcome: Outcome
-    clauses: tuple[Clause, ...]
-    used: tuple[int, ...]
-    because: str
-
-
-@dataclass(frozen=True)
-class View:
-    """One input: what was looked at, what was chosen, and why."""
-
-    input: Input
-    looked_at: tuple[Looked, ...]
-    chosen: tuple[Looked, ...] = ()
-    """One; with `pick: each` every one that fits."""
-    why: str = ""
-    waits_for: str = ""
-    """What may still come and change that, in words."""
-
-
-@dataclass(frozen=True)
-class Combination:
-    """The series of one run: input → what it takes of it, in the order of the rule's inputs."""
-
-    parts: tuple[tuple[str, Looked], ...]
-    slot: str = ""
-    """With `pick: each` the Series Instance UID that tells this combination from the others."""
-
-    @property
-    def taken(self) -> tuple[tuple[str, int, int], ...]:
-        """Input, `series.id` and number of images, of each."""
-        return tuple((name, one.candidate.key, len(one.used)) for name, one in self.parts)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """It runs, once on each of these."""
-
-    combinations: tuple[Combination, ...]
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """It does not run yet."""
-
-    missing: tuple[str, ...]
-    """What for, in words, an input each."""
-    until: datetime
-
-
-@dataclass(frozen=True)
-class Over:
-    """It does not run: the wait is over, or the inputs do not belong together."""
-
-    what: str
-    """skipped, quarantined or refused."""
-
-
-@dataclass(frozen=True)
-class Apart:
-    """It has nothing to do with this study, as far as that is known."""
-
-
-Verdict = Ready | Waiting | Over | Apart
-
-
-@dataclass(frozen=True)
-class StudyJudgement:
-    """What one rule over a study says of one."""
-
-    rule: Rule
-    verdict: Verdict
-    because: str
-    decided_by: str = ""
-    """The input that decided, a clause of `when`, or `patient`; empty where it runs."""
-    clauses: tuple[Clause, ...] = ()
-    """Of `when`."""
-    views: tuple[View, ...] = ()
-    asks: tuple[str, ...] = ()
-    """Inputs whose priors are to be asked for now."""
-
-    @property
-    def runs(self) -> bool:
-        """It runs now."""
-        return isinstance(self.verdict, Ready)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When a study is judged, and what is known beside its series."""
-
-    context: Context
-    since: datetime | None = None
-    """When the rule's first input was there; None: it is there only now."""
-    priors: Mapping[str, Asked] = field(default_factory=dict)
-    """Input → how far its prior is; not there where it was not asked for yet."""
-
-    def until(self, at_most: timedelta) -> datetime:
-        """When the wait ends."""
-        return (self.since or self.context.now) + at_most
+__all__ = [
+    "Apart",
+    "Asked",
+    "Candidate",
+    "Combination",
+    "Looked",
+    "Moment",
+    "Over",
+    "Ready",
+    "StudyJudgement",
+    "View",
+    "Waiting",
+    "decide",
+    "joined",
+    "said",
+]
 
 
 def decide(rule: Rule, candidates: Sequence[Candidate], moment: Moment) -> StudyJudgement:
@@ -182,7 +61,7 @@ def decide(rule: Rule, candidates: Sequence[Candidate], moment: Moment) -> Study
     study = rule.study
     if study is None:
         return StudyJudgement(rule, Apart(), "the rule is for single series")
-    views = tuple(_views(rule, candidates, moment))
+    views = tuple(views_of(rule, candidates, moment))
     apart = _nothing_there(views)
     if apart:
         return StudyJudgement(rule, Apart(), apart, _decider(views), (), views)
@@ -237,97 +116,6 @@ def said(time: timedelta) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
-
-
-def _views(rule: Rule, candidates: Sequence[Candidate], moment: Moment) -> Iterator[View]:
-    """Each input in turn; what an earlier one took is not there for a later one."""
-    assert rule.study is not None  # noqa: S101 - asked by `decide`
-    taken: dict[int, str] = {}
-    known: dict[int, Geometries] = {}
-    for one in rule.study.inputs:
-        mine = [c for c in candidates if c.prior_of == (one.name if one.prior is not None else "")]
-        looked_at = [_weigh(rule, one, c, moment.context, known.setdefault(c.key, {}), taken) for c in mine]
-        view = _view(one, looked_at, moment)
-        taken |= {w.candidate.key: one.name for w in view.chosen}
-        yield view
-
-
-def _weigh(
-    rule: Rule,
-    one: Input,
-    candidate: Candidate,
-    context: Context,
-    known: Geometries,
-    taken: Mapping[int, str],
-) -> Looked:
-    found = weigh((one.use, one.when), candidate.facts, context, known, candidate.given)
-    outcome, because = found.outcome, found.because
-    against = ""
-    if candidate.key in taken:
-        against = f"it is {taken[candidate.key]} already"
-    elif candidate.ours and not one.ours:
-        against = f"ours: {candidate.ours}; such are inputs only with ours: ok"
-    elif candidate.incomplete and candidate.sealed and not rule.incomplete_ok:
-        against = f"incomplete: {candidate.incomplete}; the rule does not say incomplete: ok"
-    elif not candidate.sealed and candidate.facts.size:
-        # A whole series may say less than its first images, never more: what fails now fails then.
-        fits, because = could_fit(one, found)
-        outcome = Outcome.YES if fits else Outcome.NO
-    elif not candidate.sealed:
-        outcome, because = Outcome.YES, "none of its images is known yet"
-    if against and outcome is not Outcome.NO:
-        outcome, because = Outcome.NO, against
-    return Looked(candidate, outcome, found.clauses, found.used, because)
-
-
-def _view(one: Input, looked_at: Sequence[Looked], moment: Moment) -> View:
-    fitting = [w for w in looked_at if w.outcome is Outcome.YES]
-    sealed = [w for w in fitting if w.candidate.sealed]
-    order = [Ranked(w.candidate.facts.only(w.used), w.candidate, w) for w in sealed]
-    ranks = ranked(one.prefer, order, moment.context)
-    arriving = [w for w in fitting if not w.candidate.sealed]
-    if ranks and one.each:
-        chosen = tuple(r.of for r in ranks)
-        return View(one, tuple(looked_at), chosen, f"{len(chosen)} that fit, a run for each", "")
-    if ranks:
-        best = ranks[0]
-        rival = next((w for w in arriving if _may_win(one, best, w, moment.context)), None)
-        waits = f"{_coming(rival.candidate)} and may be preferred" if rival else ""
-        return View(one, tuple(looked_at), (best.of,), best.why, waits)
-    waits = _coming(arriving[0].candidate) if arriving else ""
-    asked = moment.priors.get(one.name)
-    if one.prior is not None:
-        return View(one, tuple(looked_at), (), *_of_a_prior(one, asked))
-    return View(one, tuple(looked_at), (), _none_fits(looked_at), waits)
-
-
-def _coming(candidate: Candidate) -> str:
-    return f"{candidate.title} {'is held' if candidate.held else 'is still arriving'}"
-
-
-def _may_win(one: Input, best: Ranked[Looked], rival: Looked, context: Context) -> bool:
-    if rival.candidate.series_uid == best.candidate.series_uid:
-        return True  # a newer revision of it
-    return could_beat(one.prefer, best, Ranked(rival.candidate.facts, rival.candidate, rival), context)
-
-
-def _of_a_prior(one: Input, asked: Asked | None) -> tuple[str, str]:
-    """Why a prior is not there, and what may still come."""
-    at = one.prior.at if one.prior else ""
-    if asked is None:
-        return f"{at} is not asked yet", f"{at} is to be asked for an earlier study"
-    if asked.open:
-        return f"{at} is asked", f"{at} is asked for an earlier study"
-    return asked.reason or f"{at} has none", ""
-
-
-def _none_fits(looked_at: Sequence[Looked]) -> str:
-    if not looked_at:
-        return "no series of this kind came"
-    closest = min(looked_at, key=lambda w: sum(c.outcome is not Outcome.YES for c in w.clauses))
-    count = len(looked_at)
-    of = "the one series does not fit" if count == 1 else f"none of {count} series fits"
-    return f"{of}; {closest.candidate.title}: {closest.because}"
 
 
 def _is_missed(view: View, rule: Rule) -> bool:

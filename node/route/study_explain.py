@@ -85,7 +85,7 @@ def as_json(found: StudyJudgement) -> dict[str, Any]:
     """The same as plain values."""
     return {
         "rule": found.rule.name,
-        "place": str(found.rule.place),
+        "place": found.rule.place.of_line,
         "scope": "study",
         "state": state(found),
         "runs": found.runs,

@@ -41,6 +41,7 @@ class StudyTry:
     uses: Mapping[str, str] = field(default_factory=dict)
     """Input → name of the series that it should be."""
     line: int = 0
+    column: int = 0
 
 
 def parse_study_tries(node: Node, study: Study, shaper: Shaper) -> tuple[StudyTry, ...]:
@@ -71,7 +72,7 @@ def _try(node: Node, study: Study, shaper: Shaper) -> StudyTry:
         shaper.wrong(
             expected["uses"], "uses says what a rule runs on; this case expects that it does not run"
         )
-    return StudyTry(found, waited, runs, because, uses, node.place.line)
+    return StudyTry(found, waited, runs, because, uses, node.place.line, node.place.column)
 
 
 def _given(node: Node, study: Study, shaper: Shaper) -> tuple[tuple[MadeUp, ...], timedelta]:

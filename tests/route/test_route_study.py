@@ -327,11 +327,11 @@ def test_it_explains_itself() -> None:
 
 BAD = {
     "no inputs": (("inputs:", "inputs2:"), 'needs inputs:'),
-    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "6:8: Modality may differ between the series"),
+    "a fact of one series": (("when: {}", "when: {Modality: CT}"), "a.yaml:6:8: Modality may differ"),
     "received": (("volume: ct, ", "volume: received, "), "takes inputs by their names: ct, pet"),
     "not named": (("volume: ct, ", ""), "fuse needs volume, a Volume; add volume: ct"),
     "unknown name": (("other: pet", "other: pett"), "is called pett by its as: name; did you mean pet?"),
-    "not taken": (("other: pet", "other: ct"), "a.yaml:11: no step takes the input pet"),
+    "not taken": (("other: pet", "other: ct"), "a.yaml:11:3: no step takes the input pet"),
     "use beside": (("when: {}", "when: {}\nuse: {Modality: CT}"), "put it under an input"),
     "split beside": (("when: {}", "when: {}\nsplit: [EchoTime]"), "split is for rules over one series"),
     "group beside": (("when: {}", "when: {}\ngroup: g"), "group is for rules over one series"),
@@ -465,3 +465,11 @@ def test_any_study_gets_a_verdict_that_does_not_depend_on_the_order(
 
 def _keys(found: tuple[Combination, ...]) -> list[tuple[tuple[str, int, int], ...]]:
     return [one.taken for one in found]
+
+
+def test_an_input_that_no_series_can_be() -> None:
+    """Conditions of an input that contradict each other are told, at their line; those of two inputs do not."""
+    text = FUSION.replace("{Modality: PT}", "{Modality: PT, slices: {at_least: 9, at_most: 3}}")
+    (told,) = [w for w in read(text + CASES).warnings if "never matches" in w]
+    assert told.startswith("a.yaml:11:")
+    assert read(FUSION + CASES).warnings == ()
