@@ -13,7 +13,7 @@ from flow_material import SITE, SPECS, House, done, header, product
 
 from node import flow
 from node.model import Exit, Header, OperatorSpec, Parameter, RunState
-from node.store import acts, replays, studies
+from node.store import acts, replays, studies, watch
 from node.store.queries import Wanted
 from node.store.schema import delivery, run, study_rule, wanted_prior
 from node.store.schema import product as products
@@ -106,8 +106,12 @@ def test_it_waits_for_the_second_series_and_runs_once(tmp_path: Path, state: str
     assert [s["state"] for s in site.series()] == ["routed"]
     assert site.series()[0]["reason"] == "quiet; fusion (as ct)"
     assert runs(site) == []
+    with site.database.read() as tx:
+        assert watch.queues(tx).studies == {"fusion": 1}
     site.complete(*pet())
     assert runs(site) == [("waiting", {"ct": 1, "pet": 2}, 1)]
+    with site.database.read() as tx:
+        assert watch.queues(tx).studies == {}
     (row,) = site.rows(run)
     assert json.loads(row["files"]) == [1, 2, 3, 4, 5, 6]
     assert row["series_id"] == 1
@@ -544,3 +548,27 @@ def wake_all(site: House) -> None:
     with site.tx() as tx:
         studies.wake(tx, "1.2.9", site.clock.at)
     wake(site)
+
+
+def test_what_was_said_of_a_sealed_series_is_not_said_of_what_is_left_of_it(tmp_path: Path) -> None:
+    """After some of its images were rejected a series is judged anew, though it was judged before."""
+    site = house(
+        tmp_path, FUSION.replace("ct: {when: {Modality: CT}", "ct: {when: {Modality: CT, instances: 3}")
+    )
+    site.complete(*ct(), *pet())
+    finish(site, product(1, "fused", "picture"))
+    site.take(header(99, series_uid="1.2.9.99", attributes={"Modality": "KO"}, rejection="113001",
+                     rejects=(ct()[0].sop_uid,)))  # fmt: skip
+    wake(site)
+    assert waits(site)["state"] == "waiting"
+    assert "instances: is 2; the rule asks for 3" in waits(site)["reason"]
+
+
+def test_a_revision_is_what_it_is(tmp_path: Path) -> None:
+    """`revision` is that of each series: an input may take the first one only."""
+    site = house(
+        tmp_path, FUSION.replace("ct: {when: {Modality: CT}", "ct: {when: {Modality: CT, revision: 1}")
+    )
+    site.complete(*ct())
+    site.complete(image(1, 4))
+    assert "revision: is 2" in waits(site)["reason"]

@@ -32,9 +32,6 @@ __all__ = [
 Made = TypeVar("Made")
 
 
-Made = TypeVar("Made")
-
-
 @dataclass(frozen=True, slots=True)
 class Clause:
     """One line of a rule, its verdict and the value seen."""
