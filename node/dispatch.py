@@ -45,7 +45,7 @@ class Dispatch:
                 self.sendings.ask(found.where)
 
     def transcode(self, *, room: bool) -> None:
-        """Copies of what a rule changes or a destination refuses as it is; new ones where the disk has *room*."""
+        """Copies of what a rule changes or a destination refuses as it is; few at a time without *room* on the disk."""
         for made in self.transcodings.made():
             with self.parts.database.write() as tx:
                 ours = flow.copied(tx, self.parts, made.copying, made.syntax, made.failed, made.sop_uid)
@@ -58,9 +58,9 @@ class Dispatch:
             self.parts.treated = False
             self.transcodings.wanted()
         now = time.monotonic()
-        if room and self.transcodings.hungry(now):
+        if self.transcodings.hungry(now):
             with self.parts.database.read() as tx:
-                self.transcodings.feed(flow.to_copy(tx, self.parts, GROUP), now)
+                self.transcodings.feed(flow.to_copy(tx, self.parts, GROUP, room=room), now)
         self.transcodings.work(now)
 
     def hear(self) -> None:

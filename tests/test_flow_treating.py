@@ -274,6 +274,20 @@ def test_few_copies_lie_there_at_a_time(house: House, monkeypatch: pytest.Monkey
     assert len(wanted(house)) == 2
 
 
+def test_a_full_disk_stops_no_copies_for_good(house: House) -> None:
+    """Few at a time are made even then: what goes only as a copy would never go, and so never be freed."""
+    house.take(*(header(n) for n in range(1, 11)))
+    for _ in range(4):
+        with house.tx() as tx:
+            (one,) = flow.to_copy(tx, house.parts, 50, room=False)
+        made(house, one)
+    with house.tx() as tx:
+        assert flow.to_copy(tx, house.parts, 50, room=False) == []
+    stored(house, house.claim()[0])
+    with house.tx() as tx:
+        assert len(flow.to_copy(tx, house.parts, 50, room=False)) == 1
+
+
 def test_the_trial_flag_is_what_decides(house: House) -> None:
     """A destination that refuses everything is on trial at once, and gets its copies."""
     house.take(header(1))

@@ -76,7 +76,9 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
         return Claimed(where)
     due = _due_now(tx, parts, to)
     if not due and down and down["kind"] == Trouble.PAUSED:
-        due = deliveries.soonest_delivery(tx, to)
+        due = [
+            row for row in deliveries.soonest_delivery(tx, to) if waits_for(parts, to, row["window"]) is None
+        ]
     due = _without_replaced(tx, parts, due)
     found = deliveries.claim_deliveries(tx, _one_of_each(due) if down else due)
     return Claimed(where, tuple(_item(parts, row) for row in found)) if found else None
@@ -86,12 +88,12 @@ def _due_now(tx: Connection, parts: Parts, to: str) -> list[Mapping[str, Any]]:
     """What is due and may go now; what its rule lets go at other times only waits for them, and says so."""
     while True:
         due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
-        late = {row["id"]: wait for row in due if (wait := waits_for(parts, to, row["window"]))}
-        for wait in set(late.values()):
-            ids = [key for key, its in late.items() if its == wait]
-            deliveries.postpone(tx, ids, *wait)
-        if len(late) < len(due) or not due:
-            return [row for row in due if row["id"] not in late]
+        waits = {window: waits_for(parts, to, window) for window in {row["window"] for row in due}}
+        for window, wait in waits.items():
+            if wait is not None:
+                deliveries.postpone(tx, to, window, parts.now(), *wait)
+        if not due or None in waits.values():
+            return [row for row in due if waits[row["window"]] is None]
 
 
 def _in_window(parts: Parts, peer: Peer) -> bool:

@@ -36,6 +36,8 @@ FOLDER = "transcoded"
 """In the data folder: nothing there is more than a copy of what is elsewhere, and a backup leaves it out."""
 AHEAD = 200
 """Copies per destination that may wait to be sent."""
+AHEAD_IN_NEED = 4
+"""The same while the disk is too full to process: what goes only as a copy must go, or nothing is ever freed."""
 _BETWEEN = "\\"
 _COPY = re.compile(r"([0-9]+)-([0-9]+)\.dcm(\.part)?")
 _LOOKUP = re.compile(r"([0-9a-f]{64})\.json(\.part)?")
@@ -126,8 +128,10 @@ def told_of(row: Mapping[str, Any]) -> str:
     return changed + recoded
 
 
-def to_copy(tx: Connection, parts: Parts, limit: int) -> list[Copying]:
-    """The next copies to be made."""
+def to_copy(tx: Connection, parts: Parts, limit: int, *, room: bool = True) -> list[Copying]:
+    """The next copies to be made; one after the other where the disk has no *room*."""
+    if not room:
+        return [_copying(tx, parts, row) for row in deliveries.to_transcode(tx, 1, AHEAD_IN_NEED)]
     return [_copying(tx, parts, row) for row in deliveries.to_transcode(tx, limit, AHEAD)]
 
 

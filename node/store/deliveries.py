@@ -368,9 +368,10 @@ def made_anew(tx: Connection, sop_uid: str) -> bool:
     return tx.scalar(statement) is not None
 
 
-def postpone(tx: Connection, chosen: Sequence[int], until: datetime, reason: str) -> None:
-    """What waits goes on waiting until then, and says why."""
-    where = delivery.c.id.in_(chosen) & (delivery.c.state == DeliveryState.WAITING)
+def postpone(tx: Connection, to: str, window: str, now: datetime, until: datetime, reason: str) -> None:
+    """All that is due for a destination and may only go in *window* waits until then, and says why."""
+    waiting = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
+    where = (delivery.c.destination == to) & waiting & (delivery.c.window == window)
     tx.execute(update(delivery).where(where).values(due_at=until, reason=reason))
 
 
