@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
@@ -198,6 +198,15 @@ def test_a_template_lets_through_what_the_site_vouches_for() -> None:
         deidentified(source, Pixels(fragments=(b"", b"\xff\xd8")), PIXELS, KEY, site)
 
 
+def test_a_document_goes_as_it_is_only_where_the_site_vouches_for_it() -> None:
+    """With `clean: yes` for its class a PDF keeps its pages, and its header loses what the profile takes."""
+    source = image(PDF, "DOC", EncapsulatedDocument=b"%PDF-1.7", DocumentTitle="Letter to Quentin")
+    del source.Rows, source.Columns
+    site = Site(templates=(Template({"SOPClass": "EncapsulatedPDFStorage"}),))
+    made = made_of(source, PIXELS, site).dataset
+    assert made.EncapsulatedDocument == b"%PDF-1.7" and "Quentin" not in str(made)
+
+
 @pytest.mark.parametrize(
     ("more", "dtype", "shape", "black"),
     [
@@ -345,6 +354,39 @@ TAGS = st.one_of(
 )  # fmt: skip
 VRS = st.sampled_from([None, "AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "SQ", "ST", "TM",
                        "UI", "UN", "US", "UL", "OB", "OW", "FD", "AT", "UT"])  # fmt: skip
+
+
+NESTED = st.recursive(
+    st.lists(st.tuples(TAGS, VRS, st.binary(max_size=12)), max_size=6),
+    lambda inside: st.lists(st.tuples(TAGS, inside), max_size=3),
+    max_leaves=8,
+)
+
+
+def nested(plan_of_it: list) -> Dataset:
+    """A dataset with elements of any kind, and items within."""
+    made = Dataset()
+    for tag, *rest in plan_of_it:
+        if len(rest) == 2:
+            made._dict[Tag(tag)] = raw(tag, *rest)
+        else:
+            made._dict[Tag(tag)] = DataElement(tag, "SQ", [nested(rest[0])])
+    return made
+
+
+@given(NESTED, st.booleans())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_nor_out_of_what_is_nested_in_it(plan_of_it: list, retains: bool) -> None:
+    """The same for sequences within sequences, of any tag."""
+    retained = frozenset({"shifted_dates", "safe_private"} if retains else ())
+    source = image()
+    source._dict |= nested(plan_of_it)._dict
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            made_of(source, Profile(retained, frozenset({"structured_content"})))
+        except Refused as refused:
+            assert str(refused)
 
 
 @given(

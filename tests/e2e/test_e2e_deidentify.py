@@ -156,7 +156,8 @@ deidentify:
         site.start()
         command(site, "retry", "--to", "RESEARCH")
         site.wait_for(lambda: len(pacs.datasets) == 1, "the copy")
-        (copy,) = pacs.datasets
+        (uid,) = pacs.datasets
+        copy = pacs.read(uid)
         assert copy.BurnedInAnnotation == "NO" and not copy.pixel_array[:20, :500].any()
         assert (copy.pixel_array[20:] == source.pixel_array[20:]).all()
         site.stop()

@@ -83,7 +83,9 @@ def _made(source: Dataset, pixels: Pixels, asked: Profile, secrets: Secrets, sit
     days = secrets.days(*subject, *site.shift)
     done: Counter[str] = Counter()
     refers = any(keyword in source for keyword in _LISTS)
-    walk = Walk(asked, secrets, facts, ascii_of(source, "SOPClassUID"), days, site.words, refers, done)
+    walk = Walk(
+        asked, secrets, facts, ascii_of(source, "SOPClassUID"), days, site.words, plan.vouched, refers, done
+    )
     made = walk.dataset(source)
     data = pixels.native
     if data is not None:
