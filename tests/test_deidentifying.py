@@ -7,6 +7,7 @@ attribute that the profile's columns do not keep, and looks for its bytes in the
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import warnings
@@ -18,17 +19,19 @@ from pathlib import Path
 import pytest
 from peers import dciodvfy
 from pydicom import dcmread
-from pydicom.data import get_testdata_files
+from pydicom.data import get_testdata_file, get_testdata_files
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 
 import node.derive.deidentify as package
+from node import transcoder
 from node.deidentifying import deidentified_tree
 from node.derive.deidentify import Profile, Site, Template
 from node.errors import Broken, Refused
 from node.read import encoding
 from node.send.part10 import dataset_extent
+from node.settings.deidentify import Deidentify
 
 KEY = b"a key of these tests, 32 bytes .."
 BASIC = Profile()
@@ -224,3 +227,55 @@ def written(path: Path, data: bytes, sop_class: str, syntax: str) -> Path:
         write_file_meta_info(file, meta, enforce_standard=True)
         file.write(data)
     return path
+
+
+def request_for(path: Path, tmp_path: Path, profile: Profile) -> dict[str, object]:
+    """What the conductor tells the transcoder about a file."""
+    header = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    (tmp_path / "deidentify.key").write_text(KEY.hex())
+    return {
+        "source": str(path), "out": str(tmp_path / "copy.dcm"), "syntax": str(header.file_meta.TransferSyntaxUID),
+        "to": [], "sop_class": str(header.SOPClassUID), "sop_uid": str(header.SOPInstanceUID), "key": "k", "lossy": {},
+        "treatment": {"deidentify": dict(profile.meaning)}, "lookups": {},
+        "about": {"received": True, "at": "2026-03-01T10:00:00+01:00", "from": "CT01", "system": "N"},
+        "deidentify": {"key": str(tmp_path / "deidentify.key"), "site": Deidentify().as_json()},
+    }  # fmt: skip
+
+
+def test_the_transcoder_writes_a_file_that_says_nothing_else(tmp_path: Path) -> None:
+    """Preamble and file header are ours (PS3.15 E.1.1), the bytes are the same each time, and it says who it was."""
+    source = dcmread(str(get_testdata_file("CT_small.dcm")))
+    source.file_meta.SourceApplicationEntityTitle = "QUENTINS_ROOM"
+    source.preamble = b"Quentin".ljust(128)
+    path = tmp_path / "source.dcm"
+    source.save_as(path)
+    request = request_for(path, tmp_path, BASIC)
+    told = transcoder.answer(json.dumps(request))
+    made = (tmp_path / "copy.dcm").read_bytes()
+    assert b"uentin" not in made and b"QUENTIN" not in made and made[:128] == b"\0" * 128
+    assert told["sop_uid"] == str(dcmread(tmp_path / "copy.dcm").SOPInstanceUID) != source.SOPInstanceUID
+    assert told["pseudonym"]["patient_id"] == source.PatientID
+    assert transcoder.answer(json.dumps(request)) == told and (tmp_path / "copy.dcm").read_bytes() == made
+
+
+@pytest.mark.parametrize("missing", ["key", "short", "header", "pixels"])
+def test_what_goes_wrong_leaves_no_copy(missing: str, tmp_path: Path) -> None:
+    """Without a key, with a damaged header or text in the pixels: a sentence for the delivery, and no file."""
+    name = {"header": "UN_sequence.dcm", "pixels": "examples_rgb_color.dcm"}.get(missing, "CT_small.dcm")
+    request = request_for_any(Path(str(get_testdata_file(name))), tmp_path)
+    if missing == "key":
+        (tmp_path / "deidentify.key").unlink()
+    if missing == "short":
+        (tmp_path / "deidentify.key").write_text("abcd")
+    told = transcoder.answer(json.dumps(request))
+    assert set(told) == {"failed"} and told["failed"], told
+    assert not (tmp_path / "copy.dcm").exists()
+
+
+def request_for_any(path: Path, tmp_path: Path) -> dict[str, object]:
+    """The same for a file whose header may say nothing."""
+    try:
+        return request_for(path, tmp_path, BASIC)
+    except AttributeError:
+        return {**request_for(Path(str(get_testdata_file("CT_small.dcm"))), tmp_path, BASIC), "source": str(path),
+                "syntax": str(dcmread(path).file_meta.TransferSyntaxUID)}  # fmt: skip
