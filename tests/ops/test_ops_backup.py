@@ -25,7 +25,7 @@ from node.ops.removing import remove
 from node.ops.restore import restore
 from node.ops.verification import verify
 from node.settings import Settings
-from node.store import files, schema
+from node.store import files, pseudonyms, schema
 from node.store.database import adopt_database, open_database, rows
 
 
@@ -88,6 +88,17 @@ def test_what_was_saved_comes_back(house: House, tmp_path: Path) -> None:
     database = open_database("sqlite", tmp_path / "again", create=False)
     assert verify(database, settings).problems == []
     database.close()
+
+
+def test_the_key_of_pseudonyms_comes_back_for_the_node_alone(house: House, tmp_path: Path) -> None:
+    """Without it every patient would become another one: it is in the backup and in the restored folder, mode 0600."""
+    with house.database.read() as tx:
+        key = pseudonyms.key_of(tx, house.parts.data)
+    save(house, tmp_path / "backup")
+    bring_back(house, tmp_path / "backup", tmp_path / "again")
+    for folder in ("backup", "again"):
+        copy = tmp_path / folder / key.name
+        assert copy.read_text() == key.read_text() and copy.stat().st_mode & 0o777 == 0o600
 
 
 def test_nothing_but_what_counts_is_saved(house: House, tmp_path: Path) -> None:
