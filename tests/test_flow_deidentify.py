@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from flow_material import House, done, header, product, rule
-from sqlalchemy import update
-from test_flow_withdrawal import IOCM, made, send_all, withdrawals
+from test_flow_withdrawal import IOCM
 
 from node import flow
 from node.deidentifying import read_key
@@ -64,22 +63,4 @@ def test_the_transcoder_is_told_where_the_key_is_and_what_the_site_says(tmp_path
     assert not key.exists()
     with pytest.raises(Refused, match="cannot be read"):
         read_key(key)
-    here.database.close()
-
-
-def test_a_copy_without_identity_is_not_taken_back_by_name(tmp_path: Path) -> None:
-    """A rejection note would tell whose it is, so none is made for a peer that got a nameless copy."""
-    results = "do: [{smooth: {}, as: soft}]\nsend: [{what: soft, to: PACS}]"
-    here = house(tmp_path, rule("smooth", results))
-    here.complete(header(1))
-    made(here, product(1))
-    send_all(here)
-    with here.database.write() as tx:
-        tx.execute(update(delivery).values(treatment='{"deidentify":{}}'))
-        flow.withdrawing.withdraw(tx, here.parts, 1)
-    assert not withdrawals(here)
-    with here.database.write() as tx:
-        tx.execute(update(delivery).values(treatment=""))
-        flow.withdrawing.withdraw(tx, here.parts, 1)
-    assert len(withdrawals(here)) == 1
     here.database.close()

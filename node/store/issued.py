@@ -19,8 +19,6 @@ from node.store.schema import delivery, product, run, series
 
 HELD = (DeliveryState.STORED, DeliveryState.COMMITTED)
 ON_ITS_WAY = (*HELD, DeliveryState.SENDING)
-_NAMELESS = delivery.c.treatment.contains('"deidentify":', autoescape=True)
-"""It went as a copy without identity: a note that takes it back would tell whose it is, and is not sent."""
 
 
 def _sent(run_id: int) -> tuple[Any, Select[Any]]:
@@ -49,7 +47,7 @@ def held(
         .exists()
     )
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    where = delivery.c.state.in_(states) & delivery.c.destination.in_(peers) & ~valid & ~_NAMELESS
+    where = delivery.c.state.in_(states) & delivery.c.destination.in_(peers) & ~valid
     for row in rows(tx, statement.where(where)):
         found.setdefault(row["destination"], {}).setdefault(row["sop_uid"], row)
     return {to: list(made.values()) for to, made in sorted(found.items())}

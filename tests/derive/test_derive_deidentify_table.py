@@ -284,6 +284,15 @@ def test_every_content_item_is_treated_as_its_column_says(option: str) -> None:
                 assert kind != "UIDREF" or SECRETS.uid(was) == found.UID, about
 
 
+def test_a_rejection_note_still_says_what_it_rejects() -> None:
+    """Of a Key Object Selection Document the references stay, to what their objects became; its texts go."""
+    source = Dataset()
+    source.ContentSequence = [item_of("DCM", "113012", "TEXT"), item_of("DCM", "121112", "IMAGE")]
+    result = walk(sop_class="1.2.840.10008.5.1.4.1.1.88.59").dataset(source).ContentSequence
+    assert [item.ValueType for item in result] == ["IMAGE"]
+    assert result[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == SECRETS.uid("1.2.3.4.5.678")
+
+
 def test_content_that_is_not_cleaned_is_replaced_whole() -> None:
     """Without the option, a report's Content Sequence is one remark that says nothing."""
     source = Dataset()

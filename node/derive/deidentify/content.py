@@ -35,6 +35,7 @@ _VALUES = {
     "TEXT": "TextValue", "PNAME": "PersonName", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime", "UIDREF": "UID",
 }  # fmt: skip
 """Value type → where its value stands (PS3.3 C.17.3)."""
+_REFERENCES = frozenset({"IMAGE", "COMPOSITE", "WAVEFORM"})
 _HARMLESS = frozenset({("DCM", "111001"), ("DCM", "111002"), ("DCM", "111003")})
 """Algorithm Name, Parameters and Version (DCM): texts of a software about itself."""
 
@@ -45,6 +46,12 @@ def sequence(walk: Walk, source: Dataset, tag: BaseTag, path: Path, encodings: E
         found for item in items_of(source, tag) if (found := _item(walk, item, path, encodings)) is not None
     ]
     return DataElement(tag, "SQ", Items(made))
+
+
+def references(walk: Walk, source: Dataset, tag: BaseTag, path: Path, encodings: Encodings) -> list[Dataset]:
+    """Of content that is removed, the items that only refer to objects, to what these became."""
+    only = (item for item in items_of(source, tag) if ascii_of(item, "ValueType") in _REFERENCES)
+    return [walk.dataset(item, path, encodings) for item in only]
 
 
 def _item(walk: Walk, source: Dataset, path: Path, inherited: Encodings) -> Dataset | None:

@@ -61,6 +61,8 @@ _CLASSES = (
     "Creator",
 )
 """What is in the keyword of a UID that stands for a kind of thing, not for a thing."""
+_KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+"""Key Object Selection Documents, rejection notes among them: without what they refer to they say nothing."""
 _NEVER = frozenset({0x0000, 0x0002, 0x0004})
 """Groups of commands, of the file and of directories, which a dataset does not hold (E.1.1)."""
 _PRIVATE_DESCRIPTIONS = 0x00080300
@@ -187,7 +189,12 @@ class Walk:
     def _dummy_items(self, source: Dataset, tag: BaseTag, path: Path, encodings: Encodings) -> DataElement:
         keyword = keyword_for_tag(tag)
         if keyword == "ContentSequence":
-            return DataElement(tag, "SQ", Items([remark()]))
+            kept = (
+                content.references(self, source, tag, path, encodings)
+                if self.sop_class == _KEY_OBJECTS
+                else ()
+            )
+            return DataElement(tag, "SQ", Items(kept or [remark()]))
         if keyword.endswith("CodeSequence"):
             return DataElement(tag, "SQ", Items([code()]))
         made = self.recursed(source, tag, path, encodings)
