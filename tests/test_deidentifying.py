@@ -30,6 +30,7 @@ from node.deidentifying import deidentified_tree
 from node.derive.deidentify import Profile, Site, Template
 from node.errors import Broken, Refused
 from node.read import encoding
+from node.route.rules import parse_rules
 from node.send.part10 import dataset_extent
 from node.settings.deidentify import Deidentify
 
@@ -268,6 +269,24 @@ def test_the_transcoder_writes_a_file_that_says_nothing_else(tmp_path: Path) -> 
     assert told["sop_uid"] == str(dcmread(tmp_path / "copy.dcm").SOPInstanceUID) != source.SOPInstanceUID
     assert told["pseudonym"]["patient_id"] == source.PatientID
     assert transcoder.answer(json.dumps(request)) == told and (tmp_path / "copy.dcm").read_bytes() == made
+
+
+def test_what_an_edit_writes_down_goes_as_well(tmp_path: Path) -> None:
+    """After `edit:` the old number stands in Original Attributes Sequence; in the de-identified copy neither does."""
+    path = Path(str(get_testdata_file("CT_small.dcm")))
+    request = request_for(path, tmp_path, BASIC)
+    changes = [{"prefix": {"PatientID": "NEWPREFIX-"}}]
+    rule = parse_rules(
+        {"a.yaml": "rule: r\npurpose: p\nowner: o\nwhen: {}\nsend:\n  - what: received\n    to: PACS\n"
+         f"    edit: {json.dumps(changes)}\n    deidentify: basic\n"}, {}, {"PACS": True}
+    ).rules[0]  # fmt: skip
+    request["treatment"] = json.loads(rule.sends[0].treatment)
+    told = transcoder.answer(json.dumps(request))
+    made = (tmp_path / "copy.dcm").read_bytes()
+    old = str(dcmread(path).PatientID)
+    assert told["pseudonym"]["patient_id"] == f"NEWPREFIX-{old}"
+    assert b"NEWPREFIX" not in made and old.encode() not in made
+    assert "OriginalAttributesSequence" not in dcmread(tmp_path / "copy.dcm")
 
 
 @pytest.mark.parametrize("missing", ["key", "short", "header", "pixels"])

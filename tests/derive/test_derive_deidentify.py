@@ -319,6 +319,13 @@ def test_a_descriptor_that_names_the_patient_goes_whole() -> None:
     assert "Original" not in str(made)
 
 
+def test_a_code_that_says_the_name_goes_where_it_is_optional() -> None:
+    """A name typed into Body Part Examined goes; a code that the object cannot be without stays."""
+    made = made_of(image(BodyPartExamined="QUENTIN KNEE", ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])).dataset
+    assert "BodyPartExamined" not in made and made.ImageType == ["ORIGINAL", "PRIMARY", "AXIAL"]
+    assert made_of(image(BodyPartExamined="KNEE")).dataset.BodyPartExamined == "KNEE"
+
+
 # --- it fails closed
 
 

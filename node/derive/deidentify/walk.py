@@ -276,18 +276,23 @@ class Walk:
     ) -> list[AnyElement]:
         """A text that no table suspects: as it is, unless it says what had to be removed elsewhere."""
         text = text_of(source, tag, encodings)
-        if not self._harmless(text, tag, vr):
+        if not self._harmless(text, tag, vr, path):
             self.done["cut"] += 1
             return self.replaced("X/Z/D", source, tag, vr, path, encodings)
         if descriptive and vr in _FREE and path[-1] not in _CODE_PARTS:
             return [DataElement(tag, vr, cleaned(text, self.words) or dummy(vr, "", "", self.secrets))]
         return [plain(source, tag)]
 
-    def _harmless(self, text: str, tag: BaseTag, vr: str) -> bool:
-        """Whether a text that no table suspects says nothing of what had to be removed."""
-        if vr in _CODED and not values.defect(tag, vr, text.encode("utf-8", "replace"), ("ascii",)):
+    def _harmless(self, text: str, tag: BaseTag, vr: str, path: Path) -> bool:
+        """Whether a text that no table suspects says nothing of what had to be removed.
+
+        A code may be a word that is somebody's name, too: only optional ones are suspected, and no term of anatomy.
+        """
+        formed = vr in _CODED and not values.defect(tag, vr, text.encode("utf-8", "replace"), ("ascii",))
+        kind = types_of(self.sop_class).get(path)
+        if formed and (vr not in ("AE", "CS") or kind is None or kind.type != "3"):
             return True
-        return not self.known.within(text)
+        return not self.known.within(text) or (formed and cleaned(text) == " ".join(text.split()))
 
 
 def is_local(item: Dataset) -> bool:
