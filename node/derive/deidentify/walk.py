@@ -100,7 +100,7 @@ class Walk:
         for tag in sorted(source.keys()):
             if tag == _PIXELS and not path:
                 continue  # beside the header (`pixels.Pixels`)
-            if tag.group in _NEVER or tag.element == 0:
+            if tag.group in _NEVER or tag.element == 0 or tag == _PIXELS:  # a picture in a sequence, unjudged
                 self.done["removed"] += 1
                 continue
             for element in self._element(source, tag, path, encodings, descriptive):
