@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -200,6 +200,13 @@ def test_shifted_dates_win_over_what_another_option_keeps() -> None:
     assert decide(row, {"device"}).code == decide(row, {"dates"}).code == "K"
 
 
+def test_what_nobody_can_read_is_not_kept() -> None:
+    """An attribute to be kept that came without a VR, and is newer than the dictionary, goes all the same."""
+    source = Dataset()
+    source._dict[Tag(0x00100043)] = RawDataElement(Tag(0x00100043), "UN", 8, b"Original", 0, False, True)
+    assert not walk("patient_characteristics").dataset(source)
+
+
 @pytest.mark.parametrize("option", ["", "graphics"])
 def test_curves_and_overlays_go(option: str) -> None:
     """Curves and drawn overlays go with all of their plane; a region of interest stays where graphics are cleaned."""
@@ -282,6 +289,16 @@ def test_every_content_item_is_treated_as_its_column_says(option: str) -> None:
             else:
                 assert gone(found[keyword]) and not found[keyword].is_empty, about
                 assert kind != "UIDREF" or SECRETS.uid(was) == found.UID, about
+
+
+def test_a_text_that_its_item_does_not_announce_goes() -> None:
+    """A text in an item that says it is a number, or in no content item at all, is not passed on unread."""
+    source, odd = Dataset(), item_of("DCM", "125007", "NUM")
+    odd.TextValue = "Meyer from Neustadt"
+    source.ContentSequence = [odd]
+    source.TextValue = "Meyer from Neustadt"
+    result = walk("structured_content").dataset(source)
+    assert "TextValue" not in result.ContentSequence[0] and "Meyer" not in str(result)
 
 
 def test_a_rejection_note_still_says_what_it_rejects() -> None:
