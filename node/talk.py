@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydicom import dcmread
+
 from node.dryrun import files_in
 from node.errors import Misconfigured
 from node.flow.securing import tls_of
@@ -50,6 +52,11 @@ def send_files(settings: Settings, name: str, paths: Sequence[Path]) -> tuple[in
         except (ValueError, OSError) as error:
             problems.append(f"{path}: {error}")
             continue
+        if settings.peers[name].only == "deidentified" and not _is_nameless(path):
+            problems.append(
+                f"{path}: {name} takes only de-identified data, and Patient Identity Removed does not say YES"
+            )
+            continue
         items.append(
             Item(len(files), 1, str(path), arrival.sop_class, arrival.sop_uid, arrival.transfer_syntax)
         )
@@ -58,6 +65,12 @@ def send_files(settings: Settings, name: str, paths: Sequence[Path]) -> tuple[in
     failed = [r for r in results if r.kind not in (Kind.STORED, Kind.WARNING)]
     problems += [f"{files[r.delivery]}: {r.what}" for r in failed]
     return len(results) - len(failed), problems + faults
+
+
+def _is_nameless(path: Path) -> bool:
+    """Whether a file says that somebody took the identity out of it (PS3.3 C.7.1.1)."""
+    said = dcmread(path, specific_tags=["PatientIdentityRemoved"], stop_before_pixels=True, force=True)
+    return str(said.get("PatientIdentityRemoved", "")).strip() == "YES"
 
 
 def _in_rounds(to: Destination, items: Sequence[Item]) -> tuple[list[Result], list[str]]:

@@ -121,3 +121,22 @@ def test_no_python_warning_quotes_a_header(tmp_path: Path, files: list[Path]) ->
         result = place(tmp_path / "site").run("explain", files[0])
     assert result.exit_code == 0
     assert [str(warning.message) for warning in caught] == []
+
+
+def test_nothing_identified_is_sent_by_hand_to_a_peer_that_takes_nothing_else(
+    tmp_path: Path, peer: tuple[Aborting, int], files: list[Path]
+) -> None:
+    """With `only: deidentified` just the file that says Patient Identity Removed YES goes; the others are named."""
+    pacs, port = peer
+    ds = pydicom.dcmread(files[0])
+    ds.PatientIdentityRemoved = "YES"
+    ds.save_as(files[0])
+    here = place(tmp_path / "site", port=port)
+    file = here.folder / "node.yaml"
+    text = file.read_text()
+    file.write_text(text.replace(f'"127.0.0.1:{port}"', f'"127.0.0.1:{port}", only: deidentified', 1))
+    assert file.read_text() != text
+    result = here.run("send", tmp_path / "ct", "--to", "PACS")
+    assert result.exit_code == 1 and result.stdout == "1 stored at PACS\n"
+    assert pacs.got == [uid_of(files[0])]
+    assert result.stderr.count("takes only de-identified data") == len(files) - 1
