@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,4 +64,17 @@ def test_the_transcoder_is_told_where_the_key_is_and_what_the_site_says(tmp_path
     assert not key.exists()
     with pytest.raises(Refused, match="cannot be read"):
         read_key(key)
+    here.database.close()
+
+
+def test_what_waits_does_not_go_once_its_destination_takes_only_de_identified_data(tmp_path: Path) -> None:
+    """Queued before the site file said so, an identified object is cancelled with the reason, not sent."""
+    here = house(tmp_path, rule("r", "send: [{what: received, to: [PACS, ARCHIVE]}]"))
+    here.take(header(1))
+    peers = dict(here.parts.settings.peers)
+    peers["PACS"] = replace(peers["PACS"], only="deidentified")
+    here.parts.settings = replace(here.parts.settings, peers=peers)
+    assert not here.claim("PACS") and len(here.claim("ARCHIVE")) == 1
+    (pacs,) = [row for row in here.rows(delivery) if row["destination"] == "PACS"]
+    assert pacs["state"] == "cancelled" and "takes only de-identified data" in pacs["reason"]
     here.database.close()

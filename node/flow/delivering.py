@@ -120,14 +120,19 @@ def _without_replaced(
     """What came back from a broken batch, and must not arrive any more.
 
     An older header never arrives after the newer one that took its place (which waits while the older is being
-    sent), a rejected object not at all, and results not after those that supersede them.
+    sent), a rejected object not at all, and results not after those that supersede them. Nor does what was queued
+    before its destination was marked `only: deidentified` (design, promise 9).
     """
-    stale = {row["id"]: why for row in due if (why := _stale(tx, row))}
+    stale = {row["id"]: why for row in due if (why := _stale(tx, row) or _identified(parts, row))}
     for key, why in stale.items():
         deliveries.cancel_deliveries(tx, [key], why, parts.now())
     left = [row for row in due if row["id"] not in stale]
     older = deliveries.older_under_way(tx, left[0]["destination"]) if left else set()
     return [row for row in left if row["run_id"] or row["sop_uid"] not in older]
+
+
+def _identified(parts: Parts, row: Mapping[str, Any]) -> str:
+    return parts.refuses_identified(row["destination"], row["treatment"])
 
 
 def _stale(tx: Connection, row: Mapping[str, Any]) -> str:
