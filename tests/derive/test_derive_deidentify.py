@@ -205,6 +205,9 @@ def test_a_document_goes_as_it_is_only_where_the_site_vouches_for_it() -> None:
     site = Site(templates=(Template({"SOPClass": "EncapsulatedPDFStorage"}),))
     made = made_of(source, PIXELS, site).dataset
     assert made.EncapsulatedDocument == b"%PDF-1.7" and "Quentin" not in str(made)
+    for loose in (Template({"Manufacturer": "ACME"}), Template({"SOPClass": "*"}, ((0, 0, 9, 9),))):
+        with pytest.raises(Refused, match="PDF"):
+            made_of(source, PIXELS, Site(templates=(loose,)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -198,6 +198,13 @@ def test_shifted_dates_win_over_what_another_option_keeps() -> None:
     row = attributes()[0x00181203]
     assert decide(row, {"device", "shifted_dates"}).code == "C"
     assert decide(row, {"device"}).code == decide(row, {"dates"}).code == "K"
+
+
+def test_what_nobody_can_read_is_not_kept() -> None:
+    """An attribute to be kept that came without a VR, and is newer than the dictionary, goes all the same."""
+    source = Dataset()
+    source._dict[Tag(0x00100043)] = RawDataElement(Tag(0x00100043), "UN", 8, b"Original", 0, False, True)
+    assert not walk("patient_characteristics").dataset(source)
 
 
 @pytest.mark.parametrize("option", ["", "graphics"])

@@ -88,7 +88,7 @@ class Plan:
 def plan(dataset: Dataset, profile: Profile, templates: Sequence[Template]) -> Plan:
     """Decide about the pixels of *dataset*; the first template that fits counts."""
     risk = _risk(dataset)
-    found = next((template for template in templates if template.fits(dataset)), None)
+    found = next((one for one in templates if one.fits(dataset) and _speaks_of(one, dataset)), None)
     if found is not None and PIXEL_DATA in profile.clean:
         return Plan(rectangles=found.rectangles, vouched=True)
     if not risk:
@@ -98,6 +98,16 @@ def plan(dataset: Dataset, profile: Profile, templates: Sequence[Template]) -> P
         else f"a template under deidentify.devices of the site file can say where text stands on {_device(dataset)}"
     )  # fmt: skip
     return Plan(held=f"{risk}; {hint}")
+
+
+def _speaks_of(template: Template, dataset: Dataset) -> bool:
+    """Whether the template means such an object: one for a device's images says nothing of its documents.
+
+    What is no picture goes only where a template says so of its very class.
+    """
+    kind = UID(ascii_of(dataset, "SOPClassUID")).keyword
+    picture = "Rows" in dataset and kind not in _KINDS and "Video" not in kind
+    return picture or ("SOPClass" in template.when and not template.rectangles)
 
 
 def _risk(dataset: Dataset) -> str:

@@ -133,7 +133,7 @@ class Walk:
     ) -> list[AnyElement]:
         """The element *tag* after the action that *row* asks for."""
         decision = decide(row, self.profile.options)
-        if decision.code == KEEP:
+        if decision.code == KEEP and vr != "UN":  # else nobody can tell what it is
             self.done["kept"] += 1
             return [self.recursed(source, tag, path, encodings)] if vr == "SQ" else [plain(source, tag)]
         if decision.code == CLEAN:
