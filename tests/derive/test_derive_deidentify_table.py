@@ -291,6 +291,16 @@ def test_every_content_item_is_treated_as_its_column_says(option: str) -> None:
                 assert kind != "UIDREF" or SECRETS.uid(was) == found.UID, about
 
 
+def test_a_text_that_its_item_does_not_announce_goes() -> None:
+    """A text in an item that says it is a number, or in no content item at all, is not passed on unread."""
+    source, odd = Dataset(), item_of("DCM", "125007", "NUM")
+    odd.TextValue = "Meyer from Neustadt"
+    source.ContentSequence = [odd]
+    source.TextValue = "Meyer from Neustadt"
+    result = walk("structured_content").dataset(source)
+    assert "TextValue" not in result.ContentSequence[0] and "Meyer" not in str(result)
+
+
 def test_a_rejection_note_still_says_what_it_rejects() -> None:
     """Of a Key Object Selection Document the references stay, to what their objects became; its texts go."""
     source = Dataset()

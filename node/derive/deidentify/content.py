@@ -65,7 +65,7 @@ def _item(walk: Walk, source: Dataset, path: Path, inherited: Encodings) -> Data
         walk.removed()
         return None
     keyword = _VALUES.get(kind, "")
-    held = (keyword, "ContentSequence")
+    held = (*_VALUES.values(), "ContentSequence")  # a value that its type does not announce goes
     rest = Dataset()
     for tag in source.keys() - _tags(held):
         place(rest, source.get_item(tag))

@@ -65,7 +65,7 @@ _KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
 """Key Object Selection Documents, rejection notes among them: without what they refer to they say nothing."""
 _NEVER = frozenset({0x0000, 0x0002, 0x0004})
 """Groups of commands, of the file and of directories, which a dataset does not hold (E.1.1)."""
-_PRIVATE_DESCRIPTIONS = 0x00080300
+_PRIVATE_DESCRIPTIONS, _TEXT_VALUE = 0x00080300, 0x0040A160
 _CHARACTER_SET, _DOCUMENT, _PIXELS = 0x00080005, 0x00420011, 0x7FE00010
 _CODE_PARTS = frozenset(
     {"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"}
@@ -279,7 +279,7 @@ class Walk:
         if not self._harmless(text, tag, vr, path):
             self.done["cut"] += 1
             return self.replaced("X/Z/D", source, tag, vr, path, encodings)
-        if descriptive and vr in _FREE and path[-1] not in _CODE_PARTS:
+        if tag == _TEXT_VALUE or (descriptive and vr in _FREE and path[-1] not in _CODE_PARTS):
             return [DataElement(tag, vr, cleaned(text, self.words) or dummy(vr, "", "", self.secrets))]
         return [plain(source, tag)]
 
