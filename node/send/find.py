@@ -40,6 +40,8 @@ def find(
     """
     asked = Dataset()
     asked.QueryRetrieveLevel = level
+    if not all(value.isascii() for value in keys.values()):
+        asked.SpecificCharacterSet = "ISO_IR 192"  # else a letter would become a `?`, which matches any
     for keyword, value in keys.items():
         setattr(asked, keyword, value)
     message_id = association.next_id()

@@ -92,7 +92,7 @@ class Place:
         finally:
             database.close()
 
-    def until(self, state: str, seconds: float = 40.0) -> Mapping[str, Any]:
+    def until(self, state: str, seconds: float = 90.0) -> Mapping[str, Any]:
         """Wait for what becomes of the prior."""
 
         def ready() -> bool:
@@ -146,7 +146,7 @@ def test_a_prior_is_fetched_and_used_and_nothing_else(tmp_path: Path, way: str) 
             here.pacs.put(path)
         Scanner(here.site.port).send(now)
         row = here.until("fetched")
-        here.site.wait_for(lambda: len(here.archive.held) == 8 + 8, "images and results at the archive")
+        here.site.wait_for(lambda: len(here.archive.held) == 8 + 8, "images and results at the archive", 60)
         (series,) = here.site.table("series", id=row["series_id"])
         assert (series["prior"], series["state"], series["instances"]) == ("ORTHANC", "unrouted", 8)
         assert series["revision"] == 0 and "an input only" in series["reason"]
@@ -185,7 +185,7 @@ def test_killed_at_every_point_of_a_fetch(tmp_path: Path) -> None:
             here.hurry()
             return len(here.archive.held) == 8 + 8
 
-        here.site.wait_for(over, "images and results at the archive", 90)
+        here.site.wait_for(over, "images and results at the archive", 150)
         assert all(Path(f"{tmp_path / 'once'}.{point}").exists() for point in points)
         assert here.row()["state"] == "fetched"
         states = [row["state"] for row in here.table(prior_fetch)]

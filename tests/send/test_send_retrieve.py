@@ -302,6 +302,22 @@ def test_a_search_looks_into_likely_studies_only() -> None:
     assert about["StudyDate"] == (("20240101",),)
 
 
+def test_a_letter_beyond_ascii_is_asked_for_as_it_is() -> None:
+    """`Ä7` must not become `?7`, which C-FIND takes for a pattern; the answer may come in another character set."""
+    asked_for: list[Dataset] = []
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Any]]:
+        asked_for.append(event.identifier)
+        if event.identifier.QueryRetrieveLevel == "STUDY":
+            charset = {"SpecificCharacterSet": "ISO_IR 100"}
+            yield 0xFF00, said(**charset, PatientID="Ä7", StudyInstanceUID="1.3", StudyDate="20240101")
+
+    with finder(find) as where:
+        found = answer(replace(search(where), patient_id="Ä7"), SHORT)
+    assert isinstance(found, Found) and not found.error, found
+    assert [str(one.get("PatientID", "")) for one in asked_for] == ["Ä7", ""]
+
+
 @pytest.mark.parametrize(
     ("patient", "of", "words"),
     [
