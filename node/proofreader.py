@@ -29,7 +29,7 @@ _MODULE = "node.proofreader"
 
 def proved(files: Mapping[str, str], specs: Mapping[str, OperatorSpec], peers: Mapping[str, bool]) -> RuleSet:
     """The rules, checked by a child. Raises Misconfigured with every reason against them; waits for the child."""
-    asked = pickle.dumps((dict(files), dict(specs), dict(peers)))
+    asked = pickle.dumps((dict(files), dict(specs), peers))  # peers may know more than their names
     command = [sys.executable, "-m", _MODULE, "--parent", str(os.getpid())]
     try:
         done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=False, timeout=_PATIENCE)

@@ -23,7 +23,7 @@ from sqlalchemy import delete, insert
 from node.errors import Misconfigured
 from node.model import OperatorSpec
 from node.route.check import prove
-from node.route.rules import RuleSet, parse_rules, read_folder
+from node.route.rules import RULE_FILES, RuleSet, parse_rules, read_folder
 from node.settings import NodeSettings
 from node.store.database import Database, note
 from node.store.files import Disk
@@ -60,7 +60,7 @@ def load(
 
 def refuse_none(files: Files, in_use: bool, folder: Path) -> None:
     """Raises Misconfigured where all files are gone and rules are *in_use*."""
-    if in_use and not files:
+    if in_use and not any(name.endswith(RULE_FILES) for name in files):
         raise Misconfigured(
             f"{folder}: there is no rule file any more, so the last rules stay in use; is the folder mounted? "
             "To have no rules, leave one file there that holds none"

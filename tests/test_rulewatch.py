@@ -155,7 +155,11 @@ def test_all_files_gone_is_no_wish(folder: Folder) -> None:
     (outcome,) = folder.looked()
     assert "there is no such folder" in outcome.problem
     folder.path.mkdir()
+    folder.write("a,b\n", "table.csv")  # a table alone is no wish either
+    (outcome,) = folder.looked()
+    assert outcome.rules is None
     folder.write("# nothing is routed from here\n")
+    (folder.path / "table.csv").unlink()
     assert folder.names() == []
 
 

@@ -15,7 +15,7 @@ from node.route.conditions import Condition, Test, satisfied
 from node.route.keywords import Attribute
 from node.route.rule import Rule
 from node.route.values import WEEKDAYS, Comparable, Kind, equal, order, stored
-from node.route.when import Group, Line
+from node.route.when import Group, Line, When
 
 _NEEDS_VALUE = frozenset(
     {"equals", "one_of", "matches", "at_least", "at_most", "between", "has_all", "has_any", "excludes"}
@@ -27,31 +27,37 @@ Together = dict[str, list[Line]]
 
 def contradictions(rule: Rule) -> Iterator[tuple[Line | Group, str]]:
     """The line at which a contradiction shows, and a sentence."""
-    together = lines_together(rule)
+    yield from _clashes((rule.use, rule.when), f"rule {rule.name} never matches")
+    for one in rule.study.inputs if rule.study is not None else ():
+        yield from _clashes(
+            (one.use, one.when), f"no series is ever the input {one.name} of rule {rule.name}"
+        )
+
+
+def _clashes(blocks: Sequence[When], so: str) -> Iterator[tuple[Line | Group, str]]:
+    together = _together(blocks)
     for name, lines in together.items():
         if impossible(lines[0].attribute, conjunction(lines)):
-            yield (
-                lines[-1],
-                f"{_asked(lines)} cannot hold at once, so rule {rule.name} never matches ({name})",
-            )
-    for group in (line for block in (rule.use, rule.when) for line in block.lines if isinstance(line, Group)):
+            yield lines[-1], f"{_asked(lines)} cannot hold at once, so {so} ({name})"
+    for group in (line for block in blocks for line in block.lines if isinstance(line, Group)):
         if (
             group.name == "any_of"
             and group.blocks
             and all(_excluded(block.lines, together) for block in group.blocks)
         ):
-            yield (
-                group,
-                f"nothing under any_of can hold beside the other lines, so rule {rule.name} never matches",
-            )
+            yield group, f"nothing under any_of can hold beside the other lines, so {so}"
         if group.name == "none_of" and any(_implied(block.lines, together) for block in group.blocks):
-            yield group, f"none_of rules out what the other lines ask for, so rule {rule.name} never matches"
+            yield group, f"none_of rules out what the other lines ask for, so {so}"
 
 
 def lines_together(rule: Rule) -> Together:
     """Every line that holds for each image the rule works on."""
+    return _together((rule.use, rule.when))
+
+
+def _together(blocks: Sequence[When]) -> Together:
     found: Together = {}
-    for block in (rule.use, rule.when):
+    for block in blocks:
         for line in block.lines:
             if isinstance(line, Line):
                 found.setdefault(line.name, []).append(line)

@@ -69,6 +69,8 @@ KEYS = {
 }
 """Every key of a rule, with a sentence for editors."""
 
+RULE_FILES = (".yaml", ".yml")
+"""How names of rule files end."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RETRIES = 3
 _MOST_RETRIES = 100
@@ -113,7 +115,7 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     found: dict[str, str] = {}
     mistakes: list[str] = []
     for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", SUFFIX) and not p.name.startswith(".")
+        p for p in folder.iterdir() if p.suffix in (*RULE_FILES, SUFFIX) and not p.name.startswith(".")
     ):
         try:
             found[f"{folder.name}/{path.name}"] = read(path, str(path))

@@ -61,6 +61,19 @@ def test_use_and_when_are_asked_of_the_same_images() -> None:
     assert any("Modality: MR and Modality: CT cannot hold at once" in w for w in read(text).warnings)
 
 
+def test_an_input_that_no_series_can_be() -> None:
+    """What an input of a rule over a study asks for is looked at, too."""
+    study = (
+        "rule: r\npurpose: p\nowner: o@h.example\nscope: study\nwhen: {}\ninputs:\n"
+        "  thick: {when: {SliceThickness: {at_least: 3}}, use: {SliceThickness: {at_most: %s}}}\n"
+        "do: [{segment_body: {volume: thick}, as: body}]\nsend: [{what: body, to: PACS}]\n"
+    )
+    told = [w for w in read(study % 2).warnings if "no series is ever the input thick of rule r" in w]
+    assert len(told) == 1
+    assert told[0].startswith("a.yaml:7:")
+    assert not any("no series is ever" in w for w in read(study % 5).warnings)
+
+
 @pytest.mark.parametrize(
     ("when", "values"),
     [
