@@ -108,10 +108,10 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
-def too_long(name: str, size: int) -> str:
+def too_long(name: str, size: int, most: int = MOST_BYTES) -> str:
     """Why a file of so many bytes is not read."""
     return (
-        f"{name}:1:1: the file has {size / 1e6:.1f} MB, and {MOST_BYTES / 1e6:.0f} MB is the most; "
+        f"{name}:1:1: the file has {size / 1e6:.1f} MB, and {most / 1e6:.0f} MB is the most; "
         "is it what people wrote? Divide it into several files"
     )
 
@@ -122,13 +122,13 @@ def load(path: Path, shown: str | None = None) -> list[Node]:
     return parse(read(path, name), name)
 
 
-def read(path: Path, name: str) -> str:
-    """The text of a file that people wrote. Raises Misconfigured where it cannot be, or is too long to be one."""
+def read(path: Path, name: str, most: int = MOST_BYTES) -> str:
+    """The text of a file that people wrote. Raises Misconfigured where it cannot be, or has more than *most* bytes."""
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise Misconfigured(too_long(name, path.stat().st_size))
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise Misconfigured(too_long(name, path.stat().st_size, most))
         return data.decode("utf-8-sig")
     except OSError as error:
         raise Misconfigured(f"{name}: cannot be read: {error.strerror}") from None

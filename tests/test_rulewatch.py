@@ -190,6 +190,22 @@ def test_a_change_that_no_time_and_no_size_tells(folder: Folder) -> None:
     assert outcome.rules.rules[0].name == "lla"
 
 
+def test_a_table_that_a_rule_names_is_watched_with_it(folder: Folder) -> None:
+    """The rules are the same text, and mean something else: they are taken anew, and a wrong table is refused."""
+    folder.write(GOOD.replace("to: PACS}", "to: PACS, edit: [{map: {BodyPartExamined: parts.csv}}]}"))
+    folder.write("from,to\nCHST,CHEST\n", "parts.csv")
+    assert folder.names() == ["all"]
+    before = folder.looks.digest
+    folder.write(
+        "from,to\nCHST,CHEST\nTHX,THORAX\n" + "".join(f"A{n},B{n}\n" for n in range(100_000)), "parts.csv"
+    )
+    assert folder.names() == ["all"]
+    assert folder.looks.digest != before
+    folder.write("CHST,CHEST\nCHST,THORAX\n", "parts.csv")
+    (outcome,) = folder.looked()
+    assert "rules/parts.csv:2" in outcome.problem
+
+
 def test_what_was_refused_at_the_start_is_not_told_again(folder: Folder) -> None:
     """The start has told it; the same files in the folder say nothing new, mended ones do."""
     folder.write(GOOD.replace("when:", "whem:"))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from node import app, dryrun, drystudy
-from node.errors import Misconfigured, Refused
+from node.errors import Refused
 from node.flow import Parts, judgements, study_judgements
 from node.model import Product, SeriesState
 from node.route import explain, study_explain
 from node.route.match import Judgement
-from node.route.rules import RuleSet, parse_rules
+from node.route.rules import RuleSet, parse_rules, read_file
 from node.route.study import StudyJudgement
 from node.settings import Settings
 from node.sources import opened
@@ -115,8 +115,7 @@ def process_files(
 ) -> list[dryrun.Processed | drystudy.ProcessedStudy]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
     specs = app.operator_specs()
-    tables = {str(path): _text(path) for path in sorted(rule_file.parent.glob("*.csv"))}
-    rules = parse_rules({str(rule_file): _text(rule_file), **tables}, specs, app.destinations(settings))
+    rules = parse_rules(read_file(rule_file, str(rule_file)), specs, app.destinations(settings))
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)
         if not found.series:
@@ -127,15 +126,6 @@ def process_files(
             process = drystudy.process_study if over_study else dryrun.process
             made += process(rule, specs, found, place)
         return made
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Misconfigured(f"{file}: not UTF-8 text; is this the rule file?") from None
 
 
 def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator[str]:

@@ -27,6 +27,7 @@ from node.route.tries import Try, parse_tries
 from node.route.when import When, parse_when
 from node.settings.windows import read_windows, spelled
 from node.shape import Node, Place, Shaper, parse, read
+from node.yamltext import MOST_BYTES
 
 __all__ = [
     "Rule",
@@ -36,6 +37,7 @@ __all__ = [
     "digest_of",
     "parse_rules",
     "parse_when",
+    "read_file",
     "read_folder",
     "read_rules",
     "scan_folder",
@@ -69,6 +71,8 @@ KEYS = {
 }
 """Every key of a rule, with a sentence for editors."""
 
+_MOST_TABLE = 20_000_000
+"""Bytes of a table: 200 000 rows."""
 RULE_FILES = (".yaml", ".yml")
 """How names of rule files end."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -107,7 +111,7 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     Raises Misconfigured where there is no such folder.
     """
     if folder.is_file():
-        return {folder.name: read(folder, str(folder))}, ()
+        return read_file(folder, folder.name), ()
     if not folder.is_dir():
         raise Misconfigured(
             f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
@@ -118,10 +122,21 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         p for p in folder.iterdir() if p.suffix in (*RULE_FILES, SUFFIX) and not p.name.startswith(".")
     ):
         try:
-            found[f"{folder.name}/{path.name}"] = read(path, str(path))
+            found[f"{folder.name}/{path.name}"] = read(
+                path, str(path), _MOST_TABLE if path.suffix == SUFFIX else MOST_BYTES
+            )
         except Misconfigured as error:
             mistakes.extend(error.mistakes)
     return found, tuple(mistakes)
+
+
+def read_file(file: Path, shown: str) -> dict[str, str]:
+    """One rule file under its *shown* name, with the tables beside it that it names. Raises Misconfigured."""
+    text, found = read(file, shown), {}
+    for path in sorted(file.parent.glob(f"*{SUFFIX}")):
+        if path.name in text:
+            found[str(Path(shown).parent / path.name)] = read(path, str(path), _MOST_TABLE)
+    return {shown: text, **found}
 
 
 def parse_rules(

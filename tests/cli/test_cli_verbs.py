@@ -268,6 +268,21 @@ def test_what_a_rule_file_would_have_matched(tmp_path: Path) -> None:
     assert lived.run("explain", "--since", "soon").exit_code == 2
 
 
+def test_a_rule_file_by_itself_has_its_tables_with_it(site: Place, images: Path, tmp_path: Path) -> None:
+    """`explain --rules FILE` and `process FILE` read the table that the rule names, and no other."""
+    rule = RULES.split("---\n")[0].replace(
+        "to: PACS}", "to: PACS, edit: [{map: {BodyPartExamined: parts.csv}}]}"
+    )
+    (tmp_path / "draft.yaml").write_text(rule)
+    (tmp_path / "other.csv").write_text("not,a,table\n")
+    told = site.run("explain", images / "ct", "--rules", tmp_path / "draft.yaml")
+    assert (told.exit_code, "there is no table parts.csv" in told.stderr) == (2, True)
+    (tmp_path / "parts.csv").write_text("CHST,CHEST\n")
+    assert site.run("explain", images / "ct", "--rules", tmp_path / "draft.yaml").exit_code == 0
+    done = site.run("process", tmp_path / "draft.yaml", images / "ct", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize(("option", "column"), [("--study", "study_uid"), ("--patient", "patient_id")])
 def test_explain_of_a_study_or_a_patient(tmp_path: Path, option: str, column: str) -> None:
     """Every series that it names, clause by clause; none is refused in words."""
