@@ -544,3 +544,27 @@ def wake_all(site: House) -> None:
     with site.tx() as tx:
         studies.wake(tx, "1.2.9", site.clock.at)
     wake(site)
+
+
+def test_what_was_said_of_a_sealed_series_is_not_said_of_what_is_left_of_it(tmp_path: Path) -> None:
+    """After some of its images were rejected a series is judged anew, though it was judged before."""
+    site = house(
+        tmp_path, FUSION.replace("ct: {when: {Modality: CT}", "ct: {when: {Modality: CT, instances: 3}")
+    )
+    site.complete(*ct(), *pet())
+    finish(site, product(1, "fused", "picture"))
+    site.take(header(99, series_uid="1.2.9.99", attributes={"Modality": "KO"}, rejection="113001",
+                     rejects=(ct()[0].sop_uid,)))  # fmt: skip
+    wake(site)
+    assert waits(site)["state"] == "waiting"
+    assert "instances: is 2; the rule asks for 3" in waits(site)["reason"]
+
+
+def test_a_revision_is_what_it_is(tmp_path: Path) -> None:
+    """`revision` is that of each series: an input may take the first one only."""
+    site = house(
+        tmp_path, FUSION.replace("ct: {when: {Modality: CT}", "ct: {when: {Modality: CT, revision: 1}")
+    )
+    site.complete(*ct())
+    site.complete(image(1, 4))
+    assert "revision: is 2" in waits(site)["reason"]

@@ -16,6 +16,7 @@ from node.route.at_once import AtOnce
 from node.route.deidentify import is_deidentified
 from node.route.match import Context
 from node.route.rules import RuleSet, When
+from node.route.study_values import Memo
 from node.settings import SealPolicy, Settings
 from node.store.database import Database
 
@@ -72,6 +73,7 @@ class Parts:
     never: Sequence[tuple[When, str]] = ()
     """The site file's `never_process`: each block, and where it stands."""
     _at_once: tuple[RuleSet, AtOnce] | None = None
+    _study_memo: tuple[RuleSet, Memo] | None = None
 
     @property
     def at_once(self) -> AtOnce:
@@ -79,6 +81,13 @@ class Parts:
         if self._at_once is None or self._at_once[0] is not self.rules:
             self._at_once = self.rules, AtOnce(self.rules.rules)
         return self._at_once[1]
+
+    @property
+    def study_memo(self) -> Memo:
+        """What the rules over studies that are in use now said of sealed series."""
+        if self._study_memo is None or self._study_memo[0] is not self.rules:
+            self._study_memo = self.rules, {}
+        return self._study_memo[1]
 
     @property
     def data(self) -> Path:

@@ -49,6 +49,8 @@ class Known:
     def candidates_for(self, tx: Connection, parts: Parts, rule: Rule) -> list[Candidate]:
         """What *rule* may take: not what it made itself, and the priors that were fetched for it."""
         own = [one for one in self.own if rule.name not in self.makers.get(one.series_uid, ())]
+        if rule.study is None or all(one.prior is None for one in rule.study.inputs):
+            return own
         wanted = {
             int(row["series_id"]): str(row["input"])
             for row in studies.priors_of(tx, self.study_uid, rule.name)
@@ -76,7 +78,8 @@ class Known:
         return Candidate(
             key, _title(row), row["series_uid"], row["series_number"], facts,
             bool(prior_of) or not (held or corrected), "made by a PACSNode" if row["ours"] else "", incomplete,
-            prior_of, _patient(row), held=held, barred=barred(parts.never, facts, parts.context()),
+            prior_of, _patient(row), held=held, revision=row["revision"],
+            barred=barred(parts.never, facts, parts.context()),
         )  # fmt: skip
 
     def newest(self, judged: StudyJudgement) -> int | None:
@@ -108,7 +111,7 @@ def _arriving(parts: Parts, row: Mapping[str, Any]) -> Candidate:
     facts = _gathered(found.members.values(), _names(parts)) if found else Facts(0)
     return Candidate(
         int(row["id"]), _title(row), row["series_uid"], row["series_number"], facts, False,
-        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row),
+        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row), revision=row["revision"],
     )  # fmt: skip
 
 

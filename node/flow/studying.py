@@ -116,7 +116,9 @@ def _decided(
     tx: Connection, parts: Parts, known: Known, rule: Rule, since: datetime | None
 ) -> StudyJudgement:
     asked = asked_of(tx, known.study_uid, rule)
-    return decide(rule, known.candidates_for(tx, parts, rule), Moment(parts.context(), since, asked))
+    return decide(
+        rule, known.candidates_for(tx, parts, rule), Moment(parts.context(), since, asked, parts.study_memo)
+    )
 
 
 def _since(parts: Parts, row: Mapping[str, Any] | None) -> datetime | None:
@@ -206,14 +208,15 @@ class _Now:
 
     def done_with(self, judged: StudyJudgement) -> None:
         """It does not run: not its study, or given up. Results that rest on corrected images go, too."""
+        if self.row is None and not isinstance(judged.verdict, Over):
+            return  # never its study
         runs = self._runs()
         for older in runs:
             if older["state"] == RunState.DONE and not older["shadow"] and self._spoilt(older):
                 why = f"images they were made from were corrected since, and nothing newer is made: {judged.because}"
                 supersede(self.tx, self.parts, older, why)
         if not isinstance(judged.verdict, Over):
-            if self.row is not None:
-                self._set(studies.IDLE, judged, until=None)
+            self._set(studies.IDLE, judged, until=None)
             return
         what = judged.verdict.what
         if not self._set(what, judged):

@@ -11,7 +11,7 @@ from node.model import Value
 from node.route.aggregates import Context
 from node.route.conditions import Outcome
 from node.route.inputs import Input
-from node.route.match import Clause
+from node.route.match import Clause, Weighed
 from node.route.rule import Rule
 
 
@@ -42,6 +42,7 @@ class Candidate:
     """It is not sealed because a person holds it."""
     barred: str = ""
     """The line of the site's `never_process` that keeps it from being an input."""
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,10 @@ class StudyJudgement:
         return isinstance(self.verdict, Ready)
 
 
+Memo = dict[tuple[str, str, int, int], Weighed]
+"""Rule, input, series and number of its images → what the input's conditions say of it."""
+
+
 @dataclass(frozen=True)
 class Moment:
     """When a study is judged, and what is known beside its series."""
@@ -158,6 +163,8 @@ class Moment:
     """When the rule's first input was there; None: it is there only now."""
     priors: Mapping[str, Asked] = field(default_factory=dict)
     """Input → how far its prior is; not there where it was not asked for yet."""
+    memo: Memo | None = None
+    """What was said of sealed series before: their facts never change."""
 
     def until(self, at_most: timedelta) -> datetime:
         """When the wait ends."""

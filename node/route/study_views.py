@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from node.route.aggregates import Context
+from node.route.aggregates import CLOCK, Context
 from node.route.conditions import Outcome
 from node.route.inputs import Input
-from node.route.match import Geometries, weigh
+from node.route.match import Geometries, Weighed, weigh
 from node.route.preferring import Ranked, could_beat, could_fit, ranked
 from node.route.rule import Rule
 from node.route.study_values import Asked, Candidate, Looked, Moment, View
+
+_MOST = 1024
+"""Judgements that are remembered; beyond, all are forgotten and made again."""
 
 
 def views_of(rule: Rule, candidates: Sequence[Candidate], moment: Moment) -> Iterator[View]:
@@ -20,21 +24,30 @@ def views_of(rule: Rule, candidates: Sequence[Candidate], moment: Moment) -> Ite
     known: dict[int, Geometries] = {}
     for one in rule.study.inputs:
         mine = [c for c in candidates if c.prior_of == (one.name if one.prior is not None else "")]
-        looked_at = [_weigh(rule, one, c, moment.context, known.setdefault(c.key, {}), taken) for c in mine]
+        looked_at = [
+            _looked(rule, one, c, taken, _weighed(rule, one, c, moment, known.setdefault(c.key, {})))
+            for c in mine
+        ]
         view = _view(one, looked_at, moment)
         taken |= {w.candidate.key: one.name for w in view.chosen}
         yield view
 
 
-def _weigh(
-    rule: Rule,
-    one: Input,
-    candidate: Candidate,
-    context: Context,
-    known: Geometries,
-    taken: Mapping[int, str],
-) -> Looked:
-    found = weigh((one.use, one.when), candidate.facts, context, known, candidate.given)
+def _weighed(rule: Rule, one: Input, candidate: Candidate, moment: Moment, known: Geometries) -> Weighed:
+    """What the input's conditions say of a series; of a sealed one it is remembered, unless they ask for the clock."""
+    context = replace(moment.context, revision=candidate.revision)
+    timeless = CLOCK.isdisjoint(one.use.names() | one.when.names())
+    if moment.memo is None or not candidate.sealed or not timeless:
+        return weigh((one.use, one.when), candidate.facts, context, known, candidate.given)
+    key = (rule.name, one.name, candidate.key, candidate.facts.size)
+    if key not in moment.memo:
+        if len(moment.memo) >= _MOST:
+            moment.memo.clear()
+        moment.memo[key] = weigh((one.use, one.when), candidate.facts, context, known, candidate.given)
+    return moment.memo[key]
+
+
+def _looked(rule: Rule, one: Input, candidate: Candidate, taken: Mapping[int, str], found: Weighed) -> Looked:
     outcome, because = found.outcome, found.because
     against = ""
     if candidate.key in taken:
