@@ -13,7 +13,7 @@ from flow_material import SITE, SPECS, House, done, header, product
 
 from node import flow
 from node.model import Exit, Header, OperatorSpec, Parameter, RunState
-from node.store import acts, replays, studies
+from node.store import acts, replays, studies, watch
 from node.store.queries import Wanted
 from node.store.schema import delivery, run, study_rule, wanted_prior
 from node.store.schema import product as products
@@ -106,8 +106,12 @@ def test_it_waits_for_the_second_series_and_runs_once(tmp_path: Path, state: str
     assert [s["state"] for s in site.series()] == ["routed"]
     assert site.series()[0]["reason"] == "quiet; fusion (as ct)"
     assert runs(site) == []
+    with site.database.read() as tx:
+        assert watch.queues(tx).studies == {"fusion": 1}
     site.complete(*pet())
     assert runs(site) == [("waiting", {"ct": 1, "pet": 2}, 1)]
+    with site.database.read() as tx:
+        assert watch.queues(tx).studies == {}
     (row,) = site.rows(run)
     assert json.loads(row["files"]) == [1, 2, 3, 4, 5, 6]
     assert row["series_id"] == 1

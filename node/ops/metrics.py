@@ -69,6 +69,7 @@ METRICS = tuple(
          "bytes of what waits for a destination, is parked or held, as upkeep counted every five minutes"),
         ("pacsnode_series_open", "gauge", ("state",), INDEX, "series that are receiving or wait for routing"),
         ("pacsnode_runs_queued", "gauge", ("rule", "state"), INDEX, "runs that wait or run"),
+        ("pacsnode_studies_waiting", "gauge", ("rule",), INDEX, "studies of which a rule waits for an input"),
         ("pacsnode_deliveries_queued", "gauge", ("destination", "state"), INDEX, "objects to send: waiting, sending"),
         ("pacsnode_delivery_oldest_age_seconds", "gauge", ("destination",), INDEX, "age of the oldest of them"),
         ("pacsnode_instances", "gauge", ("peer", "state"), TABLES, "received objects by what became of them"),
@@ -232,6 +233,7 @@ def _queued(sample: Sample) -> dict[str, list[Value]]:
     if queues is None:
         return {}
     of_rule, to = _first({rule for rule, _ in queues.runs}), frozenset(sample.destinations)
+    of_study = _first(set(queues.studies))
     ages: dict[str, float] = {}
     for (name, _), (_, since) in queues.deliveries.items():
         label = _known(name, to)
@@ -242,6 +244,7 @@ def _queued(sample: Sample) -> dict[str, list[Value]]:
         "destination_waiting_bytes": [((name,), sample.waiting.get(name, 0)) for name in sample.destinations],
         "series_open": [((state,), n) for state, n in queues.series.items()],
         "runs_queued": [((_known(rule, of_rule), state), n) for (rule, state), n in queues.runs.items()],
+        "studies_waiting": [((_known(rule, of_study),), n) for rule, n in queues.studies.items()],
         "deliveries_queued": [
             ((_known(name, to), state), n) for (name, state), (n, _) in queues.deliveries.items()
         ],

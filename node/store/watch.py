@@ -6,7 +6,7 @@ What is asked often uses an index; what must count a whole table says so, and it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,19 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from node.model import DeliveryState, InstanceState, RunState, SeriesState
 from node.store.database import one_of, rows
-from node.store.schema import alert, delivery, destination, event, instance, meta, product, run, series
+from node.store.schema import (
+    alert,
+    delivery,
+    destination,
+    event,
+    instance,
+    meta,
+    product,
+    run,
+    series,
+    study_rule,
+)
+from node.store.studies import WAITING
 
 RULES_PROBLEM = "rules_problem"
 """Key in `meta`: what is wrong with the rule files, while older ones or none are in use."""
@@ -138,10 +150,12 @@ class Queues:
     """(rule, state) → runs that wait or run."""
     deliveries: Mapping[tuple[str, str], tuple[int, datetime]]
     """(destination, state) → how many wait or are being sent, and when the oldest was queued."""
+    studies: Mapping[str, int] = field(default_factory=dict)
+    """Rule over studies → studies of which it waits for an input."""
 
 
 def queues(tx: Connection) -> Queues:
-    """What waits: the partial indexes `series_open`, `run_queue` and `delivery_queue` hold no more than that."""
+    """What waits: the partial indexes `series_open`, `run_queue`, `delivery_queue`, `study_rule_due` hold no more."""
     by_series = select(series.c.state, func.count()).where(
         one_of(series.c.state, SeriesState.RECEIVING, SeriesState.SEALED)
     )
@@ -151,6 +165,9 @@ def queues(tx: Connection) -> Queues:
     by_delivery = select(
         delivery.c.destination, delivery.c.state, func.count(), func.min(delivery.c.created_at)
     ).where(one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING))
+    by_study = select(study_rule.c.rule, func.count()).where(
+        study_rule.c.due_at.is_not(None) & (study_rule.c.state == WAITING)
+    )
     return Queues(
         {state: int(n) for state, n in tx.execute(by_series.group_by(series.c.state))},
         {(rule, state): int(n) for rule, state, n in tx.execute(by_run.group_by(run.c.rule, run.c.state))},
@@ -160,6 +177,7 @@ def queues(tx: Connection) -> Queues:
                 by_delivery.group_by(delivery.c.destination, delivery.c.state)
             )
         },
+        {rule: int(n) for rule, n in tx.execute(by_study.group_by(study_rule.c.rule))},
     )
 
 

@@ -28,6 +28,7 @@ FULL = Sample(
     queues=Queues(
         {"receiving": 2}, {("lung", "waiting"): 4},
         {("PACS", "waiting"): (6, NOW - timedelta(seconds=90)), ("GONE", "sending"): (1, NOW)},
+        {"fusion": 2},
     ),
     totals=Totals(
         {("CT01", "kept"): (8, 800), ("STRANGER1", "kept"): (1, 10), ("STRANGER2", "kept"): (1, 10)},
@@ -71,6 +72,7 @@ def test_every_number_arrives() -> None:
     assert found["pacsnode_deliveries destination=PACS state=waiting status=none"] == 6
     assert found["pacsnode_instance_bytes peer=CT01 state=kept"] == 800
     assert found["pacsnode_runs_queued rule=lung state=waiting"] == 4
+    assert found["pacsnode_studies_waiting rule=fusion"] == 2
     assert found["pacsnode_events name=series_sealed"] == 3
 
 
