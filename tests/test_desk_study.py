@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import peers
 from flow_material import House
 from test_flow_study import BOTH, FUSION, PRIOR, WHO, ct, finish, house, pet
 
-from node import desk
+from node import app, desk
 from node.desk.explaining import (
     explain_files,
     explain_kept,
@@ -126,3 +127,19 @@ def test_a_dry_run_over_folders_says_what_the_node_does(tmp_path: Path) -> None:
     assert live.runs
     assert "SliceThickness: smallest decides (1 against 5)" in dry.because
     assert "SliceThickness: smallest decides (1 against 5)" in live.because
+
+
+def test_every_real_study_gets_a_verdict_in_words() -> None:
+    """Over every real image there is the example rules over studies neither fail nor keep silent."""
+    folder = Path(__file__).parents[1] / "config" / "examples" / "rules"
+    specs = app.operator_specs()
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
+    files = {name: text for name, text in texts.items() if "scope: study" in text}
+    rules = parse_rules(files, specs, {"PACS": True})
+    explained, _ = explain_files(None, rules, [peers.need_samples()], "")
+    studies = [one for one in explained if one.of_study]
+    assert len(studies) > 20
+    for one in studies:
+        assert [judged.because != "" for judged in one.of_study] == [True] * len(rules.of_studies)
+    assert "\n".join(explanation_lines(explained, {}))
+    json.dumps(explanation_json(explained, {}), default=str)
