@@ -111,7 +111,7 @@ def _arriving(parts: Parts, row: Mapping[str, Any]) -> Candidate:
     facts = _gathered(found.members.values(), _names(parts)) if found else Facts(0)
     return Candidate(
         int(row["id"]), _title(row), row["series_uid"], row["series_number"], facts, False,
-        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row),
+        "made by a PACSNode" if row["ours"] else "", "", "", _patient(row), revision=row["revision"],
     )  # fmt: skip
 
 
