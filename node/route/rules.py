@@ -105,7 +105,9 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     Raises Misconfigured where there is no such folder.
     """
     if folder.is_file():
-        return {folder.name: read(folder, str(folder))}, ()
+        text = read(folder, str(folder))
+        tables = sorted(path for path in folder.parent.glob(f"*{SUFFIX}") if path.name in text)
+        return {folder.name: text, **{path.name: read(path, str(path)) for path in tables}}, ()
     if not folder.is_dir():
         raise Misconfigured(
             f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
