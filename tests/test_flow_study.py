@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flow_material import SITE, SPECS, House, done, header, product
 
-from node import flow
+from node import app, flow
 from node.model import Exit, Header, OperatorSpec, Parameter, RunState
 from node.store import acts, replays, studies, watch
 from node.store.queries import Wanted
@@ -572,3 +572,33 @@ def test_a_revision_is_what_it_is(tmp_path: Path) -> None:
     site.complete(*ct())
     site.complete(image(1, 4))
     assert "revision: is 2" in waits(site)["reason"]
+
+
+def test_a_phantom_is_no_input(tmp_path: Path) -> None:
+    """What the site file says is never processed is not processed by a rule over a study either, and that is said."""
+    text = SITE + "never_process: [{StationName: TEST}]\n"
+    site = house(tmp_path, text=text)
+    site.parts.never = app.never_lines(site.parts.settings)
+    site.complete(*ct(StationName="TEST"))
+    site.complete(*pet())
+    assert runs(site) == []
+    assert "never_process: line " in site.series()[0]["reason"]
+    site.complete(*ct(3, 21))
+    assert runs(site) == [("waiting", {"ct": 3, "pet": 2}, 1)]
+    site.database.close()
+
+
+def test_results_of_a_study_are_shared_and_ranked_like_others(tmp_path: Path) -> None:
+    """One of two peers gets them, the one that the patient has; the run of an urgent rule goes first."""
+    more = '  AI1: {ae_title: AI1, address: "127.0.0.1:4251"}\n  AI2: {ae_title: AI2, address: "127.0.0.1:4252"}\n'
+    text = SITE.replace("\nseal:", f"\n{more}seal:", 1)
+    urgent = FUSION.replace("scope: study", "scope: study\npriority: urgent")
+    site = house(tmp_path, urgent.replace("to: PACS", "to: {share: [AI1, AI2]}"), text=text)
+    site.complete(*ct())
+    site.complete(*pet())
+    (row,) = site.rows(run)
+    assert len(json.loads(row["sends"])["fused"]) == 1
+    assert row["rank"] < site.clock.at.timestamp() - 86400
+    (told,) = site.events("delivery_shared")
+    assert told["destination"] in json.loads(row["sends"])["fused"]
+    site.database.close()

@@ -9,7 +9,7 @@ import pytest
 from route_cases import PEERS, SPECS, document
 
 from node.errors import Misconfigured
-from node.route.rules import RuleSet, parse_rules, read_folder
+from node.route.rules import RuleSet, parse_rules, read_folder, scan_folder
 
 TRIES = "try: [{given: {Modality: CT}, expect: {runs: yes}}]"
 SEND = "send: [{what: received, to: PACS}]"
@@ -208,3 +208,12 @@ def test_the_same_treatment_twice_is_no_matter() -> None:
     one = document(rest=f"send: [{{what: received, to: PACS, edit: [{{remove: [StudyID]}}]}}]\n{TRIES}")
     found = parse_rules({"a.yaml": one + "---\n" + one.replace("rule: r", "rule: r2")}, SPECS, PEERS).warnings
     assert not any("differently" in told for told in found)
+
+
+def test_a_rule_file_alone_finds_the_tables_beside_it(tmp_path: Path) -> None:
+    """`check --rules FILE` and `explain --rules FILE` read what `map` names, as the whole folder would."""
+    entry = "edit: [{map: {BodyPartExamined: parts.csv}}]"
+    (tmp_path / "a.yaml").write_text(document(rest=f"{SEND}\n{entry}\n{TRIES}"))
+    (tmp_path / "parts.csv").write_text("CHST,CHEST\n")
+    files, unreadable = scan_folder(tmp_path / "a.yaml")
+    assert not unreadable and len(parse_rules(files, SPECS, PEERS).lookups) == 1
