@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -29,8 +29,11 @@ from node.store.database import Database, note
 from node.store.files import Disk
 from node.store.schema import meta
 from node.store.watch import RULES_PROBLEM, rules_problem
+from node.words import counted
 
 _LAST_GOOD = "rules.json"
+_NAMED = 10
+"""Rules that one event names."""
 
 Files = Mapping[str, str]
 """Shown name → text."""
@@ -119,7 +122,12 @@ def take(database: Database, words: str, now: datetime) -> None:
 def difference(before: RuleSet, after: RuleSet) -> str:
     """What a new set changes, by the rules' names."""
     old, new = ({rule.name for rule in rules.rules} for rules in (before, after))
-    parts = [f"{what} {', '.join(sorted(names))}" for what, names in
-             (("added", new - old), ("removed", old - new)) if names]  # fmt: skip
-    count = f"{len(new)} {'rule' if len(new) == 1 else 'rules'} in use"
+    changes = (("added", sorted(new - old)), ("removed", sorted(old - new)))
+    parts = [f"{what} {_some(names)}" for what, names in changes if names]
+    count = f"{counted(len(new), 'rule')} in use"
     return "; ".join([count, *parts]) if parts else f"{count}, by the same names"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest

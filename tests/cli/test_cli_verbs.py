@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from cli_material import CT, MR, RULES, Place, installed, lived_in, pacsnode, place
 from flow_material import House
-from peers import free_port
+from peers import free_port, orthanc
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
@@ -513,6 +513,31 @@ send: [{what: body, to: PACS}, {what: received, to: PACS, mode: sealed}]
         rules.replace("{what: body, to: PACS}, ", "").replace("do: [{segment_body: {}, as: body}]\n", "")
     )
     assert site.run("check", "--connect").exit_code == 0  # that a PACS takes no enhanced CT is its own affair
+
+
+def test_orthanc_takes_what_the_rules_make(tmp_path: Path) -> None:
+    """A real PACS is asked: it accepts results and received objects, and nothing is stored by asking."""
+    rules = """rule: outline
+purpose: p
+owner: o@h.example
+when: {Modality: {one_of: [CT, MR]}}
+do: [{segment_body: {}, as: body}, {statistics: {mask: body}, as: numbers}]
+send: [{what: body, to: PACS}, {what: numbers, to: PACS}, {what: received, to: PACS, mode: sealed}]
+"""
+    with orthanc(tmp_path / "orthanc") as pacs:
+        site = place(tmp_path / "site", rules, port=pacs.port)
+        text = site.site.read_text().replace("ae_title: PACS", "ae_title: ORTHANC")
+        site.site.write_text("".join(line for line in text.splitlines(True) if "ARCHIVE" not in line))
+        found = site.json("check", "--connect")
+        assert pacs.instances() == []
+    told = {row["sop_class"]: row for row in found["contexts"]}
+    assert {
+        "CT Image Storage",
+        "MR Image Storage",
+        "Segmentation Storage",
+        "Comprehensive 3D SR Storage",
+    } <= set(told)
+    assert all("1.2.840.10008.1.2.1" in row["accepts"] and not row["problem"] for row in told.values())
 
 
 def test_check_connect_asks_every_peer(tmp_path: Path, peer: Peer) -> None:
