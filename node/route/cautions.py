@@ -54,7 +54,7 @@ def _of_rule(rule: Rule, peers: Mapping[str, bool]) -> Iterator[str]:
     yield from _of_edits(rule)
     for send in rule.sends:
         for sentence in refused_later(send.to, send.treatment, peers):
-            yield f"{rule.place.file}:{send.line}: {sentence}"
+            yield f"{rule.place.file}:{send.at}: {sentence}"
     used = {source for step in rule.steps for source in step.inputs.values()} | {s.what for s in rule.sends}
     for step in rule.steps:
         if step.name not in used:

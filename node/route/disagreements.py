@@ -23,6 +23,6 @@ def disagreements(rules: Sequence[Rule]) -> Iterator[str]:
         both = sorted(set(first.to) & set(second.to))
         if both and not apart(asked[one.name], asked[two.name]):
             yield (
-                f"{two.place.file}:{second.line}: {', '.join(both)} gets an object once: where rules {one.name} and "
+                f"{two.place.file}:{second.at}: {', '.join(both)} gets an object once: where rules {one.name} and "
                 f"{two.name} both fit it goes as the first of them says, and they change it differently"
             )

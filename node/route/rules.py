@@ -337,7 +337,7 @@ class _Reader:
                 self.shaper.wrong(at, f"no step takes the input {one.name}; remove it, or name it under do:")
         received = next((send for send in rule.sends if send.what == RECEIVED), None)
         if received is not None:
-            at = Node(Place(self.node.place.file, received.line), "")
+            at = Node(Place(self.node.place.file, received.line, received.column), "")
             self.shaper.wrong(
                 at, "a rule over a study sends results; write a rule of scope: series for received objects"
             )

@@ -68,6 +68,12 @@ class Send:
     """It waits for a person, who releases or cancels it."""
     share: Share | None = None
     """Only one of *to* gets it: the one that the patient, or the study, has."""
+    column: int = 0
+
+    @property
+    def at(self) -> str:
+        """`line:column` of the entry."""
+        return f"{self.line}:{self.column}"
 
     def destinations(self, sender: str) -> tuple[str, ...]:
         """Where an object of *sender* goes: not back to it, unless the rule says so."""
@@ -136,7 +142,7 @@ def _send(node: Node, around: Around, shaper: Shaper) -> Send:
         what, to, immediate, back, attributes, node.place.line, forms, lossy, treatment_of(stages), edits,
         window=spelled(read_windows(shaper, fields["window"])) if "window" in fields else around.window,
         hold="hold" in fields and shaper.yes_no(fields["hold"]),
-        share=share,
+        share=share, column=node.place.column,
     )  # fmt: skip
 
 

@@ -20,6 +20,6 @@ def unshown(rules: Sequence[Rule], specs: Mapping[str, OperatorSpec], shows: Sho
             for to in send.to if send.what != RECEIVED else ():
                 if to in shows and not set(kinds) & set(shows[to]):
                     yield (
-                        f"{rule.place.file}:{send.line}: {to} shows no {' or '.join(kinds)} (`shows` in the site "
+                        f"{rule.place.file}:{send.at}: {to} shows no {' or '.join(kinds)} (`shows` in the site "
                         f"file), so nobody sees {send.what} there; add as: picture, or send it elsewhere"
                     )

@@ -15,6 +15,8 @@ import click
 import pytest
 from e2e.readme_tour import FENCED, script, stops
 
+from node import app
+from node import settings as site
 from node.cli import main
 from node.process import registry
 from node.process.signature import spec_of
@@ -101,8 +103,17 @@ def test_the_rules_in_the_readme_pass_check() -> None:
     """The rules that readers copy are ones that the node takes, all together."""
     written = re.findall(r"^cat > (rules/\S+) <<'END'\n(.*?)^END$", README, re.DOTALL | re.MULTILINE)
     texts = dict(written) | {f"README.md {n}": text for n, text in enumerate(blocks("yaml"))}
-    rules = parse_rules(texts, registry.specs(), {"PACS": True})
-    assert {rule.name for rule in rules.rules} == {"everything", "chest-body", "mr-diffusion-fused"}
+    site_file = ROOT / "config" / "examples" / "node.yaml"
+    peers = app.destinations(site.parse(site_file.read_text(encoding="utf-8"), str(site_file), {}))
+    rules = parse_rules(texts, registry.specs(), peers)
+    shown = {"everything", "chest-body", "mr-diffusion-fused", "pet-ct-fusion", "tele-and-research"}
+    assert {rule.name for rule in rules.rules} == shown
+
+
+def test_every_example_rule_is_named_in_the_readme() -> None:
+    """Who reads the rule guide finds each example."""
+    names = {path.stem for path in (ROOT / "config" / "examples" / "rules").glob("*.yaml")}
+    assert {name for name in names if name not in README} == set()
     assert all(parse(text, name) for name, text in texts.items())
 
 

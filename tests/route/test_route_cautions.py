@@ -177,7 +177,7 @@ def test_results_that_nobody_sees() -> None:
     make = "do: [{segment_body: {}, as: body}]\nsend: [{what: body, to: PACS}]"
     shows = {"PACS": ["image", "picture", "report"]}
     told = check({"a.yaml": document("{}", make)}, SPECS, PEERS, shows).warnings
-    assert any(w.startswith("a.yaml:6: PACS shows no segmentation") for w in told), told
+    assert any(w.startswith("a.yaml:6:8: PACS shows no segmentation") for w in told), told
     for text, show in (
         (document("{}", make), {"PACS": ["segmentation"]}),
         (document("{}", make.replace("to: PACS", "to: PACS, as: [segmentation, picture]")), shows),
