@@ -32,6 +32,8 @@ from node.read.encoding import Element, Tree
 
 _BULK = 1 << 16
 """Bytes of a value beyond which no stage that looks at the header is shown it."""
+_SIGNATURES = (0x4FFE0001, 0xFFFAFFFA)
+"""MAC Parameters and Digital Signatures Sequence (PS3.3 C.12.1.1.3): they are over what is not so any more."""
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
 
@@ -81,6 +83,7 @@ def _edit(source: Treated, edit: Mapping[str, Any], asked: Mapping[str, Any]) ->
     if charset is not None:  # without it no text in *put* can be encoded
         put._dict[charset.tag] = charset
     gone = [int(tag) for tag in found.changed if tag not in put._dict]
+    gone += _SIGNATURES if found.changed else ()
     return replace(source, tree=encoding.changed(source.tree, tree_of(put), gone))
 
 
@@ -114,7 +117,10 @@ STAGES: Mapping[str, Stage] = {"edit": _edit, "deidentify": _deidentify}
 def header_of(tree: Tree) -> Dataset:
     """*tree* without pixels and other bulk data, as pydicom takes it."""
     few = b"".join(encoding.chunks((e for e in tree if not _is_bulk(e)), implicit=False))
-    return dcmread(BytesIO(few), force=True) if few else Dataset()
+    try:
+        return dcmread(BytesIO(few), force=True) if few else Dataset()
+    except OSError as error:  # pydicom's word for bytes that end too early; the disk has no part in it
+        raise Refused("its header cannot be read as a dataset") from error
 
 
 def _is_bulk(element: Element) -> bool:

@@ -32,6 +32,16 @@ RULES_PROBLEM = "rules_problem"
 """Key in `meta`: what is wrong with the rule files, while older ones or none are in use."""
 
 
+_SWEPT = "swept_at"
+"""Key in `meta`: when files that nobody needs were looked for last."""
+
+
+def swept(tx: Connection, now: datetime) -> None:
+    """Write down that files go now. What the index says of them is durable with it: their reading was not."""
+    tx.execute(delete(meta).where(meta.c.key == _SWEPT))
+    tx.execute(insert(meta).values(key=_SWEPT, value=now.isoformat()))
+
+
 def rules_problem(tx: Connection) -> str:
     """What is wrong with the rule files; empty when the ones in the folder are in use."""
     return tx.scalar(select(meta.c.value).where(meta.c.key == RULES_PROBLEM)) or ""
