@@ -48,6 +48,8 @@ log = structlog.get_logger()
 _PAUSE = 0.002
 """Between two transactions, so that a command-line writer gets its turn."""
 _POLL = 1.0
+_QUIET = 2.0
+"""Seconds without a new object after which the database's log is emptied."""
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Conductor:
         self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
         self.poll_at = 0.0
         self.polled = 0.0
+        self.written = 0.0  # when objects were taken in last, and the log not emptied since
         self.clocks: tuple[datetime, float] | None = None  # the wall and the monotonic clock at the last turn
         self.disk_note = ""
         self.attended: set[int] = set()  # open series that were shown for being open so long
@@ -166,6 +169,7 @@ class Conductor:
         self.queryings.turn(now)
         wait = self._seal(now)
         if took:  # what it brought is acted on with what comes in the next moment
+            self.written = now
             self.poll_at = min(self.poll_at, self.polled + GROUP_SECONDS)
         if now >= self.poll_at:
             tend(self.parts.data)
@@ -180,12 +184,19 @@ class Conductor:
             self.dispatch.transcode(room=self._disk_allows())
             self.dispatch.deliver()
             self.commitments.turn(settled=not self.readings.queue)
+            self._rest(now)
             self.polled = time.monotonic()
             self.poll_at = self.polled + _POLL
         if took or self.readings.gathering:
             time.sleep(_PAUSE)
             return 0.0 if took else _PAUSE
         return max(0.0, min(wait, _POLL, self.poll_at - time.monotonic() + 0.001))
+
+    def _rest(self, now: float) -> None:
+        """Where nothing has come for a while, do what would disturb a burst."""
+        if self.written and not self.readings.queue and now - self.written > _QUIET:
+            self.written = 0.0
+            self.parts.database.empty_log()
 
     def _look_at_clocks(self, now: float) -> None:
         """Where the wall clock was set back, what waits for a moment of before waits no longer than it should."""

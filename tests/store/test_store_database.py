@@ -212,3 +212,14 @@ def test_network_file_systems_are_the_ones_whose_locks_do_not_hold() -> None:
     refused = databases._NETWORK_FILE_SYSTEMS
     assert {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"} <= refused
     assert not refused & {"ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay"}
+
+
+def test_the_log_is_emptied_when_asked(tmp_path: Path) -> None:
+    """What was committed is in the database file itself afterwards, without anybody closing it."""
+    here = open_database("sqlite", tmp_path)
+    with here.write(durable=False) as tx:
+        note(tx, datetime(2026, 3, 1, tzinfo=UTC), "tried", "x" * 20_000)
+    assert b"x" * 4000 not in (tmp_path / "pacsnode.db").read_bytes()
+    here.empty_log()
+    assert b"x" * 4000 in (tmp_path / "pacsnode.db").read_bytes()
+    here.close()
