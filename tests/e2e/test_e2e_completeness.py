@@ -166,6 +166,7 @@ def test_a_step_ends_the_waiting(tmp_path: Path) -> None:
         site.wait_for(lambda: len(pacs.held) == 3 * (8 + 4), "images and results at the PACS", 60)
 
 
+@pytest.mark.long
 def test_an_image_that_never_comes(tmp_path: Path) -> None:
     """One image short of what the step names: incomplete after `count_patience`, and no rule runs on it."""
     files = ball(tmp_path)
@@ -185,6 +186,7 @@ def test_an_image_that_never_comes(tmp_path: Path) -> None:
         site.wait_for(lambda: len(pacs.held) == 8 + 4, "images and results at the PACS", 60)
 
 
+@pytest.mark.long
 def test_the_scanner_is_asked(tmp_path: Path) -> None:
     """Its count grows while it makes images; the series ends when the number stands and all of it is here."""
     files = ball(tmp_path)
@@ -237,6 +239,7 @@ def test_a_scanner_that_is_off_is_passed_over(tmp_path: Path) -> None:
         site.stop()
 
 
+@pytest.mark.long
 def test_a_receiver_killed_over_steps(tmp_path: Path) -> None:
     """Wherever the receiver dies over a message, the scanner, which had no answer, sends it again; it counts once."""
     files, points = ball(tmp_path), ("before-sync", "after-sync", "after-rename", "after-keep")
@@ -252,6 +255,7 @@ def test_a_receiver_killed_over_steps(tmp_path: Path) -> None:
         assert len(strange) == 2 and all("begun before" in one for one in strange), "kept, and not answered"
 
 
+@pytest.mark.long
 def test_a_conductor_killed_over_a_step(tmp_path: Path) -> None:
     """What was answered with success is taken in by the next conductor, once, and the open series knows of it."""
     files, points = ball(tmp_path), ("before-index-commit", "after-index-commit")

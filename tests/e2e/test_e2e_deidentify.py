@@ -10,6 +10,7 @@ from pathlib import Path
 
 import peers
 import pydicom
+import pytest
 from commit_peers import Archive
 from crash.crash_house import MEASURE_CT, House, Pacs, Scanner, ball, changed, fresh_uids, house
 from pydicom.data import get_testdata_file
@@ -163,6 +164,7 @@ deidentify:
         site.stop()
 
 
+@pytest.mark.long
 def test_the_same_object_gives_the_same_bytes_and_is_committed_to(tmp_path: Path) -> None:
     """After a restart the copy is the same byte for byte, and the archive is asked about the copy's own UID."""
     port, node_port = peers.free_port(), peers.free_port()
@@ -177,6 +179,7 @@ def test_the_same_object_gives_the_same_bytes_and_is_committed_to(tmp_path: Path
         site.stop()
 
 
+@pytest.mark.long
 def test_a_redelivery_is_byte_for_byte_the_copy_of_before(tmp_path: Path) -> None:
     """Sent again after a restart, an object goes as the same copy; its pseudonym is in the table once."""
     port = peers.free_port()

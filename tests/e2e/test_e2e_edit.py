@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import peers
 import pydicom
+import pytest
 from commit_peers import Archive
 from crash.crash_house import MEASURE_CT, ROUTE_ALL, House, Pacs, Scanner, ball, fresh_uids, house
 from e2e_edit_material import EDITED, complaints, of_every_kind, original_of, send_as_they_are
@@ -170,6 +171,7 @@ def test_the_same_object_sent_again_gives_the_same_bytes(tmp_path: Path) -> None
         site.stop()
 
 
+@pytest.mark.long
 def test_a_kill_at_any_point_of_changing_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """The transcoder dies before and with its copy, the conductor with one in hand: each object arrives, changed."""
     points, once = ("before-transcode", "before-transcoded:2", "after-copied"), tmp_path / "once"
