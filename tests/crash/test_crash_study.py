@@ -60,9 +60,7 @@ def wait_for_the_run(site: House) -> None:
     site.wait_idle(60)
 
 
-@pytest.mark.parametrize(
-    "name", [POINTS[0], *(pytest.param(one, marks=pytest.mark.long) for one in POINTS[1:])]
-)
+@pytest.mark.parametrize("name", ["route", pytest.param("wait", marks=pytest.mark.long)])
 def test_the_whole_node_killed_around_a_study(tmp_path: Path, name: str) -> None:
     """At every point from the seal to the end of the run, all processes die: the next start goes on, with no twins."""
     files = two(tmp_path)
