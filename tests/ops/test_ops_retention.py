@@ -57,7 +57,7 @@ def states(*names: DeliveryState) -> frozenset[DeliveryState]:
         (facts(runs=frozenset({RunState.RUNNING, RunState.DONE})), "a run waits"),
         (facts(deliveries=states(DeliveryState.STORED, DeliveryState.WAITING)), "not delivered yet"),
         (facts(deliveries=states(DeliveryState.STORED, DeliveryState.PARKED)), "not delivered yet"),
-        (facts(deliveries=states(DeliveryState.HELD)), "held by a person"),
+        (facts(deliveries=states(DeliveryState.HELD)), "held for a person"),
         (facts(deliveries=states(DeliveryState.SENDING)), "being sent"),
         (facts(uncommitted=True), "not committed"),
         (facts(newer=True), "later revision"),
