@@ -79,9 +79,15 @@ class Mint:
         return head + random.Random(series * 1_000_003 + number).randbytes(size)
 
 
+PIXEL_DATA = b"\xe0\x7f\x10\x00OW"
+"""Where pixels begin in Explicit VR Little Endian."""
+
+
 def digest_of(dataset: bytes) -> str:
-    """The digest under which the node indexes an object: over transfer syntax and dataset."""
-    return hashlib.sha256(EXPLICIT + dataset).hexdigest()
+    """The digest under which the node indexes an object: over transfer syntax and dataset, its pixels by their own."""
+    header, tag, pixels = dataset.partition(PIXEL_DATA)
+    own = hashlib.sha256(EXPLICIT + tag + pixels).hexdigest() if tag else ""
+    return hashlib.sha256(EXPLICIT + header + own.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
