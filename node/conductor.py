@@ -23,6 +23,7 @@ from node import app, faults, flow
 from node.arrivals import GROUP_SECONDS, Arrivals
 from node.assemble.completeness import Sealed, verdict
 from node.child import LineChild
+from node.collecting import collect_less
 from node.commitments import Commitments
 from node.dispatch import Dispatch
 from node.engine import Engine
@@ -393,7 +394,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = app.settings_from_stdin(given.file)
         app.hold(settings.node.data)
         tend(settings.node.data)
-        Conductor(app.build(settings), given.wake_fd, given.census_fd).run()
+        conductor = Conductor(app.build(settings), given.wake_fd, given.census_fd)
+        collect_less()
+        conductor.run()
     except Misconfigured as error:
         log.error("misconfigured", reason=str(error))  # noqa: TRY400 - a sentence for people, not a fault of ours
         return 2

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from node import commitment, faults, performed
+from node.collecting import collect_less
 from node.model import Cell, Header
 from node.read.header import ROOM, read_header
 from node.read.pixels import same_pixels
@@ -124,6 +125,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     warnings.simplefilter("ignore")  # pydicom warns with a peer's values, and they may name a patient
     reader = Reader()
+    collect_less()
     for line in sys.stdin:
         sys.stdout.write(json.dumps(reader.answer(line), separators=(",", ":")) + "\n")
         sys.stdout.flush()

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import ctypes
 import faulthandler
-import gc
 import json
 import os
 import resource
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from node import faults
+from node.collecting import collect_less
 from node.combining import combined
 from node.derive import standard
 from node.derive.making import Sources
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     ]:  # a spare: its run comes later, and finds the tables read
         standard.prepare()
-    _collect_less()
+    collect_less()
     line = sys.stdin.readline().rstrip("\n")
     return run_in(Path(line), asked.memory) if line else 0
 
@@ -97,16 +97,6 @@ def confine(memory: int, nice: int, parent: int) -> None:
     os.nice(nice)
     with contextlib.suppress(OSError):  # not every container shows this file
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def _collect_less() -> None:
-    """Walk the headers of a long series less often in search of cycles: a fifth of the time to read it.
-
-    What is imported by now stays until the end anyway; pixels are freed by their last reference.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def run_in(folder: Path, memory: int = 0) -> int:
