@@ -106,9 +106,7 @@ class Upkeep:
         with self.database.write() as tx:
             steps.forget(tx, self.now() - STEPS)
             lookups.forget(tx, self.now() - FORGET)
-            watch.swept(
-                tx, self.now()
-            )  # a durable change: what the index says of the files that go is now, too
+            watch.swept(tx, self.now())  # durable, and with it what the index says of the files that go
         files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data)
         log.info(
             "retention_done", series=removed.series, objects=removed.objects, products=removed.results,

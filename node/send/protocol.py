@@ -2,12 +2,10 @@
 
 Conductor → sender: `Batch`, `Echo`, `Ask`, `Report`. Sender → conductor: `Outcomes`, `Finished`, `Echoed`,
 `Asked`, `Reported`.
-A line is an object whose `type` names the class; everything else is its fields.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,8 +13,8 @@ from typing import Any
 
 from node import commitment
 from node.commitment import Dialogue
-from node.errors import Broken
 from node.model import Trouble
+from node.send import lines
 
 MOST_OBJECTS = 200
 """Objects in one batch, and results in one group."""
@@ -200,16 +198,11 @@ Outcome = Outcomes | Finished | Echoed | Asked | Reported
 
 def to_json(message: Command | Outcome) -> str:
     """One line, without its newline."""
-    whole = {"type": type(message).__name__, **_fields(message)}
+    whole = lines.whole(message)
     for name in ("said", "answer"):
         if isinstance(said := whole.get(name), Dialogue):
             whole[name] = commitment.to_json(said)
-    return json.dumps(whole, default=_fields, separators=(",", ":"))
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a frozen value as they are: `asdict` copies each of them, for every object that is sent."""
-    return {name: getattr(value, name) for name in value.__slots__}
+    return lines.line(whole)
 
 
 def command_from_json(line: str | bytes) -> Command:
@@ -217,12 +210,13 @@ def command_from_json(line: str | bytes) -> Command:
 
     Raises Broken when the line is none of its commands: the two processes are not of one version.
     """
-    return _read(line, {"Batch": _batch, "Echo": _echo, "Ask": _saying(Ask), "Report": _saying(Report)})
+    kinds = {"Batch": _batch, "Echo": _echo, "Ask": _saying(Ask), "Report": _saying(Report)}
+    return lines.read(line, kinds, "sender")
 
 
 def outcome_from_json(line: str | bytes) -> Outcome:
     """Read what the sender said. Raises Broken like `command_from_json`."""
-    return _read(
+    return lines.read(
         line,
         {
             "Outcomes": lambda d: Outcomes(d["batch"], tuple(_result(r) for r in d["results"])),
@@ -231,18 +225,8 @@ def outcome_from_json(line: str | bytes) -> Outcome:
             "Asked": lambda d: Asked(**{**d, "answer": d["answer"] and commitment.from_json(d["answer"])}),
             "Reported": lambda d: Reported(**d),
         },
+        "sender",
     )
-
-
-def _read(line: str | bytes, kinds: Mapping[str, Any]) -> Any:
-    try:
-        data = json.loads(line)
-        return kinds[data.pop("type")](data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Broken(
-            f"the sender's pipe carried a line that is none of {', '.join(kinds)} ({error!r}); "
-            "conductor and sender must be of one version: restart the node"
-        ) from error
 
 
 def read_destination(data: Mapping[str, Any]) -> Destination:

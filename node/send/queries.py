@@ -1,17 +1,15 @@
 """What the conductor and the querier say to each other: one frozen value per line of JSON.
 
-Conductor → querier: `Count`, `Search`, `Fetch`. Querier → conductor: `Counted`, `Found`, `Fetched`. A line is an
-object whose `type` names the class; everything else is its fields.
+Conductor → querier: `Count`, `Search`, `Fetch`. Querier → conductor: `Counted`, `Found`, `Fetched`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from node.errors import Broken
+from node.send import lines
 from node.send.protocol import Destination, Timeouts, read_destination
 
 TIMEOUTS = Timeouts(connect=5.0, associate=10.0, transfer=15.0, answer=15.0)
@@ -125,35 +123,18 @@ _ANSWERS: Mapping[str, Callable[[dict[str, Any]], Answer]] = {
 
 def to_json(message: Question | Answer) -> str:
     """One line, without its newline."""
-    return json.dumps(
-        {"type": type(message).__name__, **_fields(message)}, default=_fields, separators=(",", ":")
-    )
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+    return lines.line(lines.whole(message))
 
 
 def question_from_json(line: str | bytes) -> Question:
     """Read what the conductor said. Raises Broken when the line is none of its questions."""
-    return _read(line, _QUESTIONS)
+    return lines.read(line, _QUESTIONS, "querier")
 
 
 def answer_from_json(line: str | bytes) -> Answer:
     """Read what the querier said. Raises Broken when the line is none of its answers."""
-    return _read(line, _ANSWERS)
+    return lines.read(line, _ANSWERS, "querier")
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-
-
-def _read(line: str | bytes, kinds: Mapping[str, Callable[[dict[str, Any]], Any]]) -> Any:
-    try:
-        data = json.loads(line)
-        return kinds[data.pop("type")](data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Broken(
-            f"the querier's pipe carried a line that is none of {', '.join(kinds)} ({error!r}); "
-            "conductor and querier must be of one version: restart the node"
-        ) from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from node.errors import Broken
 from node.model import AssociationEnd, CommitMessage, StepMessage
@@ -141,34 +142,38 @@ def read_end(path: Path) -> AssociationEnd:
 
 def encode_commit(message: CommitMessage) -> bytes:
     """Return how a `.commit` record begins: one line of JSON; the message's dataset follows as it came."""
-    return json.dumps({**asdict(message), "received_at": message.received_at.isoformat()}).encode() + b"\n"
+    return _encode(message)
 
 
 def read_commit(path: Path) -> tuple[CommitMessage, bytes]:
     """Read a `.commit` record: how it came, and its dataset. Raises Broken or OSError as `read_end` does."""
-    head, _, dataset = path.read_bytes().partition(b"\n")
-    try:
-        found = json.loads(head)
-        return CommitMessage(
-            **{**found, "received_at": datetime.fromisoformat(found["received_at"])}
-        ), dataset
-    except (ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{path}: not a message about commitment as this node writes it") from error
+    return _read(path, CommitMessage, "commitment")
 
 
 def encode_step(message: StepMessage) -> bytes:
     """Return how a `.mpps` record begins, as `encode_commit` does."""
-    return json.dumps({**asdict(message), "received_at": message.received_at.isoformat()}).encode() + b"\n"
+    return _encode(message)
 
 
 def read_step(path: Path) -> tuple[StepMessage, bytes]:
     """Read a `.mpps` record: how it came, and its dataset. Raises Broken or OSError as `read_end` does."""
+    return _read(path, StepMessage, "a performed step")
+
+
+_Message = TypeVar("_Message", CommitMessage, StepMessage)
+
+
+def _encode(message: CommitMessage | StepMessage) -> bytes:
+    return json.dumps({**asdict(message), "received_at": message.received_at.isoformat()}).encode() + b"\n"
+
+
+def _read(path: Path, kind: type[_Message], about: str) -> tuple[_Message, bytes]:
     head, _, dataset = path.read_bytes().partition(b"\n")
     try:
         found = json.loads(head)
-        return StepMessage(**{**found, "received_at": datetime.fromisoformat(found["received_at"])}), dataset
+        return kind(**{**found, "received_at": datetime.fromisoformat(found["received_at"])}), dataset
     except (ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{path}: not a message about a performed step as this node writes it") from error
+        raise Broken(f"{path}: not a message about {about} as this node writes it") from error
 
 
 def is_alive(data: Path, run: int) -> bool:
