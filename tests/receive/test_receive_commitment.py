@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +9,16 @@ from pathlib import Path
 import pytest
 from peers import keep_answers, wait_for
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, build_role
+from pynetdicom import AE, build_role
 from pynetdicom.association import Association
+from receive.message_house import Receiver, started
 
 from node import commitment
 from node.commitment import Dialogue, Reference
 from node.model import CommitMessage
 from node.reader import Reader
 from node.receive import commitment as receiving
-from node.receive.admission import Policy, Sender
-from node.receive.association import Desk
-from node.receive.census import Census
 from node.receive.commitment import Speakers, keep
-from node.receive.limits import Pace, Watermark
-from node.receive.listener import Listener, application_entity, configure
 from node.receiver import policy_of, speakers_of
 from node.settings import parse
 from node.store.files import Disk, ObjectFolder, records_after
@@ -38,53 +30,12 @@ SAID = Dialogue("2.25.7", (Reference(CT, "1.2.3"), Reference(CT, "1.2.4", 0x0112
 SPEAKERS = Speakers(asking=frozenset({"MR01"}), answering=frozenset({"PACS"}))
 
 
-class FailingDisk(Disk):
-    """Says that it is full when *full* is set."""
-
-    full = False
-
-    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
-        """Write, or do not."""
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(fd, *data)
-
-
-class Receiver:
-    """A receiver in this process, with one peer that may ask and one that commits."""
-
-    def __init__(self, data: Path) -> None:
-        self.data, self.disk = data, FailingDisk("process")
-        self.keeper = ObjectFolder(data, self.disk, lambda: None)
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
-        senders = tuple(Sender(name, (name,)) for name in ("MR01", "PACS", "CT01"))
-        policy = Policy(("PACSNODE",), senders, unknown_may_send=False, associations=8)
-        page = Census.create(1)
-        self.desk = Desk(
-            self.keeper.run, self.keeper, policy, Census(page, 0), Watermark(data, 1.01, time.monotonic),
-            lambda: datetime.now(UTC), speakers=SPEAKERS,
-        )  # fmt: skip
-        os.close(page)
-        self.listener = Listener(
-            application_entity("PACSNODE", ("2.25.1", "TEST")), listening, self.desk, Pace()
-        )
-        self.listener.start()
-
-    def messages(self) -> list[tuple[CommitMessage, bytes]]:
-        """What was kept so far."""
-        return [read_commit(record.path) for record in records_after(self.data, self.keeper.run, 0)]
-
-
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    """Run a receiver; pynetdicom's switches are put back after the test."""
-    before = (_config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"])
-    configure()
-    made = Receiver(tmp_path / "data")
-    yield made
-    made.listener.drain(0.1)
-    _config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"] = before
+    """A receiver in this process, with one peer that may ask and one that commits."""
+    peers = ("MR01", "PACS", "CT01")
+    with started(tmp_path / "data", peers, read_commit, strangers=False, speakers=SPEAKERS) as made:
+        yield made
 
 
 def associate(receiver: Receiver, calling: str, syntax: str, *, as_scp: bool = False) -> Association:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,8 +13,9 @@ from pathlib import Path
 import pytest
 from peers import keep_answers, wait_for
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config
+from pynetdicom import AE
 from pynetdicom.association import Association
+from receive.message_house import Receiver, started
 from receive.scripted_peer import RELEASE, associate_pdu, pdu, pdv, read_command, read_pdu
 
 from node import performed
@@ -25,12 +23,7 @@ from node.model import StepMessage
 from node.performed import Performed, PerformedSeries, StepState
 from node.reader import Reader
 from node.receive import mpps
-from node.receive.admission import Policy, Sender
-from node.receive.association import Desk
-from node.receive.census import Census
 from node.receive.command import encode
-from node.receive.limits import Pace, Watermark
-from node.receive.listener import Listener, application_entity, configure
 from node.store.files import Disk, ObjectFolder, records_after
 from node.store.records import read_step
 
@@ -41,52 +34,13 @@ MESSAGE = StepMessage(
 )
 
 
-class FailingDisk(Disk):
-    """Says that it is full when *full* is set."""
-
-    full = False
-
-    def write(self, fd: int, *data: bytes | bytearray | memoryview) -> None:
-        """Write, or do not."""
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(fd, *data)
-
-
-class Receiver:
-    """A receiver in this process; CT01 is a peer, and who is none may send objects all the same."""
-
-    def __init__(self, data: Path) -> None:
-        self.data, self.disk = data, FailingDisk("process")
-        self.keeper = ObjectFolder(data, self.disk, lambda: None)
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
-        policy = Policy(("PACSNODE",), (Sender("CT01", ("CT01",)),), unknown_may_send=True, associations=8)
-        page = Census.create(1)
-        self.desk = Desk(
-            self.keeper.run, self.keeper, policy, Census(page, 0), Watermark(data, 1.01, time.monotonic),
-            lambda: datetime.now(UTC), performers=frozenset({"CT01"}),
-        )  # fmt: skip
-        os.close(page)
-        self.listener = Listener(
-            application_entity("PACSNODE", ("2.25.1", "TEST")), listening, self.desk, Pace()
-        )
-        self.listener.start()
-
-    def messages(self) -> list[tuple[StepMessage, bytes]]:
-        """What was kept so far."""
-        return [read_step(record.path) for record in records_after(self.data, self.keeper.run, 0)]
-
-
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    """Run a receiver; pynetdicom's switches are put back after the test."""
-    before = (_config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"])
-    configure()
-    made = Receiver(tmp_path / "data")
-    yield made
-    made.listener.drain(0.1)
-    _config.LOG_HANDLER_LEVEL, _config.UNRESTRICTED_STORAGE_SERVICE, _config.VALIDATORS["UI"] = before
+    """A receiver in this process; CT01 is a peer, and who is none may send objects all the same."""
+    with started(
+        tmp_path / "data", ("CT01",), read_step, strangers=True, performers=frozenset({"CT01"})
+    ) as made:
+        yield made
 
 
 def associate(receiver: Receiver, syntax: str = "1.2.840.10008.1.2", calling: str = "CT01") -> Association:
