@@ -25,7 +25,8 @@ PART_NAME = re.compile(r"part_[1-9][0-9]{0,1}")
 KIND_OF = {
     "Volume": "image", "Picture": "picture", "Recording": "recording", "Tiles": "tiles", "Mask": "segmentation",
     "FractionalMask": "segmentation", "Map": "parametric_map", "Measurements": "report", "Document": "document",
-    "KeyImages": "key_images", "Presentation": "presentation",
+    "KeyImages": "key_images", "Presentation": "presentation", "Stack": "image", "Segments": "segmentation",
+    "Report": "report",
 }  # fmt: skip
 """What an operator returns → the kind of object that it leaves as (`Product.kind`)."""
 

@@ -44,6 +44,10 @@ __all__ = [
     "Recording",
     "Refused",
     "Region",
+    "Remark",
+    "Report",
+    "Segments",
+    "Stack",
     "Tiles",
     "Unit",
     "Volume",
@@ -140,6 +144,20 @@ class Volume(_Grid):
 
 
 @dataclass(frozen=True, eq=False)
+class Stack:
+    """Volumes of one series on one grid, told from each other by what was varied: b-value, time or echo."""
+
+    volumes: tuple[Volume, ...]
+    """In ascending order of what *by* names. The `facts` of each say its own values: `b_value` (s/mm²),
+    `gradient` (unit vector in patient coordinates), `directionality`, `echo_time`, `inversion_time`,
+    `repetition_time` (ms), `flip_angle` (degrees), `time` (s from the first), `part` (its place, from 0)."""
+    by: tuple[str, ...] = ()
+    """The facts in which they differ, the slowest first."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What holds for all of them."""
+
+
+@dataclass(frozen=True, eq=False)
 class Mask(_Grid):
     """One segment: which voxels belong to it, and what it is."""
 
@@ -153,6 +171,17 @@ class Mask(_Grid):
     """Segmented Property Type (CID 7151 …)."""
     description: str = ""
     """How it was made: Segment Algorithm Name or Description."""
+    laterality: Code | None = None
+    """Segmented Property Type Modifier (CID 244), e.g. Left (7771000, SCT)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of one segmentation object, all on one grid."""
+
+    masks: tuple[Mask, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """`frame_of_reference` (UID)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,3 +388,27 @@ class Measurement:
     method: Code | None = None
     region: Mask | None = None
     """What was measured; None for the whole volume."""
+    site: Code | None = None
+    """Finding Site (363698007, SCT) where there is no region, or its type does not say it."""
+    laterality: Code | None = None
+    """CID 244, with *site*."""
+
+
+COMMENT = Code("121106", "DCM", "Comment")
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One sentence of a report: why a number is missing, or what it rests on."""
+
+    text: str
+    name: Code = COMMENT
+    """What it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Numbers with the sentences that belong to them; either may be missing, but not both."""
+
+    measurements: tuple[Measurement, ...]
+    remarks: tuple[Remark, ...] = ()

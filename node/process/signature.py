@@ -20,20 +20,27 @@ from node.operator import (
     Picture,
     Presentation,
     Recording,
+    Report,
+    Segments,
+    Stack,
     Tiles,
     Unit,
     Volume,
 )
 
 INPUTS: dict[Any, str] = {
-    kind: kind.__name__ for kind in (Volume, Mask, FractionalMask, Map, Picture, Recording, Tiles, Document)
-}
+    kind: kind.__name__
+    for kind in (
+        Volume, Stack, Mask, FractionalMask, Segments, Map, Picture, Recording, Tiles, Document,
+    )
+}  # fmt: skip
 """What a positional parameter may take."""
 RETURNS: dict[Any, str] = {
     **INPUTS,
     KeyImages: "KeyImages",
     Presentation: "Presentation",
     list[Measurement]: "Measurements",
+    Report: "Report",
 }
 """What an operator may give back, and how a rule calls it."""
 OPTIONS: dict[Any, str] = {float: "number", int: "integer", str: "text", bool: "yes/no"}

@@ -81,7 +81,7 @@ def _unknown(v: Nowhere) -> Mask: ...  # type: ignore[name-defined,empty-body]  
     [
         (_no_input, "annotation of a is missing"),
         (_no_return, "return annotation is missing"),
-        (_odd_return, "returns dict[str, int]; known are Volume, Mask, FractionalMask, Map, Picture, "),
+        (_odd_return, "returns dict[str, int]; known are Volume, Stack, Mask, FractionalMask, Segments, "),
         (_bare, "annotation of level is missing"),
         (_odd_option, "option level is list[int]; known are HU, Mm"),
         (_option_as_input, "Recording, Tiles, Document; options come after `*`"),
