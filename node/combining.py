@@ -9,6 +9,7 @@ from typing import Any
 
 from node.derive.adopting import adopted
 from node.derive.making import Sources
+from node.descent import sources_of
 from node.errors import Broken, Refused
 from node.model import Job, OperatorSpec, Plan
 from node.process import steps
@@ -52,8 +53,8 @@ class Combined:
         if like != self.main:
             sop_class = str(own.headers[0].get("SOPClassUID", ""))
             headers = adopted(own.headers, main.headers[0], sop_class, frame)
-        others = tuple(h for other in used if other != like for h in self.loaded[other].headers)
-        return Sources(headers, own.frames, own.value, others)
+        others = [h for other in used if other != like for h in self.loaded[other].headers]
+        return sources_of(own, others, headers).behind(result)
 
     def _inputs_of(self, name: str) -> Iterator[str]:
         """The inputs that a result was made of: those of its step's first parameter first."""

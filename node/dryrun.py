@@ -15,7 +15,7 @@ from node.engine import write_job
 from node.errors import Misconfigured
 from node.facts import Facts, gather
 from node.flow import NODE_MAJOR, SOFTWARE, Started, made_by_a_node, number_series
-from node.model import Exit, Header, Job, OperatorSpec, Plan, Provenance, RunState
+from node.model import NOTICE, Exit, Header, Job, OperatorSpec, Plan, Provenance, RunState
 from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
 from node.route.match import Context, Judgement, barred, judge, judge_immediate
@@ -140,6 +140,7 @@ class Place:
     out: Path
     limits: Limits
     timezone: str
+    notice: str = NOTICE
 
 
 def title(found: FoundSeries) -> str:
@@ -199,6 +200,7 @@ def _job(
         identity=identity(digests, plan.meaning, versions, NODE_MAJOR, 0),
         first_run_at=datetime.now(UTC), software=SOFTWARE, device="PACSNODE",
         series_numbers=number_series(plan, number_of(found), (), found.facts()), operators=versions,
+        notice=place.notice,
     )  # fmt: skip
     files = tuple(str(found.paths[i].resolve()) for i in judged.used)
     return Job(number, plan, provenance, files, place.timezone)

@@ -120,6 +120,7 @@ def _job_over(
         identity=identity(digests, plan.meaning, versions, NODE_MAJOR, 0), first_run_at=datetime.now(UTC),
         software=SOFTWARE, device="PACSNODE",
         series_numbers=number_series(plan, number_of(main), (), main.facts()), operators=versions,
+        notice=place.notice,
     )  # fmt: skip
     files = tuple(str(one.paths[i].resolve()) for _, one, picks in used for i in picks)
     counts = {name: len(picks) for name, _, picks in used}

@@ -31,6 +31,9 @@ KIND_OF = {
 """What an operator returns → the kind of object that it leaves as (`Product.kind`)."""
 
 
+NOTICE = "For research use. Not for primary diagnosis."
+"""Of reports, where the site says no other."""
+
 REJECTION = "rejection"
 """The kind of the notes by which the node takes its own results back (`Product.kind`); no operator makes them."""
 
@@ -412,6 +415,8 @@ class Provenance:
     """`series_key` → Series Number."""
     operators: Mapping[str, str] = field(default_factory=dict)
     """Operator name → version."""
+    notice: str = ""
+    """What results are for, in the site's words; stands in every report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ from node import faults
 from node.collecting import collect_less
 from node.combining import combined
 from node.derive import standard
-from node.derive.making import Sources
 from node.derive.write import write, write_notes
+from node.descent import sources_of
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.model import RECEIVED, WHOLE, Code, Exit, Job, Product, RunState, SeriesPart
-from node.operator import Measurement
+from node.operator import Measurement, Report
 from node.process import registry, steps
 from node.process.job import (
     ERROR_FILE,
@@ -173,8 +173,8 @@ def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
     results = steps.run(job.plan, inputs.give, registry.load, begin)
     begin("writing the results")
     descent = inputs.sources(results)
-    main = inputs.loaded[inputs.main]
-    made = write(results, job, Sources(main.headers, main.frames, main.value), folder, descent=descent)
+    main = sources_of(inputs.loaded[inputs.main])
+    made = write(results, job, main, folder, descent=descent)
     return _synced(folder, made, numbers=measured(results))
 
 
@@ -227,9 +227,7 @@ def _one_part(
     results = steps.run(job.plan, received.__getitem__, registry.load, begin)
     begin("writing the results")
     first, *others = loaded
-    sources = Sources(
-        first.headers, first.frames, first.value, tuple(header for one in others for header in one.headers)
-    )
+    sources = sources_of(first, [header for one in others for header in one.headers])
     return write(results, job, sources, folder, part, before), measured(results, part)
 
 
@@ -243,13 +241,25 @@ def measured(results: Mapping[str, Any], part: SeriesPart = WHOLE) -> tuple[dict
             "unit": _code(m.unit),
             "derivation": _code(m.derivation),
             "method": _code(m.method),
-            "region": ", ".join(filter(None, (m.region.label if m.region is not None else "", part.label))),
+            "region": ", ".join(filter(None, (*where(m), part.label))),
         }
         for name, result in results.items()
-        if isinstance(result, list)
-        for m in result
-        if isinstance(m, Measurement)
+        for m in numbers_of(result)
     )
+
+
+def numbers_of(result: object) -> Sequence[Measurement]:
+    """The measurements of one result, none where it is something else."""
+    found = result.measurements if isinstance(result, Report) else result if isinstance(result, list) else ()
+    return [m for m in found if isinstance(m, Measurement)]
+
+
+def where(m: Measurement) -> Iterator[str]:
+    """What was measured, in words: the region, else laterality and site."""
+    if m.region is not None:
+        yield m.region.label
+    else:
+        yield " ".join(code.meaning for code in (m.laterality, m.site) if code is not None)
 
 
 def _code(code: Code | None) -> str:

@@ -27,7 +27,7 @@ from node.cli.frame import (
 )
 from node.errors import Misconfigured
 from node.flow import securing
-from node.model import OperatorSpec
+from node.model import NOTICE, OperatorSpec
 from node.route import check as checking
 from node.route.rules import Rule, read_rules, scan_folder
 from node.settings import Settings
@@ -184,7 +184,8 @@ def process(
 ) -> int:
     """Run a rule's pipeline on files; results to a folder, no network."""
     settings = site_if_any_of(context)
-    place = dryrun.Place(out, app.limits_of(settings), settings.node.timezone if settings else "UTC")
+    place = dryrun.Place(out, app.limits_of(settings), settings.node.timezone if settings else "UTC",
+                         settings.node.notice if settings else NOTICE)  # fmt: skip
     made = desk.process_files(settings, rule_file, paths, place, peer)
     if as_json:
         show.as_json([desk.processed_json(one) for one in made])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -15,7 +16,7 @@ from node.derive.series import Series
 from node.derive.standard import CT, MR, NM, PT, roots
 from node.derive.values import octets
 from node.errors import Refused
-from node.operator import Volume
+from node.operator import Stack, Volume
 
 _STARTED = ("SeriesDate", "SeriesTime")
 
@@ -38,6 +39,21 @@ def images(making: Making, volume: Volume) -> Iterator[Dataset]:
         return
     for k in range(volume.array.shape[0]):
         yield _slice(series, k)
+
+
+def stacked_images(making: Making, stack: Stack) -> Iterator[Dataset]:
+    """Make one derived series of all volumes, one after the other, each with the sources of its own.
+
+    Raises what `images` raises; Refused for SPECT, whose volumes are one object each.
+    """
+    if making.sources.image_class == NM:
+        raise Refused(
+            f"output {making.output.name}: a stack of SPECT volumes cannot be written; split the series"
+        )
+    before = making.before
+    for volume in stack.volumes:
+        yield from images(replace(making, sources=making.sources.behind(volume), before=before), volume)
+        before += len(volume.array)
 
 
 def _slice(series: Series, k: int) -> Dataset:

@@ -45,6 +45,13 @@ class Sources:
     """What the operators got: the Volume, Picture … of these headers; renditions are drawn over it."""
     others: tuple[Dataset, ...] = ()
     """Headers of further parts that went into the results, where parts come together."""
+    stack: tuple[Sources, ...] = ()
+    """Of a stack of volumes: the same for each of them, the others of the stack among its *others*."""
+
+    def behind(self, result: object) -> Sources:
+        """These sources as *result* sees them: those of the one volume of a stack that its fact `part` names."""
+        part = getattr(result, "facts", {}).get("part") if self.stack else None
+        return self.stack[part] if isinstance(part, int) and 0 <= part < len(self.stack) else self
 
     @property
     def first(self) -> Dataset:

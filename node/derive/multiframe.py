@@ -6,7 +6,7 @@ them cannot make it fail, and one per frame, so that multi-frame sources need no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -62,12 +62,19 @@ class Framed:
         """One classic image per source frame, each with a UID of its own until `settled`."""
         return [_stand_in(self.making, i, plane) for i, plane in enumerate(self.known)]
 
-    def pixels(self, array: NDArray[Any]) -> NDArray[Any] | hd.Volume:
-        """*array* by frame where the sources' planes hold, else with its own geometry."""
+    def pixels(
+        self, array: NDArray[Any], channels: Mapping[str, Sequence[int]] | None = None
+    ) -> NDArray[Any] | hd.Volume:
+        """*array* by frame where the sources' planes hold, else with its own geometry; *channels*: its last axis."""
         if self.aligned:
             return array
-        uid = self.making.frame_of_reference
-        return hd.Volume(array, self.grid.affine, coordinate_system="PATIENT", frame_of_reference_uid=uid)
+        return hd.Volume(
+            array,
+            self.grid.affine,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=self.making.frame_of_reference,
+            channels=dict(channels) if channels else None,
+        )
 
 
 def framed(making: Making, grid: AnyGrid, what: str) -> Framed:

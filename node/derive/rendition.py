@@ -20,6 +20,8 @@ from node.derive.shown import (
     drawn_map,
     drawn_mask,
     drawn_presentation,
+    drawn_segments,
+    drawn_stack,
     drawn_volume,
     facts_of,
     title_of,
@@ -37,6 +39,9 @@ from node.operator import (
     Picture,
     Presentation,
     Recording,
+    Report,
+    Segments,
+    Stack,
     Tiles,
     Volume,
 )
@@ -64,7 +69,11 @@ def rendition(making: Making, result: object, made: Sequence[Dataset]) -> Pictur
 
 
 def _measurements(making: Making, measurements: list[Measurement]) -> Picture:
-    sources = making.sources
+    return _report(making, Report(tuple(measurements)))
+
+
+def _report(making: Making, report: Report) -> Picture:
+    sources, measurements = making.sources, report.measurements
     width = len(_COLUMNS) if any(m.method for m in measurements) else len(_COLUMNS) - 1
     table = Table(
         title=f"Measurements: {making.output.name}",
@@ -74,6 +83,8 @@ def _measurements(making: Making, measurements: list[Measurement]) -> Picture:
             ("Source", _source(making)),
             ("Part", making.part.label),
             ("Algorithm", _algorithm(making)),
+            *((remark.name.meaning, remark.text) for remark in report.remarks),
+            ("Notice", making.job.provenance.notice),
         ) if text),
         columns=_COLUMNS[:width],
         rows=tuple(_row(m)[:width] for m in sorted(measurements, key=_region_order(measurements))),
@@ -89,7 +100,10 @@ def _region_order(measurements: Sequence[Measurement]) -> Callable[[Measurement]
 
 
 def _region(measurement: Measurement) -> str:
-    return measurement.region.label if measurement.region is not None else "whole image"
+    if measurement.region is not None:
+        return measurement.region.label
+    place = " ".join(code.meaning for code in (measurement.laterality, measurement.site) if code)
+    return place or "whole image"
 
 
 def _row(m: Measurement) -> tuple[str, ...]:
@@ -151,8 +165,11 @@ def _document(making: Making, document: Document) -> Picture:
 
 _DRAWN: dict[type, Callable[[Making, Any], Picture]] = {
     list: _measurements,
+    Report: _report,
     Volume: drawn_volume,
+    Stack: drawn_stack,
     Mask: drawn_mask,
+    Segments: drawn_segments,
     FractionalMask: drawn_mask,
     Map: drawn_map,
     KeyImages: drawn_key_images,

@@ -20,8 +20,9 @@ from node.derive.issued import evidence_of
 from node.derive.making import MANUFACTURER, Making, Sources
 from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
+from node.derive.remarks import evaluations
 from node.derive.standard import roots
-from node.operator import Mask, Measurement
+from node.operator import Mask, Measurement, Report
 
 _PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validators hold against extensions
     "CT": Coded("25045-6", "LN", "CT unspecified body region"),
@@ -43,43 +44,41 @@ class Segment:
     mask: Mask
     dataset: Dataset
     output: str
+    number: int = 1
+    """Segment Number."""
 
 
-def reports(
-    making: Making, measurements: Sequence[Measurement], segments: Sequence[Segment]
-) -> Iterator[Dataset]:
+def reports(making: Making, report: Report, segments: Sequence[Segment]) -> Iterator[Dataset]:
     """Write one report on regions that left as segments, one on all else; each with what there is of it.
 
     They are apart because TID 1500 readers decide once per report whether its groups are volumetric
-    (TID 1411) or of whole images (TID 1501), PixelMed's validator among them.
+    (TID 1411) or of whole images (TID 1501), PixelMed's validator among them. What is remarked stands in both.
     """
-    masks = [segment.mask for segment in segments]
+    measurements, masks = report.measurements, [segment.mask for segment in segments]
     segmented = [m for m in measurements if any(m.region is mask for mask in masks)]
     others = [m for m in measurements if not any(m.region is mask for mask in masks)]
     used = [segment for segment in segments if any(m.region is segment.mask for m in measurements)]
-    for index, (kept, referenced) in enumerate(
-        filter(lambda pair: pair[0], ((segmented, used), (others, []))), 1
-    ):
-        yield _report(making, kept, referenced, index)
+    kept = [pair for pair in ((segmented, used), (others, [])) if pair[0]] or [([], [])]
+    for index, (numbers, referenced) in enumerate(kept, 1):
+        yield _report(making, Report(tuple(numbers), report.remarks), referenced, index)
 
 
-def _report(
-    making: Making, measurements: Sequence[Measurement], segments: Sequence[Segment], index: int
-) -> Dataset:
-    regions: dict[int, list[Measurement]] = {}
-    for measurement in measurements:
-        regions.setdefault(id(measurement.region), []).append(measurement)
+def _report(making: Making, report: Report, segments: Sequence[Segment], index: int) -> Dataset:
+    regions: dict[object, list[Measurement]] = {}
+    for measurement in report.measurements:
+        key = (id(measurement.region), measurement.site, measurement.laterality)
+        regions.setdefault(key, []).append(measurement)
     groups = [_group(making, number, group, segments) for number, group in enumerate(regions.values(), 1)]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(making),
         procedure_reported=_PROCEDURES.get(making.sources.text("Modality"), _ANY_PROCEDURE),
-        imaging_measurements=groups,
+        imaging_measurements=groups or [hd.sr.MeasurementsAndQualitativeEvaluations(_nothing(making))],
         title=Coded("126000", "DCM", "Imaging Measurement Report"),
         language_of_content_item_and_descendants=hd.sr.LanguageOfContentItemAndDescendants(
             Coded("en", "RFC5646", "English")
         ),
     )
-    segmentations = [_evidence(segment.dataset) for segment in segments]
+    segmentations = _evidence_of(segments)
     made = hd.sr.Comprehensive3DSR(
         evidence=[_stand_in(making.sources), *segmentations],
         content=content,
@@ -93,8 +92,12 @@ def _report(
     )
     made.ManufacturerModelName = MANUFACTURER
     made.SoftwareVersions = making.job.provenance.software
+    if not groups:
+        _hold(made, [item for item in made.ContentSequence if _concept(item) != _IMAGING_MEASUREMENTS])
     _say_what_it_replaces(making, made)
     _complete(making, made, [group[0].region for group in regions.values()], segments)
+    said = evaluations(report.remarks, making.job.provenance.notice)
+    _hold(made, [*made.ContentSequence, *said])
     return finished(making, made, index, ("Patient", "Study"), ("TimezoneOffsetFromUTC",))
 
 
@@ -114,19 +117,18 @@ def _complete(
     making: Making, made: Dataset, regions: Sequence[Mask | None], segments: Sequence[Segment]
 ) -> None:
     """Add what names every source: evidence, image library, and the sources of each group without segment."""
-    made.CurrentRequestedProcedureEvidenceSequence = [
-        evidence(making, [_evidence(segment.dataset) for segment in segments])
-    ]
+    made.CurrentRequestedProcedureEvidenceSequence = [evidence(making, _evidence_of(segments))]
     made.pop("PertinentOtherEvidenceSequence", None)
     masks = [segment.mask for segment in segments]
-    for item, region in zip(_groups_of(made), regions, strict=True):
+    for item, region in zip(_groups_of(made) if regions else (), regions, strict=True):
         segmented = any(region is mask for mask in masks)
         used = [] if segmented else [*_images(making, region), *_waveforms(making, region)]
         _hold(item, [*item.ContentSequence, *used])
     images = library(making)
     if images is not None:  # before the measurements, as TID 1500 orders its rows
         content = list(made.ContentSequence)
-        at = [_concept(item) for item in content].index(_IMAGING_MEASUREMENTS)
+        before = [*(_concept(item) for item in content), _IMAGING_MEASUREMENTS]
+        at = min(before.index(_IMAGING_MEASUREMENTS), len(content))
         _hold(made, [*content[:at], images, *content[at:]])
 
 
@@ -150,6 +152,17 @@ def _evidence(dataset: Dataset) -> Dataset:
     return item
 
 
+def _evidence_of(segments: Sequence[Segment]) -> list[Dataset]:
+    """The segmentation objects, each once."""
+    objects = {str(segment.dataset.SOPInstanceUID): segment.dataset for segment in segments}
+    return [_evidence(dataset) for dataset in objects.values()]
+
+
+def _nothing(making: Making) -> hd.sr.TrackingIdentifier:
+    """What stands where highdicom insists on a measurement and the report has none; it is taken out again."""
+    return hd.sr.TrackingIdentifier(uid=making.uid("tracking", 1), identifier=making.output.name[:64])
+
+
 def _observer(making: Making) -> hd.sr.ObservationContext:
     provenance = making.job.provenance
     device = hd.sr.DeviceObserverIdentifyingAttributes(
@@ -165,14 +178,15 @@ def _observer(making: Making) -> hd.sr.ObservationContext:
 def _group(
     making: Making, number: int, measurements: Sequence[Measurement], segments: Sequence[Segment]
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    region = measurements[0].region
+    first = measurements[0]
+    region = first.region
     name, version = algorithm(making, making.output.name)
     segment = next((s for s in segments if s.mask is region), None)
     shared = {
         "measurements": [_measurement(measurement) for measurement in measurements],
         "algorithm_id": hd.sr.AlgorithmIdentification(name=name, version=version),
-        "tracking_identifier": _tracking(making, number, region, segment),
-        **_finding(region),
+        "tracking_identifier": _tracking(making, number, first, segment),
+        **_finding(first),
     }
     if segment is not None:
         return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -192,24 +206,30 @@ def _measurement(measurement: Measurement) -> hd.sr.Measurement:
 
 
 def _tracking(
-    making: Making, number: int, region: Mask | None, segment: Segment | None
+    making: Making, number: int, first: Measurement, segment: Segment | None
 ) -> hd.sr.TrackingIdentifier:
     if segment is not None:
-        described = segment.dataset.SegmentSequence[0]
+        described = segment.dataset.SegmentSequence[segment.number - 1]
         return hd.sr.TrackingIdentifier(uid=str(described.TrackingUID), identifier=str(described.TrackingID))
-    label = region.label if region else making.output.name
+    place = " ".join(code.meaning for code in (first.laterality, first.site) if code)
+    label = first.region.label if first.region else place or making.output.name
     return hd.sr.TrackingIdentifier(uid=making.uid("tracking", number), identifier=label[:64])
 
 
-def _finding(region: Mask | None) -> dict[str, object]:
-    if region is None:
-        return {}
-    found: dict[str, object] = {
-        "finding_type": coded(region.type),
-        "finding_category": coded(region.category),
-    }
-    if (region.category.value, region.category.scheme) == _ANATOMY:
-        found["finding_sites"] = [hd.sr.FindingSite(anatomic_location=coded(region.type))]
+def _finding(first: Measurement) -> dict[str, object]:
+    """Finding, its category and its site, as far as the region or the measurement says them."""
+    region, found = first.region, dict[str, object]()
+    anatomy = region is not None and (region.category.value, region.category.scheme) == _ANATOMY
+    if region is not None:
+        found |= {"finding_type": coded(region.type), "finding_category": coded(region.category)}
+    site = first.site or (region.type if region is not None and anatomy else None)
+    laterality = first.laterality or (region.laterality if region is not None else None)
+    if site is not None:
+        found["finding_sites"] = [
+            hd.sr.FindingSite(
+                anatomic_location=coded(site), laterality=coded(laterality) if laterality else None
+            )
+        ]
     return found
 
 
@@ -217,7 +237,7 @@ def _referenced(making: Making, segment: Segment) -> hd.sr.ReferencedSegment:
     return hd.sr.ReferencedSegment(
         sop_class_uid=str(segment.dataset.SOPClassUID),
         sop_instance_uid=str(segment.dataset.SOPInstanceUID),
-        segment_number=1,
+        segment_number=segment.number,
         source_series=hd.sr.SourceSeriesForSegmentation(making.sources.text("SeriesInstanceUID")),
     )
 

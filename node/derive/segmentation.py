@@ -1,7 +1,8 @@
-"""Mask → Segmentation object (PS3.3 A.51): one segment, binary or fractional, on the source's or its own grid."""
+"""Masks → Segmentation object (PS3.3 A.51): binary or fractional segments, on the source's or their own grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
@@ -9,8 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as Coded
 
-from node.derive.making import MANUFACTURER, Making
-from node.derive.multiframe import algorithm, coded, finished, framed, settled
+from node.derive.making import MANUFACTURER, Making, code_item
+from node.derive.multiframe import Framed, algorithm, coded, finished, framed, settled
 from node.errors import Broken
 from node.operator import FractionalMask, Mask
 
@@ -20,17 +21,19 @@ _FULL = 255
 """Maximum Fractional Value: 1.0 as stored (C.8.20.2.3.1)."""
 
 
-def segmentation(making: Making, mask: Mask | FractionalMask) -> Dataset:
-    """The SEG object of one mask.
+def segmentation(making: Making, masks: Sequence[Mask | FractionalMask]) -> Dataset:
+    """The SEG object of one mask, or of several on one grid.
 
-    Raises Refused where the sources state no planes, Broken where a fraction is none.
+    Raises Refused where the sources state no planes, Broken where a fraction is none or the grids differ.
     """
-    place = framed(making, mask, "a segmentation")
-    array, kind = _fractions(making, mask) if isinstance(mask, FractionalMask) else (mask.array, {})
+    first = masks[0]
+    if not all(mask.same_grid(first) for mask in masks):
+        raise Broken(f"output {making.output.name}: its segments lie on different grids; one object has one")
+    place = framed(making, first, "a segmentation")
     made = hd.seg.Segmentation(
         source_images=place.stand_ins(),
-        pixel_array=place.pixels(array.astype(np.float32 if kind else np.uint8)),
-        segment_descriptions=[_segment(making, mask)],
+        pixel_array=_pixels(making, masks, place),
+        segment_descriptions=[_segment(making, mask, n) for n, mask in enumerate(masks, 1)],
         series_instance_uid=making.uid("series"),
         series_number=1,
         sop_instance_uid=making.uid("instance", 1),
@@ -40,30 +43,47 @@ def segmentation(making: Making, mask: Mask | FractionalMask) -> Dataset:
         software_versions=making.job.provenance.software,
         device_serial_number=making.job.provenance.device,
         content_label="SEGMENTATION",
-        **(kind or {"segmentation_type": hd.seg.SegmentationTypeValues.BINARY}),
+        **_kind(first),
     )
     return finished(making, settled(made, place), 1)
 
 
-def _fractions(making: Making, mask: FractionalMask) -> tuple[Any, dict[str, Any]]:
-    """The array, and how it is to be stored."""
-    array = np.asarray(mask.array)
-    if not (np.isfinite(array).all() and array.min(initial=0) >= 0 and array.max(initial=0) <= 1):
-        raise Broken(
-            f"output {making.output.name}: a fractional mask holds values outside 0 to 1, or NaN; "
-            "the operator must clip them"
-        )
-    return array, {
+def _pixels(making: Making, masks: Sequence[Mask | FractionalMask], place: Framed) -> Any:
+    """(slices, rows, columns) of one mask, with a last axis of segments where they are several."""
+    arrays = [_array(making, mask) for mask in masks]
+    if len(arrays) == 1:
+        return place.pixels(arrays[0])
+    whole = np.stack(arrays, axis=-1)
+    return place.pixels(whole, {"SegmentNumber": list(range(1, len(masks) + 1))})
+
+
+def _kind(mask: Mask | FractionalMask) -> dict[str, Any]:
+    """How it is stored."""
+    if isinstance(mask, Mask):
+        return {"segmentation_type": hd.seg.SegmentationTypeValues.BINARY}
+    return {
         "segmentation_type": hd.seg.SegmentationTypeValues.FRACTIONAL,
         "fractional_type": hd.seg.SegmentationFractionalTypeValues(mask.kind),
         "max_fractional_value": _FULL,
     }
 
 
-def _segment(making: Making, mask: Mask | FractionalMask) -> hd.seg.SegmentDescription:
+def _array(making: Making, mask: Mask | FractionalMask) -> Any:
+    array = np.asarray(mask.array)
+    if isinstance(mask, Mask):
+        return array.astype(np.uint8)
+    if not (np.isfinite(array).all() and array.min(initial=0) >= 0 and array.max(initial=0) <= 1):
+        raise Broken(
+            f"output {making.output.name}: a fractional mask holds values outside 0 to 1, or NaN; "
+            "the operator must clip them"
+        )
+    return array.astype(np.float32)
+
+
+def _segment(making: Making, mask: Mask | FractionalMask, number: int) -> hd.seg.SegmentDescription:
     name, version = algorithm(making, making.output.name)
     described = hd.seg.SegmentDescription(
-        segment_number=1,
+        segment_number=number,
         segment_label=mask.label[:64],
         segmented_property_category=coded(mask.category),
         segmented_property_type=coded(mask.type),
@@ -71,9 +91,13 @@ def _segment(making: Making, mask: Mask | FractionalMask) -> hd.seg.SegmentDescr
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=name, family=_FAMILY, version=version
         ),
-        tracking_uid=making.uid("tracking", 1),
+        tracking_uid=making.uid("tracking", number),
         tracking_id=mask.label[:64],
     )
+    if isinstance(mask, Mask) and mask.laterality is not None:
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            code_item(mask.laterality)
+        ]
     if mask.description:
         described.SegmentDescription = mask.description[:1024]
     return described

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,19 @@ from scipy import ndimage
 from node.derive.drawing import PALETTE, Pixels, coloured, directions, grey, shown_range, tinted, unit_text
 from node.derive.making import Making
 from node.derive.references import frame_of
-from node.derive.slices import Look, Mark, chosen, frames
+from node.derive.slices import MOST, Look, Mark, chosen, frames
 from node.errors import Refused
-from node.operator import FractionalMask, KeyImages, Map, Mask, Picture, Presentation, Volume
+from node.operator import (
+    FractionalMask,
+    KeyImages,
+    Map,
+    Mask,
+    Picture,
+    Presentation,
+    Segments,
+    Stack,
+    Volume,
+)
 
 
 def facts_of(making: Making) -> dict[str, Any]:
@@ -99,50 +110,89 @@ def drawn_volume(making: Making, volume: Volume) -> Picture:
     return Picture(made[..., 1], title=title, facts=facts_of(making))  # all its colours are greys
 
 
+def drawn_stack(making: Making, stack: Stack) -> Picture:
+    """The volumes of a stack one after the other, each as it would be shown alone."""
+    most = max(1, MOST // len(stack.volumes))
+    drawn = []
+    for number, volume in enumerate(stack.volumes, 1):
+        look = _volume_look(
+            title_of(making, f"{making.output.name} {number} of {len(stack.volumes)}"), volume
+        )
+        total = len(volume.array)
+        shown = chosen(range(total), most)
+        greys = _greys(replace(making, sources=making.sources.behind(volume)), volume)
+        drawn.append(frames(look, shown, greys, _label("slice", total, shown, total))[..., 1])
+    title = title_of(making, making.output.name)
+    return Picture(np.concatenate(drawn), title=title, facts=facts_of(making))
+
+
 def drawn_mask(making: Making, mask: Mask | FractionalMask) -> Picture:
     """The slices that hold the mask, its tint and outline over what it was found in."""
-    fractional = isinstance(mask, FractionalMask)
-    ground, share = _laid_on(making, mask)
-    filled = np.flatnonzero((share > 0).any(axis=(1, 2)))
-    shown = chosen(filled.tolist()) or [len(share) // 2]
-    what = f"{mask.label} ({mask.kind.casefold()})" if isinstance(mask, FractionalMask) else mask.label
-    entry = (PALETTE[0], what if filled.size else f"{what}: nothing was found")
-    title = title_of(making, mask.label)
-    if isinstance(ground, Picture):
-        look = _picture_look(title, ground, legend=(entry,))
-    else:
-        look = _volume_look(title, ground or mask, legend=(entry,))
-    under = _greys(making, ground) if ground is not None else _nothing(share.shape[1:])
-    strength = 0.6 if fractional else 0.3
-    made = frames(
-        look,
-        shown,
-        lambda i: tinted(under(i), share[i], PALETTE[0], strength),
-        _label("slice", len(share), shown, max(len(filled), 1)),
+    return _drawn_masks(making, (mask,), mask.label)
+
+
+def drawn_segments(making: Making, segments: Segments) -> Picture:
+    """The same of several, each in a colour of its own."""
+    return _drawn_masks(making, segments.masks, making.output.name)
+
+
+def _drawn_masks(making: Making, masks: Sequence[Mask | FractionalMask], name: str) -> Picture:
+    ground = _ground(making, masks[0])
+    shares = [_share(mask, ground) for mask in masks]
+    filled = np.flatnonzero(np.any([(share > 0).any(axis=(1, 2)) for share in shares], axis=0))
+    shown = chosen(filled.tolist()) or [len(shares[0]) // 2]
+    colours = [PALETTE[i % len(PALETTE)] for i in range(len(masks))]
+    entries = tuple(
+        (colour, _entry(mask, share)) for colour, mask, share in zip(colours, masks, shares, strict=True)
     )
+    title = title_of(making, name)
+    if isinstance(ground, Picture):
+        look = _picture_look(title, ground, legend=entries)
+    else:
+        look = _volume_look(title, ground or masks[0], legend=entries)
+    under = _greys(making, ground) if ground is not None else _nothing(shares[0].shape[1:])
+
+    def draw(i: int) -> Pixels:
+        pixels = under(i)
+        for colour, mask, share in zip(colours, masks, shares, strict=True):
+            pixels = tinted(pixels, share[i], colour, 0.6 if isinstance(mask, FractionalMask) else 0.3)
+        return pixels
+
+    made = frames(look, shown, draw, _label("slice", len(shares[0]), shown, max(len(filled), 1)))
     return Picture(made, title=title, facts=facts_of(making))
+
+
+def _entry(mask: Mask | FractionalMask, share: NDArray[Any]) -> str:
+    """What the legend says of one mask."""
+    what = f"{mask.label} ({mask.kind.casefold()})" if isinstance(mask, FractionalMask) else mask.label
+    return what if share.any() else f"{what}: nothing was found"
 
 
 def _nothing(shape: tuple[int, ...]) -> Callable[[int], Pixels]:
     return lambda _: np.zeros((*shape, 3), np.uint8)
 
 
-def _laid_on(
-    making: Making, mask: Mask | FractionalMask
-) -> tuple[Volume | Picture | None, NDArray[np.float32]]:
-    """What the mask is drawn on, and its share on the ground's own voxels."""
-    ground, share = making.sources.value, mask.array.astype(np.float32)
-    if isinstance(ground, Volume):
-        if ground.same_grid(mask):
-            return ground, share
-        into = np.linalg.inv(mask.affine) @ ground.affine
-        order = 0 if isinstance(mask, Mask) else 1
-        return ground, ndimage.affine_transform(
-            share, into[:3, :3], into[:3, 3], output_shape=ground.array.shape, order=order
-        )
-    if isinstance(ground, Picture) and ground.array.shape[:3] == share.shape:
-        return ground, share
-    return None, share
+def _ground(making: Making, mask: Mask | FractionalMask) -> Volume | Picture | None:
+    """What the mask is drawn on."""
+    ground = making.sources.value
+    if isinstance(ground, Volume) or (
+        isinstance(ground, Picture) and ground.array.shape[:3] == mask.array.shape
+    ):
+        return ground
+    return None
+
+
+def _share(mask: Mask | FractionalMask, ground: Volume | Picture | None) -> NDArray[Any]:
+    """The mask on the ground's own voxels."""
+    if not isinstance(ground, Volume) or ground.same_grid(mask):
+        return mask.array
+    share = mask.array.astype(np.float32)
+    into = np.linalg.inv(mask.affine) @ ground.affine
+    order = 0 if isinstance(mask, Mask) else 1
+    moved: NDArray[np.float32] = ndimage.affine_transform(
+        share, into[:3, :3], into[:3, 3], output_shape=ground.array.shape, order=order
+    )
+    return moved
 
 
 def drawn_map(making: Making, quantity: Map) -> Picture:

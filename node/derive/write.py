@@ -18,7 +18,7 @@ from pydicom.filewriter import dcmwrite
 from node.derive.capture import captures
 from node.derive.document import documents
 from node.derive.gate import Origin, judge
-from node.derive.image import images
+from node.derive.image import images, stacked_images
 from node.derive.inherit import writable
 from node.derive.issued import rejection_note, source_of
 from node.derive.key_images import key_images
@@ -42,6 +42,9 @@ from node.operator import (
     Picture,
     Presentation,
     Recording,
+    Report,
+    Segments,
+    Stack,
     Tiles,
     Volume,
 )
@@ -72,7 +75,7 @@ def write(
     for writer, output, result in sorted(
         _wanted(results, job), key=lambda w: (_ORDER.index(w[0]), w[1].index)
     ):
-        own = descent.get(output.name, sources)
+        own = descent.get(output.name, sources).behind(result)
         native = Making(job, output, own, part, before=written.so_far(output.name, part, writer.kind))
         made = writer.make(native, result, segments)
         again = list(made) if output.picture else []  # only then: a long series is not held in memory
@@ -86,7 +89,7 @@ def write(
 
 def _origins(sources: Sources, descent: Mapping[str, Sources]) -> dict[str, Origin]:
     own = {name: Origin((*one.headers, *one.others)) for name, one in descent.items()}
-    return {"": Origin(sources.headers), **own}
+    return {"": Origin((*sources.headers, *sources.others)), **own}
 
 
 def write_notes(job: Job, folder: Path) -> list[Product]:
@@ -110,25 +113,25 @@ class Writer:
     make: Callable[[Making, Any, list[Segment]], Iterable[Dataset]]
 
 
-def _segmented(
-    make: Callable[[Making, Any], Dataset],
-) -> Callable[[Making, Any, list[Segment]], Iterable[Dataset]]:
-    """Remember the segmentation, so that the reports of the run can refer to it."""
-
-    def made(making: Making, mask: Any, segments: list[Segment]) -> Iterable[Dataset]:
-        dataset = make(making, mask)
-        segments.append(Segment(mask, dataset, making.output.name))
-        return [dataset]
-
-    return made
+def _segmented(making: Making, result: Mask | Segments, segments: list[Segment]) -> Iterable[Dataset]:
+    """The segmentation; what it holds is remembered, so that the reports of the run can refer to it."""
+    masks = result.masks if isinstance(result, Segments) else (result,)
+    dataset = segmentation(making, masks)
+    segments += [Segment(mask, dataset, making.output.name, n) for n, mask in enumerate(masks, 1)]
+    return [dataset]
 
 
 _ORDER = (
     Writer("image", Volume, lambda making, volume, _: images(making, volume)),
-    Writer("segmentation", Mask, _segmented(segmentation)),
-    Writer("segmentation", FractionalMask, lambda making, mask, _: [segmentation(making, mask)]),
+    Writer("image", Stack, lambda making, stack, _: stacked_images(making, stack)),
+    Writer("segmentation", Mask, _segmented),
+    Writer("segmentation", Segments, _segmented),
+    Writer("segmentation", FractionalMask, lambda making, mask, _: [segmentation(making, (mask,))]),
     Writer("parametric_map", Map, lambda making, quantity, _: [parametric_map(making, quantity)]),
-    Writer("report", list, reports),
+    Writer(
+        "report", list, lambda making, numbers, segments: reports(making, Report(tuple(numbers)), segments)
+    ),
+    Writer("report", Report, reports),
     Writer("recording", Recording, lambda making, recording, _: recordings(making, recording)),
     Writer("tiles", Tiles, lambda making, tiles, _: slides(making, tiles)),
     Writer("picture", Picture, lambda making, picture, _: captures(making, picture)),

@@ -133,6 +133,7 @@ def _provenance(
         device=parts.settings.node.ae_titles[0],
         series_numbers=json.loads(known["series_numbers"]),
         operators=versions,
+        notice=parts.settings.node.notice,
     )
     return provenance, int(known["revision"]), predecessors(tx, {**row, "identity": key}, known)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,18 @@ import numpy as np
 
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.model import OperatorSpec, Plan, Step, is_received
-from node.operator import FractionalMask, Map, Mask, Measurement, Picture, Recording, Volume
+from node.operator import (
+    FractionalMask,
+    Map,
+    Mask,
+    Measurement,
+    Picture,
+    Recording,
+    Report,
+    Segments,
+    Stack,
+    Volume,
+)
 from node.process.registry import Operator
 from node.process.signature import spec_of
 
@@ -101,22 +112,38 @@ def _call(step: Step, operator: Operator, results: Mapping[str, Any], give: Call
 def _check(returned: Any, kind: str) -> None:
     """Whether *returned* keeps the promise of the operator's annotation. Raises Broken."""
     if kind == "Measurements":
-        if not isinstance(returned, list) or not all(isinstance(m, Measurement) for m in returned):
+        if not isinstance(returned, list):
             raise Broken(f"it promised list[Measurement] and returned {type(returned).__name__}")
-        for measurement in returned:
-            if not np.isfinite(measurement.value):
-                raise Broken(
-                    f"its measurement {measurement.name.meaning} is {measurement.value}, not a number"
-                )
+        _check_numbers(returned)
         return
     if type(returned).__name__ != kind:
         raise Broken(f"it promised a {kind} and returned {type(returned).__name__}")
-    if isinstance(returned, Volume | Mask | FractionalMask | Map):
+    if isinstance(returned, Report):
+        if not returned.measurements and not returned.remarks:
+            raise Broken("its report says nothing: no number and no remark")
+        _check_numbers(returned.measurements)
+    elif isinstance(returned, Volume | Mask | FractionalMask | Map):
         _check_grid(returned)
+    elif isinstance(returned, Stack | Segments):
+        members = returned.volumes if isinstance(returned, Stack) else returned.masks
+        if not members:
+            raise Broken(f"its {kind} is empty")
+        for member in members:
+            _check_grid(member)
+            if not member.same_grid(members[0]):
+                raise Broken(f"the members of its {kind} lie on different grids")
     elif isinstance(returned, Picture):
         _check_picture(returned)
     elif isinstance(returned, Recording):
         _check_recording(returned)
+
+
+def _check_numbers(measurements: Sequence[Any]) -> None:
+    for measurement in measurements:
+        if not isinstance(measurement, Measurement):
+            raise Broken(f"its measurements hold a {type(measurement).__name__}")
+        if not np.isfinite(measurement.value):
+            raise Broken(f"its measurement {measurement.name.meaning} is {measurement.value}, not a number")
 
 
 def _check_grid(returned: Volume | Mask | FractionalMask | Map) -> None:
@@ -173,10 +200,12 @@ def _check_recording(returned: Recording) -> None:
 
 def _frozen(result: Any) -> Any:
     """*result* with read-only arrays: a later step cannot change what an earlier one made."""
-    for name in ("array", "affine", "valid"):
-        array = getattr(result, name, None)
-        if isinstance(array, np.ndarray):
-            array.flags.writeable = False
+    members = getattr(result, "volumes", None) or getattr(result, "masks", None) or (result,)
+    for member in members:
+        for name in ("array", "affine", "valid"):
+            array = getattr(member, name, None)
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
     return result
 
 

@@ -25,6 +25,8 @@ class Loaded(Generic[T_co]):
     """Per header: the frame number (from 1) in its object, 0 for a single-frame object."""
     label: str = ""
     """What tells this part from the others, e.g. `b_value 800`; empty where the series is not split."""
+    sizes: tuple[int, ...] = ()
+    """How many headers each volume of a Stack has, in their order."""
 
 
 @dataclass(frozen=True, eq=False)

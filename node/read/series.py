@@ -8,6 +8,7 @@ from typing import Any
 
 from node.read import document, picture, recording, tiles
 from node.read.loaded import Part
+from node.read.stack import stacks
 from node.read.volume import volumes
 
 _ONE_BY_ONE: dict[str, Callable[[Sequence[Path]], Sequence[Part[Any]]]] = {
@@ -19,11 +20,13 @@ _ONE_BY_ONE: dict[str, Callable[[Sequence[Path]], Sequence[Part[Any]]]] = {
 
 
 def parts(kind: str, paths: Sequence[Path], split: Sequence[str], each_part: str) -> Iterator[Part[Any]]:
-    """The parts of the objects at *paths* as *kind* (Volume, Picture, Recording, Tiles, Document), to be loaded.
+    """The parts of the objects at *paths* as *kind* (Volume, Stack, Picture, Recording …), to be loaded.
 
-    Volumes are divided by what *split* names; everything else is one object, or one slide, each. Raises
+    Volumes and stacks are divided by what *split* names; everything else is one object, or one slide, each. Raises
     Refused, in words, where the objects are none of that kind; Broken where a file cannot be read.
     """
     if kind == "Volume":
         return volumes(paths, split, each_part)
+    if kind == "Stack":
+        return stacks(paths, split, each_part)
     return iter(_ONE_BY_ONE[kind](paths))

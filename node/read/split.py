@@ -41,21 +41,20 @@ def part_frames(frames: Sequence[Frame], names: Sequence[str]) -> list[tuple[str
     Refused where there are more than MOST_PARTS, Misconfigured where a name is none.
     """
     groups: dict[Key, list[Frame]] = {}
-    columns = [_column(frames, name) for name in names]
+    columns = [column_of(frames, name) for name in names]
     for frame, key in zip(frames, zip(*columns, strict=True), strict=True):
         groups.setdefault(key, []).append(frame)
     if len(groups) > MOST_PARTS:
         raise Refused(
             f"`split: [{', '.join(names)}]` gives {len(groups)} parts, more than {MOST_PARTS}; name fewer or others"
         )
-    keys = sorted(groups, key=lambda key: [_rank(value) for value in key])
+    keys = sorted(groups, key=lambda key: [rank_of(value) for value in key])
     differing = [i for i in range(len(names)) if len({key[i] for key in keys}) > 1]
-    return [
-        (", ".join(f"{names[i]} {_shown(key[i])}" for i in differing), tuple(groups[key])) for key in keys
-    ]
+    return [(", ".join(f"{names[i]} {said(key[i])}" for i in differing), tuple(groups[key])) for key in keys]
 
 
-def _column(frames: Sequence[Frame], name: str) -> list[Value]:
+def column_of(frames: Sequence[Frame], name: str) -> list[Value]:
+    """What each frame says of *name*, a keyword or a fact; `()` where it says nothing."""
     if name == "orientation":
         return _stacks(frames)
     return [_value(frame, name) for frame in frames]
@@ -92,12 +91,14 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _rank(value: Value) -> tuple[bool, list[tuple[bool, float, str]]]:
+def rank_of(value: Value) -> tuple[bool, list[tuple[bool, float, str]]]:
+    """By which values are ordered: as numbers where they are, else as texts; what is absent last."""
     numbers = [(_number(text), text) for text in value]
     return not value, [(number is None, number or 0.0, text) for number, text in numbers]
 
 
-def _shown(value: Value) -> str:
+def said(value: Value) -> str:
+    """A value in words."""
     return "/".join(value) if value else "absent"
 
 
@@ -126,10 +127,10 @@ def advice(frames: Sequence[Frame], refusal: SamePlace) -> Refused:
     """*refusal* with the `split` that would part *frames*, named from what really differs in them."""
     columns: dict[str, list[Value]] = {}
     for name in _TELLING:
-        column = _column(frames, name)
+        column = column_of(frames, name)
         if len(set(column)) > 1:
             columns[name] = column
-    places = _places(frames)
+    places = places_of(frames)
     for size in (1, 2):
         for names in combinations(columns, size):
             if _parts_well([columns[name] for name in names], places):
@@ -144,7 +145,8 @@ def advice(frames: Sequence[Frame], refusal: SamePlace) -> Refused:
     )  # fmt: skip
 
 
-def _places(frames: Sequence[Frame]) -> list[int]:
+def places_of(frames: Sequence[Frame]) -> list[int]:
+    """Per frame the number of its place along the normal, from 0."""
     normal = directions_of(orientation_of(frames[0].header, frames[0].name))[2]
     offsets = np.array([position_of(frame.header, frame.name) @ normal for frame in frames])
     order = np.argsort(offsets, kind="stable")

@@ -37,7 +37,7 @@ def volumes(paths: Sequence[Path], split: Sequence[str], each_part: str) -> Iter
     parts = [("", frames)]
     if split:
         parts = choose(part_frames(frames, split), each_part, f"`split: [{', '.join(split)}]`")
-    return iter([Part(label, partial(_volume, of_part, kind, label)) for label, of_part in parts])
+    return iter([Part(label, partial(volume_of, of_part, kind, label)) for label, of_part in parts])
 
 
 def load(paths: Sequence[Path]) -> Loaded[Volume]:
@@ -49,7 +49,8 @@ def load(paths: Sequence[Path]) -> Loaded[Volume]:
     return next(volumes(paths, (), "refuse")).load()
 
 
-def _volume(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Volume]:
+def volume_of(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Volume]:
+    """Read *frames* as one volume. Raises Refused where they are none, Broken where a file is gone."""
     try:
         place = grid([f.header for f in frames], [f.name for f in frames])
     except SamePlace as refusal:

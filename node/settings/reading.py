@@ -16,6 +16,7 @@ from typing import Literal
 
 from node import overrides, shape
 from node.errors import Misconfigured
+from node.model import NOTICE
 from node.settings.alerting import ALERTS_KEYS, EMAIL_KEYS, missing_files, read_alerts
 from node.settings.deidentify import DEIDENTIFY_KEYS, NESTED_KEYS, PROFILE_KEYS, Deidentify, read_deidentify
 from node.settings.peers import COMMIT_KEYS, PEER_KEYS, read_peers
@@ -42,7 +43,7 @@ _TOP = (
     "deidentify",
 )
 _NODE_NEEDED = ("ae_titles", "listen", "timezone", "data", "rules")
-_NODE = (*_NODE_NEEDED, "durability", "receivers")
+_NODE = (*_NODE_NEEDED, "durability", "receivers", "notice")
 _DISK = ("warn", "stop_processing", "refuse", "per_destination")
 _LIMITS = (
     "associations", "connections", "connections_per_address", "artim", "idle", "pdu", "object_size", "run_time",
@@ -160,7 +161,16 @@ def _node(shaper: Shaper, node: Node, folder: Path, cores: int) -> NodeSettings:
         rules=folder / get(given, "rules", shaper.text, ""),
         durability=pick(shaper, given, "durability", ("power", "process")),  # type: ignore[arg-type]
         receivers=count(shaper, given.get("receivers"), min(4, cores)),
+        notice=get(given, "notice", lambda item, _: _notice(shaper, item), NOTICE),
     )
+
+
+def _notice(shaper: Shaper, node: Node) -> str:
+    text = shaper.text(node, NOTICE).strip()
+    if len(text) > 200:
+        shaper.wrong(node, f"the notice has {len(text)} characters; say it in 200")
+        return NOTICE
+    return text
 
 
 def _timezone(shaper: Shaper, node: Node) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from node.model import NOTICE
 from node.settings.deidentify import Deidentify
 from node.settings.windows import Window
 from node.shape import Node
@@ -165,6 +166,8 @@ class NodeSettings:
     data: Path
     rules: Path
     durability: Literal["power", "process"] = "power"
+    notice: str = NOTICE
+    """Stands in every report that the node makes; empty: nothing."""
     receivers: int = 1
 
 
