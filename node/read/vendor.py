@@ -12,6 +12,7 @@ from pydicom.tag import BaseTag
 
 from node.model import Cell, Value
 from node.read.csa import csa
+from node.read.diffusion import b_share
 from node.read.elements import attributes_of, first
 
 _PLANES = ("sagittal", "coronal", "axial")  # normal along x, y, z of the patient
@@ -26,7 +27,12 @@ _B_VALUES = (
     "(2001,xx03) Philips Imaging DD 001",
     "(0065,xx09) Image Private Header",
 )
-_UNOWNED_B_VALUES = {"GE": "(0043,1039)", "SIEMENS": "(0019,100C)", "PHILIPS": "(2001,1003)"}
+_UNOWNED_B_VALUES = {
+    "GE": "(0043,1039)",
+    "SIEMENS": "(0019,100C)",
+    "PHILIPS": "(2001,1003)",
+    "UIH": "(0065,1009)",
+}
 """Where an anonymiser took the private creators away (which PS3.5 7.8.1 forbids, and many do)."""
 _TIMES = ("TemporalPositionIdentifier", "TemporalPositionIndex")
 _STATED = frozenset(
@@ -59,7 +65,8 @@ def own_facts(attributes: Mapping[str, Cell]) -> dict[str, Cell]:
 def frame_facts(header: Dataset) -> dict[str, str]:
     """orientation, b_value and temporal_position of one frame, as far as its header says them.
 
-    Beside what `own_facts` knows, a b-value may stand in Siemens' CSA header (images before about 2005).
+    Beside what `own_facts` knows, a b-value may stand in Siemens' CSA header (images before about 2005), and GE may
+    scale it by the length of the gradient. Raises Refused where whether it does is unknown.
     """
     narrow = Dataset()
     narrow._dict.update({tag: header._dict[tag] for tag in header._dict if _says_something(tag)})
@@ -67,6 +74,8 @@ def frame_facts(header: Dataset) -> dict[str, str]:
     facts = {name: cell[0][0] for name, cell in own_facts(attributes_of(narrow)).items() if cell and cell[0]}
     if "b_value" not in facts:
         facts |= _b_value_of_csa(header)
+    elif header.get("DiffusionBValue") is None and (share := b_share(header)) != 1:
+        facts["b_value"] = format(round(float(facts["b_value"]) * share, 3), "g")
     return facts
 
 

@@ -20,6 +20,7 @@ from node.read.geometry import Grid, SamePlace, grid
 from node.read.kinds import frames_of, kind_of
 from node.read.loaded import Loaded, Part
 from node.read.scale import Measured, measured
+from node.read.sequence import sequence_facts
 from node.read.split import advice, choose, part_frames
 from node.read.vendor import frame_facts
 
@@ -89,6 +90,8 @@ def _facts(headers: Sequence[Dataset], kind: str, place: Grid, measure: Measured
         if value not in (None, "") and all(h.get(keyword) == value for h in headers):
             facts[name] = float(value) if isinstance(value, float) else str(value)
     facts |= _vendor_facts(headers)
+    if modality == "MR":
+        facts |= sequence_facts(headers)
     if place.tilt:
         facts["gantry_tilt"] = place.tilt
     if measure.quantity is not None:
