@@ -17,7 +17,7 @@ from typing import Any
 
 from node.errors import Refused
 from node.operator import Stack, Volume
-from node.read.diffusion import directionality_of, gradient_of
+from node.read.diffusion import directionality_of, gradient_of, told_apart_by
 from node.read.frames import Frame, sources
 from node.read.kinds import frames_of, kind_of
 from node.read.loaded import Loaded, Part
@@ -119,7 +119,7 @@ def _groups(frames: Sequence[Frame]) -> tuple[tuple[str, ...], list[tuple[Key, t
 
 def _column(frames: Sequence[Frame], name: str) -> list[Value]:
     if name == "gradient":
-        return [tuple(format(v, "g") for v in gradient_of(frame.header) or ()) for frame in frames]
+        return [told_apart_by(frame.header) for frame in frames]
     if name == "directionality":
         return [tuple(filter(None, (directionality_of(frame.header),))) for frame in frames]
     return column_of(frames, name)

@@ -131,7 +131,8 @@ def test_the_scanners_trace_is_no_direction() -> None:
     [
         (["DIFFUSION", "ADC", "ND"], True), (["DIFFUSION", "ADC_UNSPECIFIED"], True),
         (["DIFFUSION", "FA"], True), (["FAST"], False),
-        (["DIFFUSION", "CALC_BVALUE", "TRACEW"], True), (["DIFFUSION", "TRACEW"], False), (["DIFFUSION", "NONE"], False),
+        (["DIFFUSION", "CALC_BVALUE", "TRACEW"], True), (["DIFFUSION", "TRACEW"], False),
+        (["DIFFUSION", "NONE"], False),
     ],
 )  # fmt: skip
 def test_computed_images_are_known_by_their_image_type(flavours: list[str], computed: bool) -> None:
