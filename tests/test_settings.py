@@ -297,6 +297,26 @@ def test_a_window_past_midnight_belongs_to_the_day_it_begins_on(at: str, expecte
     assert settings.is_open((), datetime.fromisoformat(at))
 
 
+@pytest.mark.parametrize(
+    ("said", "notice"),
+    [
+        ("", "For research use. Not for primary diagnosis."),
+        (", notice: Nur zur Forschung", "Nur zur Forschung"),
+        (', notice: ""', ""),
+    ],
+)
+def test_the_notice_of_reports_is_the_sites(said: str, notice: str) -> None:
+    """What results are for is said in the site's words, in ours where it says none, and not at all where it is empty."""
+    node = f"node: {{ae_titles: [A], listen: '0.0.0.0:104', timezone: UTC, data: d, rules: r{said}}}\n"
+    assert settings.parse(node, "f", {}).node.notice == notice
+
+
+def test_a_notice_is_a_line_not_a_page() -> None:
+    """A notice of more than 200 characters is refused with its length."""
+    node = f"node: {{ae_titles: [A], listen: '0.0.0.0:104', timezone: UTC, data: d, rules: r, notice: {'a' * 201}}}\n"
+    assert "the notice has 201 characters; say it in 200" in mistakes("", node=node)[0]
+
+
 def test_all_mistakes_come_at_once() -> None:
     """One reading names everything that is wrong, so that a file is not mended line by line."""
     node = "node: {ae_titles: [], listen: 104, timezone: Europe/Berln, data: d, durability: disk}\n"

@@ -166,7 +166,7 @@ def _node(shaper: Shaper, node: Node, folder: Path, cores: int) -> NodeSettings:
 
 
 def _notice(shaper: Shaper, node: Node) -> str:
-    text = shaper.text(node, NOTICE).strip()
+    text = "" if node.value == "" else shaper.text(node, NOTICE).strip()
     if len(text) > 200:
         shaper.wrong(node, f"the notice has {len(text)} characters; say it in 200")
         return NOTICE
