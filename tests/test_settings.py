@@ -306,7 +306,7 @@ def test_a_window_past_midnight_belongs_to_the_day_it_begins_on(at: str, expecte
     ],
 )
 def test_the_notice_of_reports_is_the_sites(said: str, notice: str) -> None:
-    """What results are for is said in the site's words, in ours where it says none, and not at all where it is empty."""
+    """What results are for is said in the site's words, else in ours, and not at all where it is empty."""
     node = f"node: {{ae_titles: [A], listen: '0.0.0.0:104', timezone: UTC, data: d, rules: r{said}}}\n"
     assert settings.parse(node, "f", {}).node.notice == notice
 

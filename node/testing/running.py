@@ -13,6 +13,7 @@ from node import desk
 from node.dryrun import Place, Processed
 from node.drystudy import ProcessedStudy
 from node.model import Plan, Step
+from node.operator import Segments, Stack
 from node.process import steps
 from node.process.signature import spec_of
 from node.process.supervise import Limits
@@ -33,6 +34,10 @@ def run_operator(function: Callable[..., Any], /, *inputs: Any, **options: Any) 
 
 def _view(value: Any) -> Any:
     """Return *value* with a view of its array: a run makes its inputs read-only, the caller's stays as it is."""
+    if isinstance(value, Stack):
+        return replace(value, volumes=tuple(_view(volume) for volume in value.volumes))
+    if isinstance(value, Segments):
+        return replace(value, masks=tuple(_view(mask) for mask in value.masks))
     if isinstance(getattr(value, "array", None), np.ndarray):
         return replace(value, array=value.array.view())
     return value
