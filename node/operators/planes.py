@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Refused, Volume
+from node.operator import Refused, Segments, Volume
 
 Axes = NDArray[np.float64]
 Plane = Literal["axial", "coronal", "sagittal", "oblique", "acquired"]
@@ -89,12 +89,14 @@ def extent(volume: Volume, axes: Axes) -> tuple[Axes, Axes]:
     return placed.min(axis=0), np.ptp(placed, axis=0)
 
 
-def refuse_other_frame(volume: Volume, other: Volume, what_next: str) -> None:
+def refuse_other_frame(volume: Volume, other: Volume | Segments, what_next: str) -> None:
     """Refuse two volumes unless both say that they lie in one frame of reference (PS3.3 C.7.4.1)."""
+    what = "volume" if isinstance(other, Volume) else "volume or its segmentation"
     ours, theirs = (v.facts.get("frame_of_reference") for v in (volume, other))
     if not ours or not theirs:
         raise Refused(
-            f"a volume has no frame of reference, so where one lies in the other is unknown; {what_next}"
+            f"a {what} has no frame of reference, so where one lies in the other is unknown; {what_next}"
         )
     if ours != theirs:
-        raise Refused(f"the two volumes have different frames of reference; {what_next}")
+        pair = "two volumes" if isinstance(other, Volume) else "volume and the segmentation"
+        raise Refused(f"the {pair} have different frames of reference; {what_next}")

@@ -113,7 +113,7 @@ class Source:
         """Values at the points, and whether at least half of what each is made from was measured."""
         to = sitk.ResampleImageFilter()
         to.SetOutputOrigin([float(o) for o in lattice.origin])
-        to.SetOutputDirection(_directions(lattice.axes))
+        to.SetOutputDirection(directions_of(lattice.axes))
         to.SetOutputSpacing([float(s) for s in lattice.spacing[::-1]])
         to.SetSize([int(n) for n in lattice.shape[::-1]])
         to.SetDefaultPixelValue(0)
@@ -203,10 +203,10 @@ def image_of(array: Floats, volume: Volume) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(s) for s in volume.spacing[::-1]])
     image.SetOrigin([float(o) for o in volume.origin])
-    image.SetDirection(_directions(volume.axes))
+    image.SetDirection(directions_of(volume.axes))
     return image
 
 
-def _directions(axes: Points) -> list[float]:
+def directions_of(axes: Points) -> list[float]:
     """*axes* as ITK writes them, without cosines so small (1e-160) that its matrix inversion fails on them."""
     return [float(d) if abs(d) > 1e-30 else 0.0 for d in axes[:, ::-1].ravel()]

@@ -100,7 +100,7 @@ def _call(step: Step, operator: Operator, results: Mapping[str, Any], give: Call
             raise Misconfigured(f"its input {parameter.name} is not given")
         given[parameter.name] = None if source is None else _input(source, results, give)
         found = type(given[parameter.name]).__name__
-        if source is not None and found != parameter.type:
+        if source is not None and not _is(given[parameter.name], parameter.type):
             raise Misconfigured(
                 f"its input {parameter.name} must be a {parameter.type}, {source} is a {found}"
             )
@@ -116,7 +116,7 @@ def _check(returned: Any, kind: str) -> None:
             raise Broken(f"it promised list[Measurement] and returned {type(returned).__name__}")
         _check_numbers(returned)
         return
-    if type(returned).__name__ != kind:
+    if not _is(returned, kind):
         raise Broken(f"it promised a {kind} and returned {type(returned).__name__}")
     if isinstance(returned, Report):
         if not returned.measurements and not returned.remarks:
@@ -144,6 +144,11 @@ def _check_numbers(measurements: Sequence[Any]) -> None:
             raise Broken(f"its measurements hold a {type(measurement).__name__}")
         if not np.isfinite(measurement.value):
             raise Broken(f"its measurement {measurement.name.meaning} is {measurement.value}, not a number")
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether *value* is of *kind*, as readers and operators may refine it."""
+    return kind in {one.__name__ for one in type(value).__mro__}
 
 
 def _check_grid(returned: Volume | Mask | FractionalMask | Map) -> None:

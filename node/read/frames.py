@@ -95,6 +95,14 @@ class Source:
                 f"decoded: {said}"
             ) from error
 
+    def bulk(self) -> bytes:
+        """Its Pixel Data as stored, for what is not compressed. Raises Refused where there is none."""
+        whole = self.dataset if "PixelData" in self.dataset else dcmread(self.path)
+        data = whole.get("PixelData")
+        if not data:
+            raise Refused(f"{self.name} has no pixels")
+        return bytes(data)
+
     def _pixels(self) -> Any:
         """From where pydicom decodes: the dataset, or the file where its pixels were left there."""
         if any(tag in self.dataset for tag in PIXELS):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from node.read import document, picture, recording, tiles
+from node.read import document, picture, recording, segmentation, tiles
 from node.read.loaded import Part
 from node.read.stack import stacks
 from node.read.volume import volumes
@@ -16,6 +16,7 @@ _ONE_BY_ONE: dict[str, Callable[[Sequence[Path]], Sequence[Part[Any]]]] = {
     "Recording": recording.parts,
     "Tiles": tiles.parts,
     "Document": document.parts,
+    "Segments": segmentation.parts,
 }
 
 

@@ -12,7 +12,7 @@ from node.model import PART_NAME, RECEIVED, OperatorSpec, Parameter, Step, is_re
 from node.route.values import measured, unit_name
 from node.shape import Node, Shaper, nearest
 
-_FROM_FILES = frozenset({"Volume", "Picture", "Recording", "Tiles", "Document"})
+_FROM_FILES = frozenset({"Volume", "Stack", "Picture", "Recording", "Tiles", "Document", "Segments"})
 """What a received series can be read as."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 

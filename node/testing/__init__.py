@@ -14,10 +14,11 @@ from node.testing.phantoms import (
     sphere_volume,
 )
 from node.testing.running import run_operator, run_rule
+from node.testing.segments import ball_mask, write_segmentation
 from node.testing.series import Series, write_ct_series, write_mr_series, write_pet_series
 
 __all__ = [
-    "HOUNSFIELD", "Blob", "Grid", "Series", "assert_golden", "body_volume", "disc_picture", "head_volume",
+    "HOUNSFIELD", "Blob", "Grid", "Series", "assert_golden", "ball_mask", "body_volume", "disc_picture", "head_volume",
     "nodules", "ramp_volume", "run_operator", "run_rule", "sine_recording", "sphere_volume", "write_ct_series",
-    "write_mr_series", "write_pet_series",
+    "write_mr_series", "write_pet_series", "write_segmentation",
 ]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Region: one segment of a segmentation, by its name, on the grid of the image that is to be measured in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
+from numpy.typing import NDArray
+
+from node.operator import Mask, Refused, Segments, Volume
+from node.operators.planes import refuse_other_frame
+from node.operators.sampling import directions_of, image_of
+
+Bools = NDArray[np.bool_]
+ON_THE_GRID = 0.05
+"""Voxels: where all voxel centres of a mask lie this near to centres of the image, its grid is the image's own."""
+_SHOWN = 20
+"""Names that a refusal lists."""
+
+
+def region(volume: Volume, segments: Segments, *, name: str) -> Mask:
+    """The one segment called *name*, on the grid of *volume*.
+
+    A segment is called by its label, by what it is (`Liver`, or its code 10200004), and where it has a side with
+    that before or after it (`Left lung`); case, blanks and `_` do not count. Where the segment's grid is that of
+    *volume*, or one a part of the other, each voxel is taken as it is; else a voxel of *volume* belongs to the
+    region if its centre lies in a voxel of the segment (nearest neighbour). What of the segment lies outside
+    *volume* is left out, and the description says how much.
+
+    Raises Refused where no segment or several are called so, the two lie in different frames of reference, or
+    nothing of the segment lies in *volume*.
+    """
+    found = _called(segments, name)
+    return placed(volume, segments, found)
+
+
+def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
+    """*mask*, one of *segments*, on the grid of *volume*. Raises Refused as `region` does."""
+    refuse_other_frame(volume, segments, "the segmentation was made on other images")
+    theirs = mask.array
+    if not theirs.any():
+        raise Refused(f"the segment {mask.label} is empty")
+    steps = np.linalg.solve(volume.affine, mask.affine)
+    aligned = _aligned(steps, theirs.shape)
+    ours = _moved(theirs, aligned, volume.array.shape) if aligned else _nearest(volume, mask, theirs)
+    if not ours.any():
+        raise Refused(f"nothing of the segment {mask.label} lies in the image")
+    outside = _outside(theirs, steps, volume.array.shape)
+    said = f"{outside:.2g} % of it lie outside the image" if outside else ""
+    description = "; ".join(filter(None, (mask.description, said)))
+    return Mask(ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality)
+
+
+def names_of(mask: Mask) -> tuple[str, ...]:
+    """What a segment may be called by, as people would write it."""
+    kinds = (mask.type.meaning, mask.type.value)
+    if mask.laterality is None:
+        return (mask.label, *kinds)
+    side = mask.laterality.meaning
+    sided = [f"{one} {other}" for kind in kinds for one, other in ((side, kind), (kind, side))]
+    return (mask.label, *sided)
+
+
+def _called(segments: Segments, name: str) -> Mask:
+    found = [mask for mask in segments.masks if _plain(name) in {_plain(one) for one in names_of(mask)}]
+    if len(found) == 1:
+        return found[0]
+    known = [" = ".join(dict.fromkeys((mask.label, names_of(mask)[1]))) for mask in segments.masks]
+    told = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+    what = f"{len(found)} segments are" if found else "no segment is"
+    raise Refused(f"{what} called {name}; the segmentation has {told}")
+
+
+def _plain(name: str) -> str:
+    return "".join(name.replace("_", " ").split()).casefold()
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """How one grid lies on another: which axis is which, in what direction, and from where."""
+
+    order: tuple[int, ...]
+    """Per axis of the image the mask's."""
+    signs: tuple[int, ...]
+    first: tuple[int, ...]
+    """Index in the image of the mask's first voxel along each axis, as it lies there."""
+
+
+def _aligned(steps: NDArray[np.float64], shape: tuple[int, ...]) -> _Aligned | None:
+    """How a grid of *shape*, whose indices *steps* takes to the image's, lies on it; None where beside it."""
+    order = np.abs(steps[:3, :3]).argmax(axis=1)
+    if sorted(order) != [0, 1, 2]:
+        return None
+    signs = np.sign(steps[range(3), order])
+    whole = np.zeros((3, 4))
+    whole[range(3), order] = signs
+    whole[:, 3] = np.rint(steps[:3, 3])
+    if max(float(np.abs((steps[:3] - whole) @ corner).max()) for corner in _corners(shape)) > ON_THE_GRID:
+        return None
+    lengths = np.array(shape)[order]
+    first = whole[:, 3] - np.where(signs < 0, lengths - 1, 0)
+    return _Aligned(
+        tuple(int(n) for n in order), tuple(int(s) for s in signs), tuple(int(n) for n in first)
+    )
+
+
+def _corners(shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
+    for corner in np.ndindex(2, 2, 2):
+        yield np.array([*(c * (n - 1) for c, n in zip(corner, shape, strict=True)), 1.0])
+
+
+def _moved(theirs: Bools, aligned: _Aligned, shape: tuple[int, ...]) -> Bools:
+    turned = theirs.transpose(aligned.order)[tuple(slice(None, None, s) for s in aligned.signs)]
+    if turned.shape == shape and not any(aligned.first):
+        return turned
+    ours = np.zeros(shape, bool)
+    into, out_of = [], []
+    for first, length, room in zip(aligned.first, turned.shape, shape, strict=True):
+        begin, end = max(first, 0), min(first + length, room)
+        if begin >= end:
+            return ours
+        into.append(slice(begin, end))
+        out_of.append(slice(begin - first, end - first))
+    ours[tuple(into)] = turned[tuple(out_of)]
+    return ours
+
+
+def _nearest(volume: Volume, mask: Mask, theirs: Bools) -> Bools:
+    image = image_of(theirs.view(np.uint8), mask)
+    size = [int(n) for n in volume.array.shape[::-1]]
+    found = sitk.Resample(
+        image, size, sitk.Transform(), sitk.sitkNearestNeighbor,
+        [float(x) for x in volume.origin], [float(s) for s in volume.spacing[::-1]],
+        directions_of(volume.axes), 0, sitk.sitkUInt8,
+    )  # fmt: skip
+    return sitk.GetArrayFromImage(found).view(bool)
+
+
+def _outside(theirs: Bools, steps: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Percent of a mask's voxels whose centre lies outside an image of *shape*."""
+    limit = np.array(shape) - 0.5 + ON_THE_GRID
+    if all(_inside((steps @ corner)[:3], limit).all() for corner in _corners(theirs.shape)):
+        return 0.0
+    lost = 0
+    for k in np.flatnonzero(theirs.any(axis=(1, 2))):
+        rows, columns = np.nonzero(theirs[k])
+        points = steps[:3] @ np.array([np.full(len(rows), float(k)), rows, columns, np.ones(len(rows))])
+        lost += int(np.count_nonzero(~_inside(points, limit[:, None]).all(axis=0)))
+    return 100.0 * lost / int(np.count_nonzero(theirs))
+
+
+def _inside(points: NDArray[np.float64], limit: NDArray[np.float64]) -> Bools:
+    return (points >= -0.5 - ON_THE_GRID) & (points <= limit)

@@ -1,0 +1,176 @@
+"""Rules that measure in the segments of a study: CT and PET with the segmentation that came with them, or is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import peers
+import pydicom
+import pytest
+
+from node.dryrun import Processed
+from node.drystudy import ProcessedStudy
+from node.model import RunState
+from node.testing import Series, ball_mask, body_volume, run_rule, write_ct_series, write_segmentation
+from node.testing.phantoms import Grid
+
+GRID = Grid((24, 40, 40), (4.0, 8.0, 8.0))
+
+IN_A_REGION = """
+rule: in-a-region
+purpose: What the image measures in one segment of the study.
+owner: radiology-it@hospital.example
+scope: study
+when: {}
+inputs:
+  image: {when: {Modality: {one_of: [CT, PT]}}}
+  segments: {when: {Modality: SEG}%s}
+do:
+  - region: {volume: image, segments: segments, name: "%s"}
+    as: part
+  - statistics: {volume: image, mask: part}
+    as: numbers
+send:
+  - {what: part, to: PACS}
+  - {what: numbers, to: PACS}
+"""
+BODY = """
+rule: body
+purpose: The body as a segment.
+owner: radiology-it@hospital.example
+when: {Modality: CT}
+do:
+  - segment_body: {}
+    as: body
+send: [{what: body, to: PACS}]
+"""
+
+
+def rule(folder: Path, text: str) -> Path:
+    """The text as a file."""
+    path = folder / "rule.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def made(done: list[Processed | ProcessedStudy]) -> list[Path]:
+    """The files of the one run, which went well."""
+    (one,) = [d for d in done if d.ended is not None]
+    assert one.ended is not None
+    assert one.ended.state is RunState.DONE, one.ended.reason
+    return [one.folder / product.path for product in one.ended.products]
+
+
+def number(path: Path, meaning: str) -> float:
+    """The mean that a report gives of what is called so."""
+    items = [i for i in _leaves(pydicom.dcmread(path)) if i.ConceptNameCodeSequence[0].CodeMeaning == meaning]
+    means = [
+        i for i in items
+        if any(c.ConceptCodeSequence[0].CodeMeaning == "Mean" for c in i.get("ContentSequence", ()) if "ConceptCodeSequence" in c)
+    ]  # fmt: skip
+    return float((means or items)[0].MeasuredValueSequence[0].NumericValue)
+
+
+def _leaves(item: pydicom.Dataset) -> list[pydicom.Dataset]:
+    own = [item] if item.get("ValueType") == "NUM" else []
+    return own + [leaf for child in item.get("ContentSequence", ()) for leaf in _leaves(child)]
+
+
+def valid(paths: list[Path]) -> None:
+    """In the eyes of dciodvfy and, where it is a report, PixelMed."""
+    for path in paths:
+        assert peers.dciodvfy(path) == []
+        if pydicom.dcmread(path).Modality == "SR":
+            assert peers.pixelmed_sr(path) == []
+
+
+def ct_with(folder: Path) -> tuple[list[Path], Path, float]:
+    """A chest, a SEG of two balls in it, and the mean in the liver's."""
+    volume = body_volume(GRID)
+    images = write_ct_series(folder / "ct", volume, series=Series("ct", study="s"))
+    liver = ball_mask(volume, 30.0, (-50.0, -8.0, -30.0), label="Liver")
+    other = ball_mask(volume, 20.0, (62.0, 0.0, 20.0), label="Ball 2")
+    seg = write_segmentation(folder / "seg" / "1.dcm", images, [other, liver], series=Series("seg", "s", number=9))
+    return images, seg, float(volume.array[liver.array].mean())
+
+
+def test_a_segment_that_came_with_the_ct(tmp_path: Path) -> None:
+    """The SEG is an input of a rule over the study; mean and volume are those of its voxels; all results are valid."""
+    images, seg, mean = ct_with(tmp_path)
+    written = rule(tmp_path, IN_A_REGION % ("", "Segments: Liver".split(": ")[1]))
+    paths = made(run_rule(written, [*images, seg], tmp_path / "out"))
+    kinds = {str(pydicom.dcmread(p).Modality): p for p in paths}
+    assert set(kinds) == {"SEG", "SR"}
+    assert number(kinds["SR"], "Attenuation Coefficient") == pytest.approx(mean, abs=1e-3)
+    valid(paths)
+    told = pydicom.dcmread(kinds["SEG"])
+    named = {str(i.ReferencedSOPInstanceUID) for s in told.ReferencedSeriesSequence for i in s.ReferencedInstanceSequence}
+    assert str(pydicom.dcmread(seg).SOPInstanceUID) in named
+    assert peers.dcentvfy(*images, seg, *paths) == []
+
+
+def test_our_own_segments_are_inputs_where_the_rule_says_so(tmp_path: Path) -> None:
+    """`ours: ok` takes the SEG that an earlier rule made; without it, it is no input, and the reason says why."""
+    images, _, _ = ct_with(tmp_path)
+    (body,) = made(run_rule(rule(tmp_path, BODY), images, tmp_path / "body"))
+    written = rule(tmp_path, IN_A_REGION % (", ours: ok", "Body"))
+    paths = made(run_rule(written, [*images, body], tmp_path / "out"))
+    assert len(paths) == 2
+    valid(paths)
+    ours, theirs = (np.unpackbits(np.frombuffer(pydicom.dcmread(p).PixelData, np.uint8)).sum() for p in (paths[0], body))
+    assert ours == theirs > 0
+    (refused,) = run_rule(rule(tmp_path, IN_A_REGION % ("", "Body")), [*images, body], tmp_path / "no")
+    assert refused.ended is None
+    assert isinstance(refused, ProcessedStudy)
+    assert "ours: ok" in refused.judged.because
+
+
+def test_several_segmentations_in_one_series_say_what_to_do(tmp_path: Path) -> None:
+    """Which one is meant nobody guesses: the run is refused and names `use`; with it, the run goes well."""
+    images, seg, mean = ct_with(tmp_path)
+    second = pydicom.dcmread(seg)
+    second.SOPInstanceUID += ".2"
+    second.file_meta.MediaStorageSOPInstanceUID += ".2"
+    second.InstanceNumber, second.ContentLabel = 2, "OTHER"
+    second.save_as(tmp_path / "seg" / "2.dcm")
+    files = [*images, seg, tmp_path / "seg" / "2.dcm"]
+    (done,) = run_rule(rule(tmp_path, IN_A_REGION % ("", "Liver")), files, tmp_path / "out")
+    assert done.ended is not None
+    assert done.ended.state is RunState.REFUSED
+    assert "segments: it holds 2 objects, and one Segments is needed; narrow it with use:" in done.ended.reason
+    narrowed = IN_A_REGION % (", use: {ContentLabel: PHANTOM}", "Liver")
+    paths = made(run_rule(rule(tmp_path, narrowed), files, tmp_path / "again"))
+    assert number(paths[-1], "Attenuation Coefficient") == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_real_pet_and_its_segmentation(tmp_path: Path) -> None:
+    """QIN-HEADNECK: SEG and PET of one study; mean activity in the primary tumour as numpy has it of highdicom's mask."""
+    files = sorted(peers.need_samples("PET", "qin-headneck-0139").glob("*.dcm"))
+    paths = made(run_rule(rule(tmp_path, IN_A_REGION % ("", "Neoplasm, Primary")), files, tmp_path / "out"))
+    (report,) = [p for p in paths if pydicom.dcmread(p).Modality == "SR"]
+    assert peers.pixelmed_sr(report) == []
+    assert number(report, "Nuclear Medicine Tomographic Activity") == pytest.approx(_independent(files), rel=1e-5)
+    assert number(report, "Volume") == pytest.approx(1697 * 3.394026683**2 * 2.0249, rel=1e-4)
+
+
+def _independent(files: list[Path]) -> float:
+    """Mean in the first segment: highdicom's mask, pixels by pydicom, matched by position."""
+    import highdicom as hd
+
+    images = {}
+    for path in files:
+        ds = pydicom.dcmread(path)
+        if ds.Modality == "PT":
+            values = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+            images[round(float(ds.ImagePositionPatient[2]), 1)] = values
+    segment = hd.seg.segread(next(p for p in files if p.name == "mask.dcm")).get_volume(
+        segment_numbers=[1], combine_segments=True
+    )
+    values = []
+    for k in range(segment.shape[0]):
+        inside = segment.array[k] > 0
+        if inside.any():
+            z = (segment.affine @ [k, 0, 0, 1])[2]
+            values.append(images[min(images, key=lambda at: abs(at - z))][inside])
+    return float(np.concatenate(values).mean())
