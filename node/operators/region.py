@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
@@ -14,6 +15,7 @@ from node.operators.planes import refuse_other_frame
 from node.operators.sampling import directions_of, image_of
 
 Bools = NDArray[np.bool_]
+Points = NDArray[np.floating[Any]]
 ON_THE_GRID = 0.05
 """Voxels: where all voxel centres of a mask lie this near to centres of the image, its grid is the image's own."""
 _SHOWN = 20
@@ -88,7 +90,7 @@ class _Aligned:
     """Index in the image of the mask's first voxel along each axis, as it lies there."""
 
 
-def _aligned(steps: NDArray[np.float64], shape: tuple[int, ...]) -> _Aligned | None:
+def _aligned(steps: Points, shape: tuple[int, ...]) -> _Aligned | None:
     """How a grid of *shape*, whose indices *steps* takes to the image's, lies on it; None where beside it."""
     order = np.abs(steps[:3, :3]).argmax(axis=1)
     if sorted(order) != [0, 1, 2]:
@@ -101,9 +103,7 @@ def _aligned(steps: NDArray[np.float64], shape: tuple[int, ...]) -> _Aligned | N
         return None
     lengths = np.array(shape)[order]
     first = whole[:, 3] - np.where(signs < 0, lengths - 1, 0)
-    return _Aligned(
-        tuple(int(n) for n in order), tuple(int(s) for s in signs), tuple(int(n) for n in first)
-    )
+    return _Aligned(tuple(int(n) for n in order), tuple(int(s) for s in signs), tuple(int(n) for n in first))
 
 
 def _corners(shape: tuple[int, ...]) -> Iterator[NDArray[np.float64]]:
@@ -138,7 +138,7 @@ def _nearest(volume: Volume, mask: Mask, theirs: Bools) -> Bools:
     return sitk.GetArrayFromImage(found).view(bool)
 
 
-def _outside(theirs: Bools, steps: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+def _outside(theirs: Bools, steps: Points, shape: tuple[int, ...]) -> float:
     """Percent of a mask's voxels whose centre lies outside an image of *shape*."""
     limit = np.array(shape) - 0.5 + ON_THE_GRID
     if all(_inside((steps @ corner)[:3], limit).all() for corner in _corners(theirs.shape)):
@@ -151,5 +151,5 @@ def _outside(theirs: Bools, steps: NDArray[np.float64], shape: tuple[int, ...]) 
     return 100.0 * lost / int(np.count_nonzero(theirs))
 
 
-def _inside(points: NDArray[np.float64], limit: NDArray[np.float64]) -> Bools:
+def _inside(points: Points, limit: Points) -> Bools:
     return (points >= -0.5 - ON_THE_GRID) & (points <= limit)

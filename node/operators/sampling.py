@@ -18,7 +18,7 @@ import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from node.operator import Refused, Volume, affine_of
+from node.operator import Mask, Refused, Volume, affine_of
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -198,7 +198,7 @@ def _nearest_measured(array: NDArray[Any], measured: Bools) -> NDArray[Any]:
     return found
 
 
-def image_of(array: Floats, volume: Volume) -> sitk.Image:
+def image_of(array: NDArray[Any], volume: Volume | Mask) -> sitk.Image:
     """*array* on the grid of *volume*; ITK orders axes (column, row, slice), its geometry is LPS as ours."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(s) for s in volume.spacing[::-1]])

@@ -69,9 +69,7 @@ def segment_grid(header: Dataset, shared: Dataset, groups: Sequence[Dataset]) ->
     return SegmentGrid(tuple(slices.tolist()), (int(slices.max()) + 1, rows, columns), affine)
 
 
-def _items(
-    shared: Dataset, groups: Sequence[Dataset], macro: str, names: Sequence[str]
-) -> list[Dataset]:
+def _items(shared: Dataset, groups: Sequence[Dataset], macro: str, names: Sequence[str]) -> list[Dataset]:
     """The item of *macro* that holds for each frame."""
     common = items(shared, macro)
     found = []

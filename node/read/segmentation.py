@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.sr._snomed_dict import mapping as snomed
+from pydicom.sr.coding import snomed_mapping
 from pydicom.uid import SegmentationStorage
 
 from node.errors import Refused
@@ -98,7 +98,9 @@ def _planes(
     of_frame = _reader(source.dataset, shared, groups, known)
     for frame, stored in enumerate(_stored(source, place.shape)):
         if stored.shape != place.shape[1:]:
-            raise Refused(f"frame {frame + 1} of the segmentation is {stored.shape}, its header says otherwise")
+            raise Refused(
+                f"frame {frame + 1} of the segmentation is {stored.shape}, its header says otherwise"
+            )
         for segment, inside in of_frame(frame, stored):
             if place.slices[frame] in found[segment]:
                 raise Refused(
@@ -113,7 +115,11 @@ def _stored(source: Source, shape: tuple[int, int, int]) -> Iterator[NDArray[Any
     _, rows, columns = shape
     header = source.dataset
     syntax = header.file_meta.get("TransferSyntaxUID")
-    if number(header, "BitsAllocated") != 1 or rows * columns % 8 == 0 or getattr(syntax, "is_compressed", True):
+    if (
+        number(header, "BitsAllocated") != 1
+        or rows * columns % 8 == 0
+        or getattr(syntax, "is_compressed", True)
+    ):
         yield from source.stored(range(1, source.frames + 1))
         return
     # A frame that does not begin with a byte (PS3.5 8.1.1), which pydicom does not find.
@@ -155,7 +161,10 @@ def _labelled(stored: NDArray[Any], known: frozenset[int]) -> Iterator[tuple[int
 
 
 def _segment_of(group: Dataset, shared: Dataset, frame: int, known: frozenset[int]) -> int:
-    for item in (*items(group, "SegmentIdentificationSequence"), *items(shared, "SegmentIdentificationSequence")):
+    for item in (
+        *items(group, "SegmentIdentificationSequence"),
+        *items(shared, "SegmentIdentificationSequence"),
+    ):
         found = number(item, "ReferencedSegmentNumber")
         if found in known:
             return int(found)
@@ -192,12 +201,14 @@ class _Packed:
 class StoredMask(Mask):
     """A mask as it was stored: its voxels are unpacked each time they are asked for, so ask once."""
 
+    voxels: _Packed | NDArray[np.bool_]
+
     def __init__(
         self, array: _Packed | NDArray[np.bool_], affine: NDArray[np.float64], label: str, category: Code,
-        type: Code, description: str = "", laterality: Code | None = None,  # noqa: A002 (the field's name)
+        type: Code, description: str = "", laterality: Code | None = None,
     ) -> None:  # fmt: skip
         fields = {
-            "_voxels": array, "affine": affine, "label": label, "category": category, "type": type,
+            "voxels": array, "affine": affine, "label": label, "category": category, "type": type,
             "description": description, "laterality": laterality,
         }  # fmt: skip
         for name, value in fields.items():
@@ -206,8 +217,7 @@ class StoredMask(Mask):
     @property
     def array(self) -> NDArray[np.bool_]:  # type: ignore[override]
         """(slices, rows, columns)."""
-        voxels: _Packed | NDArray[np.bool_] = self._voxels  # type: ignore[attr-defined]
-        return voxels.unpacked() if isinstance(voxels, _Packed) else voxels
+        return self.voxels.unpacked() if isinstance(self.voxels, _Packed) else self.voxels
 
 
 def _mask(described: Dataset, planes: Mapping[int, Bits], place: SegmentGrid, latest: _Latest) -> Mask:
@@ -243,5 +253,5 @@ def _current(code: Code) -> Code:
     """A concept of SNOMED's old style (T-62000, SRT) by its present code, as PS3.16 has it since 2019."""
     if code.scheme not in _OLD_SNOMED:
         return code
-    value = snomed["SRT"].get(code.value)
+    value = snomed_mapping["SRT"].get(code.value)
     return code if value is None else Code(value, "SCT", code.meaning)

@@ -24,7 +24,7 @@ def ball_mask(
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
     *,
     label: str = "Ball",
-    type: Code = Code("10200004", "SCT", "Liver"),  # noqa: A002, B008 (the field's name; a frozen value)
+    type: Code = Code("10200004", "SCT", "Liver"),  # noqa: B008 (the field's name; a frozen value)
     category: Code = ANATOMY,
     laterality: Code | None = None,
 ) -> Mask:
@@ -56,6 +56,9 @@ def write_segmentation(
         device_serial_number="1",
         content_label="PHANTOM",
     )
+    made.pop(
+        "ContributingEquipmentSequence", None
+    )  # it would name the images' maker, and make the object ours
     _without_chance(made, series)
     file.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(file)

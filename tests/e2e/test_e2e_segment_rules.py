@@ -11,10 +11,11 @@ import pytest
 
 from node.dryrun import Processed
 from node.drystudy import ProcessedStudy
-from node.model import RunState
+from node.model import Code, RunState
 from node.testing import Series, ball_mask, body_volume, run_rule, write_ct_series, write_segmentation
 from node.testing.phantoms import Grid
 
+SPLEEN = Code("78961009", "SCT", "Spleen")
 GRID = Grid((24, 40, 40), (4.0, 8.0, 8.0))
 
 IN_A_REGION = """
@@ -65,11 +66,13 @@ def made(done: list[Processed | ProcessedStudy]) -> list[Path]:
 def number(path: Path, meaning: str) -> float:
     """The mean that a report gives of what is called so."""
     items = [i for i in _leaves(pydicom.dcmread(path)) if i.ConceptNameCodeSequence[0].CodeMeaning == meaning]
-    means = [
-        i for i in items
-        if any(c.ConceptCodeSequence[0].CodeMeaning == "Mean" for c in i.get("ContentSequence", ()) if "ConceptCodeSequence" in c)
-    ]  # fmt: skip
+    means = [item for item in items if "Mean" in _codes(item)]
     return float((means or items)[0].MeasuredValueSequence[0].NumericValue)
+
+
+def _codes(item: pydicom.Dataset) -> list[str]:
+    coded = [child for child in item.get("ContentSequence", ()) if "ConceptCodeSequence" in child]
+    return [str(child.ConceptCodeSequence[0].CodeMeaning) for child in coded]
 
 
 def _leaves(item: pydicom.Dataset) -> list[pydicom.Dataset]:
@@ -90,22 +93,28 @@ def ct_with(folder: Path) -> tuple[list[Path], Path, float]:
     volume = body_volume(GRID)
     images = write_ct_series(folder / "ct", volume, series=Series("ct", study="s"))
     liver = ball_mask(volume, 30.0, (-50.0, -8.0, -30.0), label="Liver")
-    other = ball_mask(volume, 20.0, (62.0, 0.0, 20.0), label="Ball 2")
-    seg = write_segmentation(folder / "seg" / "1.dcm", images, [other, liver], series=Series("seg", "s", number=9))
+    other = ball_mask(volume, 20.0, (62.0, 0.0, 20.0), label="Ball 2", type=SPLEEN)
+    seg = write_segmentation(
+        folder / "seg" / "1.dcm", images, [other, liver], series=Series("seg", "s", number=9)
+    )
     return images, seg, float(volume.array[liver.array].mean())
 
 
 def test_a_segment_that_came_with_the_ct(tmp_path: Path) -> None:
     """The SEG is an input of a rule over the study; mean and volume are those of its voxels; all results are valid."""
     images, seg, mean = ct_with(tmp_path)
-    written = rule(tmp_path, IN_A_REGION % ("", "Segments: Liver".split(": ")[1]))
+    written = rule(tmp_path, IN_A_REGION % ("", "Liver"))
     paths = made(run_rule(written, [*images, seg], tmp_path / "out"))
     kinds = {str(pydicom.dcmread(p).Modality): p for p in paths}
     assert set(kinds) == {"SEG", "SR"}
     assert number(kinds["SR"], "Attenuation Coefficient") == pytest.approx(mean, abs=1e-3)
     valid(paths)
     told = pydicom.dcmread(kinds["SEG"])
-    named = {str(i.ReferencedSOPInstanceUID) for s in told.ReferencedSeriesSequence for i in s.ReferencedInstanceSequence}
+    named = {
+        str(i.ReferencedSOPInstanceUID)
+        for s in told.ReferencedSeriesSequence
+        for i in s.ReferencedInstanceSequence
+    }
     assert str(pydicom.dcmread(seg).SOPInstanceUID) in named
     assert peers.dcentvfy(*images, seg, *paths) == []
 
@@ -118,7 +127,9 @@ def test_our_own_segments_are_inputs_where_the_rule_says_so(tmp_path: Path) -> N
     paths = made(run_rule(written, [*images, body], tmp_path / "out"))
     assert len(paths) == 2
     valid(paths)
-    ours, theirs = (np.unpackbits(np.frombuffer(pydicom.dcmread(p).PixelData, np.uint8)).sum() for p in (paths[0], body))
+    ours, theirs = (
+        np.unpackbits(np.frombuffer(pydicom.dcmread(p).PixelData, np.uint8)).sum() for p in (paths[0], body)
+    )
     assert ours == theirs > 0
     (refused,) = run_rule(rule(tmp_path, IN_A_REGION % ("", "Body")), [*images, body], tmp_path / "no")
     assert refused.ended is None
@@ -138,19 +149,23 @@ def test_several_segmentations_in_one_series_say_what_to_do(tmp_path: Path) -> N
     (done,) = run_rule(rule(tmp_path, IN_A_REGION % ("", "Liver")), files, tmp_path / "out")
     assert done.ended is not None
     assert done.ended.state is RunState.REFUSED
-    assert "segments: it holds 2 objects, and one Segments is needed; narrow it with use:" in done.ended.reason
+    assert (
+        "segments: it holds 2 objects, and one Segments is needed; narrow it with use:" in done.ended.reason
+    )
     narrowed = IN_A_REGION % (", use: {ContentLabel: PHANTOM}", "Liver")
     paths = made(run_rule(rule(tmp_path, narrowed), files, tmp_path / "again"))
     assert number(paths[-1], "Attenuation Coefficient") == pytest.approx(mean, abs=1e-3)
 
 
 def test_a_real_pet_and_its_segmentation(tmp_path: Path) -> None:
-    """QIN-HEADNECK: SEG and PET of one study; mean activity in the primary tumour as numpy has it of highdicom's mask."""
+    """QIN-HEADNECK: the mean activity in the primary tumour as numpy has it of highdicom's mask."""
     files = sorted(peers.need_samples("PET", "qin-headneck-0139").glob("*.dcm"))
     paths = made(run_rule(rule(tmp_path, IN_A_REGION % ("", "Neoplasm, Primary")), files, tmp_path / "out"))
     (report,) = [p for p in paths if pydicom.dcmread(p).Modality == "SR"]
     assert peers.pixelmed_sr(report) == []
-    assert number(report, "Nuclear Medicine Tomographic Activity") == pytest.approx(_independent(files), rel=1e-5)
+    assert number(report, "Nuclear Medicine Tomographic Activity") == pytest.approx(
+        _independent(files), rel=1e-5
+    )
     assert number(report, "Volume") == pytest.approx(1697 * 3.394026683**2 * 2.0249, rel=1e-4)
 
 

@@ -60,7 +60,10 @@ def test_a_segment_is_found_by_any_of_its_names(name: str, which: int) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Spleen", "no segment is called Spleen; the segmentation has Segment_1 = Liver, lung_l = Left Lung, lung_r"),
+        (
+            "Spleen",
+            "no segment is called Spleen; the segmentation has Segment_1 = Liver, lung_l = Left Lung, lung_r",
+        ),
         ("Lung", "no segment is called Lung"),
     ],
 )
@@ -73,7 +76,9 @@ def test_what_is_not_there_is_refused(name: str, words: str) -> None:
 def test_two_of_one_name_are_refused() -> None:
     """Which one is meant is nobody's guess."""
     masks = three().masks
-    with pytest.raises(Refused, match="2 segments are called Liver; the segmentation has Segment_1 = Liver, Liver$"):
+    with pytest.raises(
+        Refused, match=r"2 segments are called Liver; the segmentation has Segment_1 = Liver, Liver$"
+    ):
         region(image(), segmentation(masks[0], replace(masks[0], label="Liver")), name="Liver")
 
 
@@ -106,7 +111,11 @@ def _from(affine: np.ndarray[Any, Any], first: tuple[int, int, int]) -> np.ndarr
 
 
 @settings(max_examples=30, deadline=None)
-@given(order=st.permutations((0, 1, 2)), flips=st.tuples(*[st.booleans()] * 3), moved=st.tuples(*[st.integers(-3, 3)] * 3))
+@given(
+    order=st.permutations((0, 1, 2)),
+    flips=st.tuples(*[st.booleans()] * 3),
+    moved=st.tuples(*[st.integers(-3, 3)] * 3),
+)
 def test_any_turn_of_the_same_voxels_is_the_same_region(
     order: list[int], flips: tuple[bool, bool, bool], moved: tuple[int, int, int]
 ) -> None:
@@ -130,19 +139,25 @@ def test_any_turn_of_the_same_voxels_is_the_same_region(
     assert np.array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("other", [Grid((20, 33, 29), (2.3, 1.4, 1.1)), replace(Grid.tilted(25, (30, 40, 40)), spacing=(1.5,) * 3)])
+@pytest.mark.parametrize(
+    "other", [Grid((20, 33, 29), (2.3, 1.4, 1.1)), replace(Grid.tilted(25, (30, 40, 40)), spacing=(1.5,) * 3)]
+)
 def test_on_another_grid_each_voxel_asks_the_nearest(other: Grid) -> None:
     """A voxel is inside where its centre lies in a voxel of the segment: here by the indices, worked out in numpy."""
     volume = image()
     mask = ball_mask(image(other), 11.0, (2.0, -1.0, 3.0))
     found = region(volume, segmentation(mask), name="Liver").array
     back = np.linalg.inv(mask.affine) @ volume.affine
-    places = np.tensordot(back[:3, :3], np.indices(volume.array.shape, dtype=float), 1) + back[:3, 3].reshape(3, 1, 1, 1)
+    places = np.tensordot(back[:3, :3], np.indices(volume.array.shape, dtype=float), 1) + back[:3, 3].reshape(
+        3, 1, 1, 1
+    )
     near = np.floor(places + 0.5).astype(int)
     inside = np.all([(n >= 0) & (n < size) for n, size in zip(near, mask.array.shape, strict=True)], axis=0)
     wanted = np.zeros(volume.array.shape, bool)
     wanted[inside] = mask.array[tuple(n[inside] for n in near)]
-    between = np.abs(places + 0.5 - np.rint(places + 0.5)).min(axis=0) < 1e-6  # a centre on a border: either side
+    between = (
+        np.abs(places + 0.5 - np.rint(places + 0.5)).min(axis=0) < 1e-6
+    )  # a centre on a border: either side
     assert np.array_equal(found[~between], wanted[~between])
     assert abs(found.sum() * volume.voxel_volume / (4 / 3 * np.pi * 11.0**3) - 1) < 0.05
 

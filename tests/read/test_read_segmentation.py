@@ -84,7 +84,9 @@ def test_the_order_of_frames_means_nothing(written: Path) -> None:
         order = list(range(len(pixels)))
         random.Random(1).shuffle(order)
         assert order != sorted(order)
-        ds.PerFrameFunctionalGroupsSequence = Sequence([ds.PerFrameFunctionalGroupsSequence[i] for i in order])
+        ds.PerFrameFunctionalGroupsSequence = Sequence(
+            [ds.PerFrameFunctionalGroupsSequence[i] for i in order]
+        )
         ds.PixelData = _packed(pixels[order])
 
     after = [mask.array for mask in read(changed(written, shuffle)).masks]
@@ -108,7 +110,11 @@ def test_a_share_of_half_belongs_to_the_mask(written: Path) -> None:
 
     def fractional(ds: Dataset) -> None:
         shares = np.where(_frames(ds) > 0, 100, 99).astype(np.uint8)
-        ds.SegmentationType, ds.SegmentationFractionalType, ds.MaximumFractionalValue = "FRACTIONAL", "OCCUPANCY", 200
+        ds.SegmentationType, ds.SegmentationFractionalType, ds.MaximumFractionalValue = (
+            "FRACTIONAL",
+            "OCCUPANCY",
+            200,
+        )
         ds.BitsAllocated = ds.BitsStored = 8
         ds.HighBit = 7
         data = shares.tobytes()
@@ -120,7 +126,7 @@ def test_a_share_of_half_belongs_to_the_mask(written: Path) -> None:
 
 
 def test_a_label_map_is_read_segment_by_segment(tmp_path: Path) -> None:
-    """highdicom's Label Map Segmentation: each number is a segment, what is not described is background."""
+    """Highdicom's Label Map Segmentation: each number is a segment, what is not described is background."""
     volume, masks = phantom()
     images = sorted(write_ct_series(tmp_path / "ct", volume))
     labels = np.zeros(volume.array.shape, np.uint8)
@@ -131,7 +137,18 @@ def test_a_label_map_is_read_segment_by_segment(tmp_path: Path) -> None:
         for n, mask in enumerate(masks[:2], 1)
     ]  # fmt: skip
     made = hd.seg.Segmentation(
-        [pydicom.dcmread(p) for p in images], labels, "LABELMAP", described, "1.2.3", 1, "1.2.4", 1, "M", "M", "1", "1"
+        [pydicom.dcmread(p) for p in images],
+        labels,
+        "LABELMAP",
+        described,
+        "1.2.3",
+        1,
+        "1.2.4",
+        1,
+        "M",
+        "M",
+        "1",
+        "1",
     )
     made.save_as(tmp_path / "map.dcm")
     first, second = read(tmp_path / "map.dcm").masks
@@ -246,7 +263,9 @@ def _other_kind(ds: Dataset) -> None:
         (_other_kind, "is of type SURFACE; BINARY, FRACTIONAL and LABELMAP are read"),
     ],
 )
-def test_what_is_no_regular_grid_is_refused(tmp_path: Path, change: Callable[[Dataset], Any], words: str) -> None:
+def test_what_is_no_regular_grid_is_refused(
+    tmp_path: Path, change: Callable[[Dataset], Any], words: str
+) -> None:
     """In words that say what is wrong with it."""
     volume = sphere_volume(Grid((9, 7, 5), (3.0, 1.5, 2.0)))
     images = write_ct_series(tmp_path / "ct", volume)
@@ -286,7 +305,13 @@ def test_real_segmentations_as_highdicom_reads_them(sample: tuple[str, str]) -> 
 def test_real_segmentations_as_dcmqi_reads_them(sample: tuple[str, str], tmp_path: Path) -> None:
     """As many voxels of the same size in every segment as segimage2itkimage writes."""
     path = peers.need_samples(*sample)
-    command = [peers.dcmqi("segimage2itkimage"), "--inputDICOM", str(path), "--outputDirectory", str(tmp_path)]
+    command = [
+        peers.dcmqi("segimage2itkimage"),
+        "--inputDICOM",
+        str(path),
+        "--outputDirectory",
+        str(tmp_path),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     for number, mask in enumerate(read(path).masks, 1):
         image = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
