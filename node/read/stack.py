@@ -67,7 +67,7 @@ def stacks(paths: Sequence[Path], split: Sequence[str], each_part: str) -> Itera
 def _stack(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Stack]:
     """Read *frames* as volumes on one grid. Raises Refused where they cannot be told apart or do not match."""
     by, groups = _groups(frames)
-    read = [volume_of(group, kind, _label(by, key)) for key, group in groups]
+    read = [volume_of(group, kind, _label(by, key), frames) for key, group in groups]
     _refuse_other_grids([one.value for one in read], [one.label for one in read])
     times, source = moments_of([one.headers for one in read])
     volumes = []

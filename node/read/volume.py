@@ -22,6 +22,7 @@ from node.read.loaded import Loaded, Part
 from node.read.scale import Measured, measured
 from node.read.sequence import sequence_facts
 from node.read.split import advice, choose, part_frames
+from node.read.uptake import uptake_facts
 from node.read.vendor import frame_facts
 
 
@@ -38,7 +39,7 @@ def volumes(paths: Sequence[Path], split: Sequence[str], each_part: str) -> Iter
     parts = [("", frames)]
     if split:
         parts = choose(part_frames(frames, split), each_part, f"`split: [{', '.join(split)}]`")
-    return iter([Part(label, partial(volume_of, of_part, kind, label)) for label, of_part in parts])
+    return iter([Part(label, partial(volume_of, of_part, kind, label, frames)) for label, of_part in parts])
 
 
 def load(paths: Sequence[Path]) -> Loaded[Volume]:
@@ -50,8 +51,11 @@ def load(paths: Sequence[Path]) -> Loaded[Volume]:
     return next(volumes(paths, (), "refuse")).load()
 
 
-def volume_of(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Volume]:
-    """Read *frames* as one volume. Raises Refused where they are none, Broken where a file is gone."""
+def volume_of(frames: Sequence[Frame], kind: str, label: str, series: Sequence[Frame] = ()) -> Loaded[Volume]:
+    """Read *frames* as one volume; some facts are of all frames of its *series*.
+
+    Raises Refused where they are none, Broken where a file is gone.
+    """
     try:
         place = grid([f.header for f in frames], [f.name for f in frames])
     except SamePlace as refusal:
@@ -61,6 +65,8 @@ def volume_of(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Volume]:
     measure = measured(headers, kind)
     filled = Filled(ordered, measure.scales, place)
     facts = _facts(headers, kind, place, measure)
+    if kind == "PT":
+        facts |= uptake_facts(headers, [frame.header for frame in series or frames], measure.unit)
     volume = Volume(filled.array, filled.affine, measure.unit, filled.valid, facts)
     return Loaded(volume, headers, tuple(f.number for f in ordered), label)
 
@@ -75,7 +81,6 @@ _FACTS = {
     "flip_angle": "FlipAngle",
     "kvp": "KVP",
     "convolution_kernel": "ConvolutionKernel",
-    "decay_correction": "DecayCorrection",
     "dose_type": "DoseType",
     "dose_summation": "DoseSummationType",
 }

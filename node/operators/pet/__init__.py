@@ -1,0 +1,1 @@
+"""Positron emission tomography: Standardized Uptake Values, and what is measured in them."""
