@@ -1,0 +1,82 @@
+"""What numbers of PET are called: quantities, units and methods in codes (PS3.16 CID 7180, 7464, 7466)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.operator import Code, Mask, Refused, Remark, Volume
+from node.operators.pet.suv import KINDS
+
+MAXIMUM = Code("56851009", "SCT", "Maximum")
+MEAN = Code("373098007", "SCT", "Mean")
+STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
+PEAK = Code("126031", "DCM", "Peak Value Within ROI")
+METABOLIC_VOLUME = Code("126032", "DCM", "Metabolic Volume")
+GLYCOLYSIS = Code("126033", "DCM", "Total Lesion Glycolysis")
+MILLILITER = Code("ml", "UCUM", "milliliter")
+
+_ACTIVITY = Code("110821", "DCM", "Nuclear Medicine Tomographic Activity")
+_OLD_LEAN = Code("126402", "DCM", "SUVlbm")
+_METHODS = {  # Measurement Method of an SUV
+    "g/ml{SUVbw}": Code("126410", "DCM", "SUV body weight calculation method"),
+    "g/ml{SUVlbm}": Code("126411", "DCM", "SUV lean body mass calculation method"),
+    "g/ml{SUVlbm(James128)}": Code(
+        "126415", "DCM", "SUV lean body mass calculation method using 128 multiplier"
+    ),
+    "g/ml{SUVlbm(Janma)}": Code("126414", "DCM", "SUV lean body mass calculation Janmahasatian method"),
+    "cm2/ml{SUVbsa}": Code("126412", "DCM", "SUV body surface area calculation method"),
+    "g/ml{SUVibw}": Code("126413", "DCM", "SUV ideal body weight calculation method"),
+}
+
+
+def quantity_of(volume: Volume) -> Code:
+    """Which SUV, or activity. Raises Refused for what is neither."""
+    named = {kind.unit.value: kind.quantity for kind in KINDS.values()} | {"g/ml{SUVlbm}": _OLD_LEAN}
+    if volume.unit.value in named:
+        return named[volume.unit.value]
+    if volume.unit.value == "Bq/ml":
+        return _ACTIVITY
+    raise Refused(
+        f"uptake is measured in SUV or Bq/ml, and the volume is in {volume.unit.value or 'no unit'}; put the step "
+        "suv before this one"
+    )
+
+
+def method_of(volume: Volume) -> Code | None:
+    """How the SUV was computed."""
+    return _METHODS.get(volume.unit.value)
+
+
+def total_unit(volume: Volume) -> Code | None:
+    """The unit of SUV times volume; None for activities, whose sum is no glycolysis."""
+    base = volume.unit.value.partition("{")[0]
+    return {"g/ml": Code("g", "UCUM", "gram"), "cm2/ml": Code("cm2", "UCUM", "square centimeter")}.get(base)
+
+
+def refuse_other_grid(volume: Volume, mask: Mask) -> None:
+    """Raise Refused where *mask* is on another grid, or empty."""
+    if not volume.same_grid(mask):
+        raise Refused(
+            f"the region {mask.label} lies on another grid than the volume; take it with the step region, or make "
+            "both from the same step"
+        )
+    if not mask.array.any():
+        raise Refused(f"the region {mask.label} is empty")
+
+
+def origin_of(volume: Volume) -> Sequence[Remark]:
+    """What the SUVs rest on, as far as the facts say it."""
+    facts = volume.facts
+    if "suv_scale" not in facts or "injected_dose" not in facts:
+        return ()
+    said = [f"{facts['injected_dose'] / 1e6:.1f} MBq"]
+    if facts.get("decay_correction") == "ADMIN":
+        said.append("decay corrected to the injection")
+    elif "decay_time" in facts:
+        said.append(f"given {facts['decay_time'] / 60:.1f} min before the moment of decay correction")
+    if "half_life" in facts:
+        said.append(f"half-life {facts['half_life']:g} s")
+    for name, unit in (("patient_weight", "kg"), ("patient_size", "m")):
+        if name in facts:
+            said.append(f"{name.replace('_', ' ')} {facts[name]:g} {unit}")
+    return (Remark(f"{quantity_of(volume).meaning} from {', '.join(said)}."),)

@@ -1,0 +1,123 @@
+"""Reference tissue: the uptake of liver or blood pool, by which foci are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from node.operator import Code, Mask, Measurement, Refused, Remark, Report, Volume
+from node.operators.pet.measuring import (
+    MEAN,
+    STANDARD_DEVIATION,
+    method_of,
+    origin_of,
+    quantity_of,
+    refuse_other_grid,
+)
+
+Bools = NDArray[np.bool_]
+
+LIVER_RADIUS, POOL_RADIUS, POOL_LENGTH = 15.0, 5.0, 20.0
+"""mm: a sphere of 3 cm in the liver, a cylinder 1 cm wide and 2 cm long in the descending aorta."""
+MEASURABLE = Code("PERCISTMIN", "99PACSNODE", "Least peak of a measurable focus (PERCIST 1.0)")
+
+
+def reference_uptake(
+    volume: Volume, mask: Mask, *, tissue: Literal["liver", "blood_pool"] = "liver"
+) -> Report:
+    """Measure mean and standard deviation of a reference volume that lies in a region, as PERCIST 1.0 wants it.
+
+    In the liver a sphere of 3 cm diameter, around the point that lies deepest in the region; in the blood pool a
+    cylinder of 1 cm diameter and 2 cm length along the axis of the body, where the region (the descending aorta) is
+    widest for so long; of several places the first in the volume. A voxel counts where its centre does. Where the
+    values are SUVs of lean body mass, the least peak of a measurable focus is a measurement as well: 1.5 x mean + 2
+    SD of the liver, 2 x mean + 2 SD of the blood pool (Wahl et al. 2009, J Nucl Med 50:122S). The standard deviation
+    is that of the population. Where the shape does not fit into the region a remark says so, and there is no number.
+
+    Raises Refused where the region is empty or on another grid, or the volume is in another unit than SUV or Bq/ml.
+    """
+    name = quantity_of(volume)
+    refuse_other_grid(volume, mask)
+    inside = mask.array if volume.valid is None else mask.array & volume.valid
+    found = _sphere(volume, inside) if tissue == "liver" else _cylinder(volume, inside)
+    what, times = ("sphere of 3 cm diameter", 1.5) if tissue == "liver" else ("cylinder of 1 x 2 cm", 2.0)
+    if found.inside is None:
+        said = (
+            f"{mask.label}: no reference value, since a {what} does not fit into the region ({found.reason})."
+        )
+        return Report((), (Remark(said),))
+    region = Mask(
+        found.inside, volume.affine, f"{mask.label} reference"[:64], mask.category, mask.type,
+        f"{what.capitalize()} in {mask.label}",
+        mask.laterality,
+    )  # fmt: skip
+    values = volume.array[found.inside].astype(np.float64)
+    mean, deviation = float(values.mean()), float(values.std())
+    method = method_of(volume)
+    numbers = [
+        Measurement(name, mean, volume.unit, MEAN, method, region),
+        Measurement(name, deviation, volume.unit, STANDARD_DEVIATION, method, region),
+    ]
+    if "SUVlbm" in volume.unit.value:
+        numbers.append(
+            Measurement(MEASURABLE, times * mean + 2 * deviation, volume.unit, method=method, region=region)
+        )
+    x, y, z = found.centre
+    place = f"x {x:.1f}, y {y:.1f}, z {z:.1f} mm"
+    return Report(
+        tuple(numbers), (Remark(f"{mask.label}: the {what} is centred at {place}."), *origin_of(volume))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A shape in a region, or why it does not fit."""
+
+    inside: Bools | None
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    reason: str = ""
+
+
+def _sphere(volume: Volume, inside: Bools) -> _Found:
+    """The sphere around the deepest voxel."""
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
+    at = tuple(int(n) for n in np.unravel_index(int(depth.argmax()), depth.shape))
+    offset = np.indices(inside.shape, np.float32) - np.array(at, np.float32).reshape(3, 1, 1, 1)
+    away = sum((o * np.float32(s)) ** 2 for o, s in zip(offset, volume.spacing, strict=True))
+    return _checked(volume, inside, away <= LIVER_RADIUS**2, at, f"it is {2 * depth[at]:.0f} mm wide")
+
+
+def _cylinder(volume: Volume, inside: Bools) -> _Found:
+    """The cylinder, along the slices' normal, where the region is widest over its length."""
+    if abs(volume.axes[2, 0]) < 0.9:
+        raise Refused("the slices do not follow each other along the body; reformat them to axial first")
+    count = max(1, round(POOL_LENGTH / float(volume.spacing[0])))
+    if len(inside) < count:
+        return _Found(None, reason=f"the volume is {len(inside) * volume.spacing[0]:.0f} mm long")
+    wide = np.stack(
+        [
+            ndimage.distance_transform_edt(np.pad(layer, 1), sampling=volume.spacing[1:])[1:-1, 1:-1]
+            for layer in inside
+        ]
+    )
+    least = np.lib.stride_tricks.sliding_window_view(wide, count, axis=0).min(axis=-1)
+    first, j, i = np.unravel_index(int(least.argmax()), least.shape)
+    rows, columns = (np.arange(n) for n in inside.shape[1:])
+    away = ((rows - j) * volume.spacing[1])[:, None] ** 2 + ((columns - i) * volume.spacing[2])[None, :] ** 2
+    shape = np.zeros(inside.shape, bool)
+    shape[first : first + count] = away <= POOL_RADIUS**2
+    at = (first + (count - 1) / 2, float(j), float(i))
+    return _checked(
+        volume, inside, shape, at, f"it is {2 * least[first, j, i]:.0f} mm wide over {POOL_LENGTH:g} mm"
+    )
+
+
+def _checked(volume: Volume, inside: Bools, shape: Bools, at: tuple[float, ...], reason: str) -> _Found:
+    if not shape.any() or (shape & ~inside).any():
+        return _Found(None, reason=reason)
+    x, y, z = (float(v) for v in (volume.affine @ np.array([*at, 1.0]))[:3])
+    return _Found(shape, (x, y, z))

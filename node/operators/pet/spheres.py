@@ -1,0 +1,95 @@
+"""Means in a sphere of one cubic centimetre, and shapes that fit into a region."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.operator import Mask, Volume
+
+PEAK_RADIUS = 10 * (3 / (4 * math.pi)) ** (1 / 3)
+"""mm: of a sphere of 1 cm³."""
+_PARTS = 12
+"""A voxel on the sphere's surface is cut into so many parts along each axis."""
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where the mean over a sphere is highest."""
+
+    value: float
+    index: tuple[int, int, int]
+    position: tuple[float, float, float]
+    """mm, in the patient: x to the left, y to posterior, z to superior."""
+
+
+def weights(spacing: NDArray[Any], radius: float) -> Weights:
+    """The share of the sphere's volume in each voxel around its centre; they add to 1.
+
+    A voxel counts by the part of it that lies in the sphere, found at 12³ points of it, so that the sphere has its
+    volume whatever the voxels' size, and a voxel no whole or no weight at all.
+    """
+    reach = [math.ceil(radius / s + 0.5) for s in spacing]
+    offsets = (np.arange(_PARTS) + 0.5) / _PARTS - 0.5
+    squares = [
+        (((np.arange(-n, n + 1)[:, None] + offsets) * s) ** 2).reshape(-1)
+        for n, s in zip(reach, spacing, strict=True)
+    ]
+    k, j, i = squares
+    inside = k[:, None, None] + j[None, :, None] + i[None, None, :] <= radius**2
+    shape = [v for n in reach for v in (2 * n + 1, _PARTS)]
+    share = inside.reshape(shape).sum(axis=(1, 3, 5), dtype=np.float64)
+    return share / share.sum()
+
+
+def peak(volume: Volume, mask: Mask, radius: float = PEAK_RADIUS) -> Peak | None:
+    """The highest mean over a sphere whose centre is the centre of a voxel of the region.
+
+    The sphere may reach out of the region, never out of what was measured. None where it does so everywhere. Of
+    equal means the first in the volume counts.
+    """
+    kernel = weights(volume.spacing, radius)
+    reach = tuple(n // 2 for n in kernel.shape)
+    found = np.nonzero(mask.array)
+    low = [int(f.min()) for f in found]
+    high = [int(f.max()) + 1 for f in found]
+    padded, measured = _around(volume, low, high, reach)
+    sums = np.zeros([h - b for b, h in zip(low, high, strict=True)])
+    seen = np.zeros_like(sums)
+    for at in product(*(range(n) for n in kernel.shape)):
+        weight = kernel[at]
+        if weight:
+            window = tuple(slice(a, a + n) for a, n in zip(at, sums.shape, strict=True))
+            sums += weight * padded[window]
+            seen += measured[window]
+    whole = int(np.count_nonzero(kernel))
+    allowed = mask.array[tuple(slice(b, h) for b, h in zip(low, high, strict=True))] & (seen == whole)
+    if not allowed.any():
+        return None
+    at_best = np.unravel_index(int(np.where(allowed, sums, -np.inf).argmax()), sums.shape)
+    index = tuple(int(a) + b for a, b in zip(at_best, low, strict=True))
+    place = volume.affine @ np.array([*index, 1.0])
+    return Peak(float(sums[at_best]), (index[0], index[1], index[2]), (place[0], place[1], place[2]))
+
+
+def _around(
+    volume: Volume, low: list[int], high: list[int], reach: tuple[int, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """The values of a box and *reach* voxels around it, 0 outside the volume, and where there is one."""
+    shape = [h - b + 2 * r for b, h, r in zip(low, high, reach, strict=True)]
+    values, measured = np.zeros(shape), np.zeros(shape, np.uint8)
+    into, out_of = [], []
+    for b, h, r, n in zip(low, high, reach, volume.array.shape, strict=True):
+        first, last = max(b - r, 0), min(h + r, n)
+        out_of.append(slice(first, last))
+        into.append(slice(first - b + r, last - b + r))
+    values[tuple(into)] = volume.array[tuple(out_of)]
+    measured[tuple(into)] = 1 if volume.valid is None else volume.valid[tuple(out_of)]
+    return values, measured

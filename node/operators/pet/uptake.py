@@ -1,0 +1,124 @@
+"""Uptake in a region: maximum, mean, peak, metabolic volume and total lesion glycolysis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.operator import Code, Mask, Measurement, Number, Refused, Remark, Report, Unit, Volume
+from node.operators.pet.measuring import (
+    GLYCOLYSIS,
+    MAXIMUM,
+    MEAN,
+    METABOLIC_VOLUME,
+    MILLILITER,
+    PEAK,
+    method_of,
+    origin_of,
+    quantity_of,
+    refuse_other_grid,
+    total_unit,
+)
+from node.operators.pet.spheres import peak
+
+Percent = Annotated[float, Unit("%")]
+
+
+def uptake(
+    volume: Volume, mask: Mask, *, fraction: Percent = 41.0, threshold: Number | None = None
+) -> Report:
+    """Measure uptake in a region of a PET volume in SUV or Bq/ml.
+
+    Maximum and mean over the region's voxels; the peak, which is the highest mean over a sphere of 1 cm³ whose
+    centre lies in the region and which may reach out of it (PERCIST, Wahl et al. 2009, J Nucl Med 50:122S,
+    doi:10.2967/jnumed.108.057307), voxels on its surface counting by the part that lies in it. The metabolic volume
+    is that of the region's voxels of at least *fraction* percent of its maximum (41 %: EANM guideline 2.0, Boellaard
+    et al. 2015, doi:10.1007/s00259-014-2961-x), and, if given, of at least *threshold* in the volume's unit; total
+    lesion glycolysis is the mean in it times its volume. Voxels that were not measured are left out.
+
+    Raises Refused where the region is empty or on another grid, nothing in it was measured, or the volume is in
+    another unit. What only one number lacks is said in a remark.
+    """
+    if not 0 < fraction < 100:
+        raise Refused(f"fraction {fraction:g} % is out of range: more than 0, less than 100")
+    name = quantity_of(volume)
+    refuse_other_grid(volume, mask)
+    inside = mask.array if volume.valid is None else mask.array & volume.valid
+    values = volume.array[inside].astype(np.float64)
+    if not values.size:
+        raise Refused(f"nothing in the region {mask.label} was measured")
+    found = [
+        Measurement(name, float(values.max()), volume.unit, MAXIMUM, method_of(volume), mask),
+        Measurement(name, float(values.mean()), volume.unit, MEAN, method_of(volume), mask),
+    ]
+    remarks: list[Remark] = []
+    _add_peak(volume, mask, name, found, remarks)
+    limits = [(fraction / 100 * float(values.max()), of_maximum(fraction))]
+    if threshold is not None:
+        limits.append((threshold, at_least(threshold, volume.unit)))
+    for limit, how in limits:
+        _add_volume(volume, mask, values, (limit, how), found, remarks)
+    if total_unit(volume) is None:
+        remarks.append(
+            Remark(
+                f"{mask.label}: no total lesion glycolysis, which is of SUV and not of {volume.unit.value}."
+            )
+        )
+    return Report(tuple(found), (*remarks, *origin_of(volume)))
+
+
+def of_maximum(fraction: float) -> Code:
+    """The method of a volume above a share of the maximum."""
+    return Code(
+        f"PCTOFMAX{fraction:g}"[:16],
+        "99PACSNODE",
+        f"Voxels of at least {fraction:g} % of the region's maximum",
+    )
+
+
+def at_least(threshold: float, unit: Code) -> Code:
+    """The method of a volume above a fixed value."""
+    return Code(f"ATLEAST{threshold:g}"[:16], "99PACSNODE", f"Voxels of at least {threshold:g} {unit.value}")
+
+
+def _add_peak(
+    volume: Volume, mask: Mask, name: Code, found: list[Measurement], remarks: list[Remark]
+) -> None:
+    best = peak(volume, mask)
+    if best is None:
+        remarks.append(
+            Remark(
+                f"{mask.label}: no peak, since a sphere of 1 cm³ reaches out of the image everywhere in the region."
+            )
+        )
+        return
+    found.append(Measurement(name, best.value, volume.unit, PEAK, method_of(volume), mask))
+    x, y, z = best.position
+    remarks.append(
+        Remark(
+            f"{mask.label}: the peak's sphere of 1 cm³ is centred at {x:.1f}, {y:.1f}, {z:.1f} mm (x, y, z)."
+        )
+    )
+
+
+def _add_volume(
+    volume: Volume,
+    mask: Mask,
+    values: NDArray[Any],
+    limit: tuple[float, Code],
+    found: list[Measurement],
+    remarks: list[Remark],
+) -> None:
+    least, how = limit
+    above = values[values >= least]
+    if least <= 0:
+        remarks.append(Remark(f"{mask.label}: no metabolic volume, since its threshold would be {least:g}."))
+        return
+    millilitres = above.size * volume.voxel_volume / 1000
+    found.append(Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=mask))
+    unit = total_unit(volume)
+    if unit is not None:
+        total = float(above.mean()) * millilitres if above.size else 0.0
+        found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=mask))
