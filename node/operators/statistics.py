@@ -58,7 +58,7 @@ def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
     values = volume.array[inside].astype(np.float64)
     if not values.size:
         raise Refused(f"none of the {count} voxels of the region {mask.label} was measured: all are padding")
-    name = _quantity(volume)
+    name = quantity(volume)
     left_out = count - values.size
     numbers = {
         MEAN: values.mean(),
@@ -74,7 +74,7 @@ def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
     return found
 
 
-def _quantity(volume: Volume) -> Code:
+def quantity(volume: Volume) -> Code:
     """What the volume's values are: as its maker says, by unit, or by modality; else a plain voxel value.
 
     A modality names what it stores by itself only where the unit does not say that it is something else:

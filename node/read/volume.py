@@ -14,6 +14,7 @@ from typing import Any
 from pydicom import Dataset
 
 from node.operator import Volume
+from node.read.ct_facts import ct_facts
 from node.read.fill import Filled
 from node.read.frames import Frame, sources
 from node.read.geometry import Grid, SamePlace, grid
@@ -97,6 +98,8 @@ def _facts(headers: Sequence[Dataset], kind: str, place: Grid, measure: Measured
     facts |= _vendor_facts(headers)
     if modality == "MR":
         facts |= sequence_facts(headers)
+    if kind == "CT":
+        facts |= ct_facts(headers)
     if place.tilt:
         facts["gantry_tilt"] = place.tilt
     if measure.quantity is not None:

@@ -1,5 +1,6 @@
 """For plugin authors and for us: phantoms, calls like the node's, and golden results."""
 
+from node.testing.chest import CHEST_GRID, Chest, chest_volume
 from node.testing.golden import assert_golden
 from node.testing.phantoms import (
     HOUNSFIELD,
@@ -18,7 +19,8 @@ from node.testing.segments import ball_mask, write_segmentation
 from node.testing.series import Series, write_ct_series, write_mr_series, write_pet_series
 
 __all__ = [
-    "HOUNSFIELD", "Blob", "Grid", "Series", "assert_golden", "ball_mask", "body_volume", "disc_picture", "head_volume",
-    "nodules", "ramp_volume", "run_operator", "run_rule", "sine_recording", "sphere_volume", "write_ct_series",
-    "write_mr_series", "write_pet_series", "write_segmentation",
+    "CHEST_GRID", "HOUNSFIELD", "Blob", "Chest", "Grid", "Series", "assert_golden", "ball_mask", "body_volume",
+    "chest_volume", "disc_picture", "head_volume", "nodules", "ramp_volume", "run_operator", "run_rule",
+    "sine_recording", "sphere_volume", "write_ct_series", "write_mr_series", "write_pet_series",
+    "write_segmentation",
 ]  # fmt: skip

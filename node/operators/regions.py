@@ -1,0 +1,35 @@
+"""Statistics of every region of a segmentation, under the regions' own names."""
+
+from __future__ import annotations
+
+from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
+from node.operators.planes import refuse_other_frame
+from node.operators.region import placed
+from node.operators.statistics import statistics
+
+
+def region_statistics(volume: Volume, segments: Segments) -> Report:
+    """Measure volume, mean, standard deviation, minimum, maximum and median in every segment.
+
+    The numbers are those of `statistics`; a segment on another grid is brought onto the volume's as `region` does it.
+    Of a segment that is empty, or lies where nothing was measured, a sentence says so.
+
+    Raises Refused where none of the segments could be measured.
+    """
+    found: list[Measurement] = []
+    remarks: list[Remark] = []
+    for mask in segments.masks:
+        try:
+            found += statistics(volume, on_grid(volume, segments, mask))
+        except Refused as refusal:
+            remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}."))
+    if not found:
+        said = " ".join(remark.text for remark in remarks)
+        raise Refused(f"no region could be measured. {said or 'The segmentation holds no segment.'}")
+    return Report(tuple(found), tuple(remarks))
+
+
+def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
+    """*mask*, one of *segments*: itself where it lies on the volume's grid, so that reports point at it."""
+    refuse_other_frame(volume, segments, "the segmentation was made on other images")
+    return mask if volume.same_grid(mask) else placed(volume, segments, mask)

@@ -1,0 +1,158 @@
+"""Statistics and histograms of the named regions of a segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from node.operator import Code, Mask, Refused, Report, Segments, Volume, affine_of
+from node.operators import graphs
+from node.operators.histogram import histogram
+from node.operators.regions import region_statistics
+from node.operators.segment import ANATOMY
+from node.testing import HOUNSFIELD, run_operator
+
+AXIAL = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
+FACTS = {"modality": "CT", "frame_of_reference": "1.2.3"}
+AFFINE = affine_of(np.zeros(3), AXIAL, np.array([2.0, 1.0, 1.0]))
+
+
+def volume() -> Volume:
+    """Columns 0 to 9 hold 0, 10 … 90 HU."""
+    array = np.broadcast_to(np.arange(10) * 10.0, (3, 4, 10)).astype(np.float32)
+    return Volume(array, AFFINE, HOUNSFIELD, facts=FACTS)
+
+
+def column(number: int, label: str, wide: int = 1) -> Mask:
+    """All voxels of some columns."""
+    inside = np.zeros((3, 4, 10), bool)
+    inside[:, :, number : number + wide] = True
+    return Mask(inside, AFFINE, label, ANATOMY, Code("10200004", "SCT", "Liver"))
+
+
+def segments(*masks: Mask) -> Segments:
+    """A segmentation in the volume's frame of reference."""
+    return Segments(masks, {"frame_of_reference": "1.2.3"})
+
+
+def test_every_region_is_measured_under_its_name() -> None:
+    """Mean, spread, median and volume of each; the masks are those of the segmentation, so a report points at them."""
+    made = segments(column(2, "Liver"), column(5, "Spleen", 3))
+    report = run_operator(region_statistics, volume(), made)
+    assert isinstance(report, Report)
+    found = {
+        (m.region.label, (m.derivation or m.name).meaning): m.value for m in report.measurements if m.region
+    }
+    assert found["Liver", "Mean"] == found["Liver", "Median"] == 20
+    assert found["Liver", "Volume"] == 24
+    assert (found["Spleen", "Mean"], found["Spleen", "Minimum"], found["Spleen", "Maximum"]) == (60, 50, 70)
+    assert found["Spleen", "Standard Deviation"] == pytest.approx(np.sqrt(200 / 3))
+    assert {id(m.region) for m in report.measurements} == {id(mask) for mask in made.masks}
+    assert report.remarks == ()
+
+
+def test_an_empty_region_is_told() -> None:
+    """It has no numbers, and a sentence says so; if all are empty there is no report."""
+    empty = replace(column(0, "Kidney"), array=np.zeros((3, 4, 10), bool))
+    report = run_operator(region_statistics, volume(), segments(empty, column(1, "Liver")))
+    assert [remark.text for remark in report.remarks] == [
+        "Nothing was measured in Kidney: the region Kidney is empty."
+    ]
+    assert {m.region.label for m in report.measurements if m.region} == {"Liver"}
+    with pytest.raises(Refused, match="no region could be measured. Nothing was measured in Kidney"):
+        run_operator(region_statistics, volume(), segments(empty))
+    with pytest.raises(Refused, match="holds no segment"):
+        run_operator(region_statistics, volume(), segments())
+
+
+def test_a_segmentation_of_half_the_stack_is_brought_onto_it() -> None:
+    """Masks of the last two slices only are measured where they lie."""
+    mask = column(4, "Liver")
+    affine = AFFINE.copy()
+    affine[:3, 3] += affine[:3, 0]
+    part = replace(mask, array=mask.array[1:], affine=affine)
+    report = run_operator(region_statistics, volume(), segments(part))
+    assert [m.value for m in report.measurements][:2] == [16.0, 40.0]
+
+
+def test_another_frame_of_reference_is_refused() -> None:
+    """A segmentation of other images is measured nowhere."""
+    other = replace(segments(column(1, "Liver")), facts={"frame_of_reference": "9.9"})
+    with pytest.raises(Refused, match="different frames of reference"):
+        run_operator(region_statistics, volume(), other)
+    with pytest.raises(Refused, match="different frames of reference"):
+        run_operator(histogram, volume(), other)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[graphs.Line]:
+    """The lines that reach the graph, which is drawn nevertheless."""
+    seen: list[graphs.Line] = []
+    plot = graphs.histogram
+
+    def watched(title: str, across: str, up: str, lines: list[graphs.Line], marks: object = ()) -> object:
+        seen.extend(lines)
+        return plot(title, across, up, lines, marks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(graphs, "histogram", watched)
+    return seen
+
+
+def test_a_histogram_counts_percent_of_each_region(drawn: list[graphs.Line]) -> None:
+    """Columns of 50, 60 and 70 HU in steps of 10: a third each; other regions count for themselves."""
+    made = run_operator(
+        histogram, volume(), segments(column(5, "A", 3), column(1, "B")), low=0.0, high=100.0, bin_width=10.0
+    )
+    assert made.array.shape == (1, graphs.HEIGHT, graphs.WIDTH, 3)
+    a, b = drawn
+    assert a.y[5:8] == pytest.approx([100 / 3] * 3)
+    assert a.y.sum() == pytest.approx(100)
+    assert (a.label, b.label) == ("A", "B")
+    assert b.y.tolist() == [0, 100, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_lies_outside_the_axis_still_counts(drawn: list[graphs.Line]) -> None:
+    """Shares are of the whole region: cutting the axis does not lift the rest."""
+    run_operator(
+        histogram, volume(), segments(column(5, "A", 3)), low=0.0, high=60.0, bin_width=10.0, mark=55.0
+    )
+    assert drawn[0].y.sum() == pytest.approx(200 / 3)  # numpy's last bin holds its upper edge
+
+
+def test_the_whole_volume_without_padding(drawn: list[graphs.Line]) -> None:
+    """Without a region all measured voxels are drawn; the axis covers them in round steps."""
+    valid = np.ones((3, 4, 10), bool)
+    valid[:, :, :5] = False
+    run_operator(histogram, replace(volume(), valid=valid))
+    (line,) = drawn
+    assert line.y.sum() == pytest.approx(100)
+    assert (line.x[0], line.x[-1]) == (50, 90.5)
+
+
+def test_a_mask_is_a_region_too(drawn: list[graphs.Line]) -> None:
+    """What an earlier step of the rule made is drawn under its own name."""
+    histogram(volume(), None, column(3, "Body"), low=0.0, high=100.0)
+    assert [line.label for line in drawn] == ["Body"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"low": 50.0, "high": 50.0}, "must be less than"),
+        ({"bin_width": -1.0}, "greater than 0"),
+        ({"bin_width": 1e-4}, "4096 steps at most"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, float], words: str) -> None:
+    """With the limits told."""
+    with pytest.raises(Refused, match=words):
+        run_operator(histogram, volume(), **options)
+
+
+def test_too_many_regions_are_refused() -> None:
+    """Nine curves cannot be told apart by colour."""
+    made = segments(*(column(n, f"R{n}") for n in range(9)))
+    with pytest.raises(Refused, match="9 regions are too many"):
+        run_operator(histogram, volume(), made)
