@@ -1,0 +1,1 @@
+"""Magnetic resonance: shading, diffusion, contrast over time, relaxation."""
