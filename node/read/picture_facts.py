@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from node.read.objects import code_of, items, number, numbers, text
+from node.read.nuclear_facts import dynamic_times, nuclear_facts
+from node.read.objects import code_of, number, numbers, text
 
 _TEXTS = {
     "modality": "Modality",
@@ -58,7 +59,7 @@ def facts_of(header: Dataset, headers: Sequence[Dataset]) -> dict[str, Any]:
     facts["laterality"] = text(header, "ImageLaterality") or text(header, "Laterality")
     facts["lossy"] = text(header, "LossyImageCompression") == "01"
     facts["window"] = _window(headers[0])
-    facts |= _nuclear(header, len(headers))
+    facts |= nuclear_facts(header, len(headers))
     return {name: value for name, value in facts.items() if value not in (None, "", ())}
 
 
@@ -72,27 +73,17 @@ def _window(header: Dataset) -> tuple[float, float] | None:
     return (centre, width) if centre is not None and width is not None and width > 0 else None
 
 
-def _nuclear(header: Dataset, count: int) -> dict[str, Any]:
-    """Detector, energy window and view of each frame of a scintigram (PS3.3 C.8.4.8, C.8.4.11)."""
-    facts: dict[str, Any] = {}
-    for name, keyword in (("detectors", "DetectorVector"), ("energy_windows", "EnergyWindowVector")):
-        vector = tuple(int(v) for v in numbers(header, keyword))
-        if len(vector) == count:
-            facts[name] = vector
-    heads = [code_of(item, "ViewCodeSequence") for item in items(header, "DetectorInformationSequence")]
-    if "detectors" in facts and any(heads):
-        views = [heads[n - 1] if 0 < n <= len(heads) else None for n in facts["detectors"]]
-        facts["views"] = tuple(view.meaning if view else "" for view in views)
-    return facts
-
-
 def times_of(header: Dataset, count: int) -> tuple[NDArray[np.float64] | None, dict[str, Any]]:
     """Milliseconds of each frame from the first, and `times_from`; None where nothing says it.
 
-    Frame Time Vector, Frame Time (PS3.3 C.7.6.5.1), then the rates a viewer is told to play at.
+    The phases of a dynamic scintigram (C.8.4.14), Frame Time Vector, Frame Time (PS3.3 C.7.6.5.1), then the rates
+    a viewer is told to play at.
     """
     if count == 1:
         return None, {}
+    phased = dynamic_times(header, count)
+    if phased is not None:
+        return phased, {"times_from": "PhaseInformationSequence"}
     vector = numbers(header, "FrameTimeVector")
     if len(vector) == count:
         moments = np.cumsum(np.array(vector, np.float64))

@@ -1,0 +1,173 @@
+"""Which frame of a scintigram shows what: told by the views that the image states, or by the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.operator import Code, Picture, Refused
+
+ANTERIOR = frozenset({"399321004", "255549009"})
+"""Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""
+POSTERIOR = frozenset({"399001007", "255551008"})
+Use = Literal["only", "anterior", "posterior", "geometric_mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The same moments from the front and from behind, the posterior frames turned to match."""
+
+    anterior: NDArray[Any]
+    """(frames, rows, columns)"""
+    posterior: NDArray[Any]
+    frames: tuple[int, ...]
+    """Indices of the anterior frames in the picture."""
+    mirrored: bool
+    """Whether the posterior frames had to be turned left to right."""
+
+
+def pair_of(picture: Picture, anterior: int | None = None, posterior: int | None = None) -> Pair:
+    """Anterior and posterior frames, the latter mirrored left to right. Raises Refused where that is unknown."""
+    grey_counts(picture)
+    front, back = _stated(picture, ANTERIOR), _stated(picture, POSTERIOR)
+    if (anterior is None) != (posterior is None):
+        raise Refused("anterior and posterior belong together; name both frames or neither")
+    if anterior is not None and posterior is not None:
+        front, back = (_numbered(picture, "anterior", anterior),), (_numbered(picture, "posterior", posterior),)
+        if front == back:
+            raise Refused(f"anterior and posterior are both frame {anterior}; they are two views")
+    elif not front or not back:
+        raise Refused(_views_missing(picture))
+    if len(front) != len(back):
+        raise Refused(
+            f"there are {len(front)} anterior and {len(back)} posterior frames; each needs its counterpart"
+        )
+    for one, other in zip(front, back, strict=True):
+        _refuse_other_moment(picture, one, other)
+    turned = _opposed(picture, front[0], back[0])
+    behind = picture.array[list(back)]
+    return Pair(picture.array[list(front)], behind[:, :, ::-1] if turned else behind, front, turned)
+
+
+def frames_for(picture: Picture, use: Use) -> tuple[NDArray[np.float64], tuple[int, ...], Code | None]:
+    """The frames that *use* asks for, (frames, rows, columns), their indices, and the view they show.
+
+    `only` is for images of one head and one energy window. Raises Refused where it has more, or the view is unknown.
+    """
+    grey_counts(picture)
+    if use == "geometric_mean":
+        pair = pair_of(picture)
+        return geometric(pair.anterior, pair.posterior), pair.frames, None
+    if use == "only":
+        indices = tuple(range(len(picture.array)))
+        for fact, words in (("detectors", "heads"), ("energy_windows", "energy windows")):
+            numbers = picture.facts.get(fact, ())
+            if len(set(numbers)) > 1:
+                raise Refused(
+                    f"the image has frames of {len(set(numbers))} {words}; say with `use` which view to take "
+                    "(anterior, posterior or geometric_mean)"
+                )
+    else:
+        indices = _stated(picture, ANTERIOR if use == "anterior" else POSTERIOR)
+        if not indices:
+            raise Refused(_views_missing(picture, use))
+    views, codes = picture.facts.get("views", ()), picture.facts.get("view_codes", ())
+    view = Code(codes[indices[0]], "SCT", views[indices[0]]) if views and codes[indices[0]] else None
+    return picture.array[list(indices)].astype(np.float64), indices, view
+
+
+def geometric(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+    """√(one · other), pixel by pixel; 0 where either is below 0."""
+    product = np.maximum(one, 0).astype(np.float64) * np.maximum(other, 0)
+    return np.asarray(np.sqrt(product))
+
+
+def toward_left(picture: Picture, frame: int) -> bool | None:
+    """Whether columns of *frame* count up to the patient's left; None where nothing says it.
+
+    The direction of rows is asked first, then the view: from the front, the left side is seen at the right.
+    """
+    directions = picture.facts.get("row_directions")
+    if directions and abs(directions[frame][0]) > 0.5:
+        return bool(directions[frame][0] > 0)
+    code = (picture.facts.get("view_codes") or ("",) * len(picture.array))[frame]
+    return True if code in ANTERIOR else False if code in POSTERIOR else None
+
+
+def grey_counts(picture: Picture) -> None:
+    """Refuses what holds no counts: colours, and grey values of which nothing is known."""
+    if picture.colour:
+        raise Refused("the image is in colour: a picture of a scan, without its counts")
+    if picture.unit.value not in ("{counts}", "{counts}/s", "Bq/ml", "{propcounts}"):
+        raise Refused(
+            f"the image does not say that it holds counts (its unit is {picture.unit.value}"
+            + (", it is a secondary capture" if "1.1.7" in str(picture.facts.get("sop_class", "")) else "")
+            + "); numbers of its grey values would mean nothing"
+        )
+
+
+def frame_words(picture: Picture, frame: int) -> str:
+    """What is known of a frame: `anterior projection, head 1, window Tc99m`."""
+    facts = picture.facts
+    parts = [
+        facts["views"][frame].lower() if facts.get("views") else "",
+        f"head {facts['detectors'][frame]}" if _several(facts.get("detectors", ())) else "",
+        f"window {facts['energy_window_names'][frame]}" if facts.get("energy_window_names") else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _several(numbers: Sequence[int]) -> bool:
+    return len(set(numbers)) > 1
+
+
+def _stated(picture: Picture, codes: frozenset[str]) -> tuple[int, ...]:
+    return tuple(i for i, code in enumerate(picture.facts.get("view_codes", ())) if code in codes)
+
+
+def _numbered(picture: Picture, name: str, frame: int) -> int:
+    if not 1 <= frame <= len(picture.array):
+        raise Refused(f"{name} is frame {frame}, and the image has {len(picture.array)}, counted from 1")
+    return frame - 1
+
+
+def _views_missing(picture: Picture, wanted: str = "anterior and posterior") -> str:
+    said = sorted({view for view in picture.facts.get("views", ()) if view})
+    stated = f"it states only {', '.join(said)}" if said else "it states no views (View Code Sequence)"
+    return (
+        f"which frames show the {wanted} view is unknown: {stated}; the {len(picture.array)} "
+        f"{'frame' if len(picture.array) == 1 else 'frames'} can be named in the rule where the camera "
+        "always sends them in one order (anterior: 1, posterior: 2)"
+    )
+
+
+def _refuse_other_moment(picture: Picture, one: int, other: int) -> None:
+    """Two frames belong together where they are of one window, and of one moment."""
+    for fact, words in (
+        ("energy_windows", "energy windows"), ("phases", "phases"), ("time_slices", "time slices"),
+        ("time_slots", "time slots"),
+    ):  # fmt: skip
+        numbers = picture.facts.get(fact)
+        if numbers and numbers[one] != numbers[other]:
+            raise Refused(
+                f"frames {one + 1} and {other + 1} are of different {words} ({numbers[one]} and "
+                f"{numbers[other]}); their product would mean nothing"
+            )
+    durations = picture.facts.get("frame_durations")
+    if durations and abs(durations[one] / durations[other] - 1) > 1e-3:
+        raise Refused(
+            f"frames {one + 1} and {other + 1} were acquired for {durations[one] / 1000:g} and "
+            f"{durations[other] / 1000:g} s; their counts cannot be compared"
+        )
+
+
+def _opposed(picture: Picture, front: int, back: int) -> bool:
+    """Whether one view has to be mirrored to match the other: as a rule, unless the camera has done it already."""
+    directions = picture.facts.get("row_directions")
+    if directions and min(abs(directions[front][0]), abs(directions[back][0])) > 0.5:
+        return bool(directions[front][0] * directions[back][0] < 0)
+    return True
