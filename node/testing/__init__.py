@@ -2,6 +2,15 @@
 
 from node.testing.chest import CHEST_GRID, Chest, chest_volume
 from node.testing.golden import assert_golden
+from node.testing.nuclear import (
+    Phase,
+    flood_frames,
+    kidney_frames,
+    lung_frames,
+    nuclear_picture,
+    write_nm_image,
+    write_nm_tomo,
+)
 from node.testing.phantoms import (
     HOUNSFIELD,
     Blob,
@@ -23,4 +32,8 @@ __all__ = [
     "chest_volume", "disc_picture", "head_volume", "nodules", "ramp_volume", "run_operator", "run_rule",
     "sine_recording", "sphere_volume", "write_ct_series", "write_mr_series", "write_pet_series",
     "write_segmentation",
+    "HOUNSFIELD", "Blob", "Grid", "Phase", "Series", "assert_golden", "body_volume", "disc_picture", "flood_frames",
+    "head_volume", "kidney_frames", "lung_frames", "nodules", "nuclear_picture", "ramp_volume", "run_operator",
+    "run_rule", "sine_recording", "sphere_volume", "write_ct_series", "write_mr_series", "write_nm_image",
+    "write_nm_tomo", "write_pet_series",
 ]  # fmt: skip

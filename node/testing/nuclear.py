@@ -111,7 +111,9 @@ KIDNEY_BACKGROUND = 5.0
 """Counts per second and pixel, everywhere."""
 
 
-def kidney_frames(phases: Sequence[Phase] = RENOGRAM, *, scale: float = 1.0, seed: int | None = None) -> Floats:
+def kidney_frames(
+    phases: Sequence[Phase] = RENOGRAM, *, scale: float = 1.0, seed: int | None = None
+) -> Floats:
     """Return a renogram from behind, 128 x 128: what is expected in each frame, or Poisson counts from *seed*."""
     begins, lasts = (times / 1000 for times in phase_times(phases))
     shape = (128, 128)
@@ -156,7 +158,7 @@ def nuclear_picture(
         "detectors": tuple(np.repeat(np.arange(len(views)) + 1, each).tolist()),
         "energy_windows": (1,) * len(array),
         "frame_durations": (float(duration),) * len(array),
-        "counts_accumulated": float(array.sum()),
+        "counts_accumulated": float(array.sum(dtype=np.float64)),
     }
     if any(views):
         stated = [VIEWS[view][:2] if view else ("", "") for view in np.repeat(views, each)]

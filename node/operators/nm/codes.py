@@ -12,8 +12,7 @@ PER_SECOND = Code("{counts}/s", "UCUM", "Counts per second")
 PERCENT = Code("%", "UCUM", "Percent")
 RATIO = Code("{ratio}", "UCUM", "ratio")
 SECONDS = Code("s", "UCUM", "second")
-PIXELS = Code("{pixels}", "UCUM", "pixels")
-MILLIMETRES = Code("mm", "UCUM", "millimeter")
+LINES = Code("{lines}", "UCUM", "lines")
 
 TOTAL = Code("255619001", "SCT", "Total")  # derivations: CID 7464
 MEAN = Code("373098007", "SCT", "Mean")
@@ -35,6 +34,8 @@ NOT_CORRECTED = Code("NOTDECAYCORRECTED", PRIVATE, "Not corrected for decay")
 EMPTY_LINES = Code("EMPTYLINES", PRIVATE, "Rows and columns without counts inside the image")
 INTEGRAL = Code("INTEGRALUNIF", PRIVATE, "Integral uniformity")
 DIFFERENTIAL = Code("DIFFUNIF", PRIVATE, "Differential uniformity")
+DIFFERENTIAL_X = Code("DIFFUNIFX", PRIVATE, "Differential uniformity along rows")
+DIFFERENTIAL_Y = Code("DIFFUNIFY", PRIVATE, "Differential uniformity along columns")
 NEMA = Code("NEMANU1", PRIVATE, "NEMA NU 1-2007, 2.4.4")
 
 _SITES = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Code, Picture, Refused
+from node.operator import NO_UNITS, Code, Picture, Refused
+from node.operators.nm.codes import COUNTS
 
 ANTERIOR = frozenset({"399321004", "255549009"})
 """Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""
@@ -32,12 +33,15 @@ class Pair:
 
 def pair_of(picture: Picture, anterior: int | None = None, posterior: int | None = None) -> Pair:
     """Anterior and posterior frames, the latter mirrored left to right. Raises Refused where that is unknown."""
-    grey_counts(picture)
+    picture = counted(picture)
     front, back = _stated(picture, ANTERIOR), _stated(picture, POSTERIOR)
     if (anterior is None) != (posterior is None):
         raise Refused("anterior and posterior belong together; name both frames or neither")
     if anterior is not None and posterior is not None:
-        front, back = (_numbered(picture, "anterior", anterior),), (_numbered(picture, "posterior", posterior),)
+        front, back = (
+            (_numbered(picture, "anterior", anterior),),
+            (_numbered(picture, "posterior", posterior),),
+        )
         if front == back:
             raise Refused(f"anterior and posterior are both frame {anterior}; they are two views")
     elif not front or not back:
@@ -58,7 +62,7 @@ def frames_for(picture: Picture, use: Use) -> tuple[NDArray[np.float64], tuple[i
 
     `only` is for images of one head and one energy window. Raises Refused where it has more, or the view is unknown.
     """
-    grey_counts(picture)
+    picture = counted(picture)
     if use == "geometric_mean":
         pair = pair_of(picture)
         return geometric(pair.anterior, pair.posterior), pair.frames, None
@@ -98,16 +102,28 @@ def toward_left(picture: Picture, frame: int) -> bool | None:
     return True if code in ANTERIOR else False if code in POSTERIOR else None
 
 
-def grey_counts(picture: Picture) -> None:
-    """Refuses what holds no counts: colours, and grey values of which nothing is known."""
+def counted(picture: Picture) -> Picture:
+    """*picture* where it holds counts, its unit said. Raises Refused where nothing says that it does.
+
+    Secondary captures of a camera state no unit. Where the sum of all pixels is the Counts Accumulated (0018,0070)
+    that the image states, each pixel holds its counts; the fact `counts_told_by` then says so.
+    """
     if picture.colour:
         raise Refused("the image is in colour: a picture of a scan, without its counts")
-    if picture.unit.value not in ("{counts}", "{counts}/s", "Bq/ml", "{propcounts}"):
-        raise Refused(
-            f"the image does not say that it holds counts (its unit is {picture.unit.value}"
-            + (", it is a secondary capture" if "1.1.7" in str(picture.facts.get("sop_class", "")) else "")
-            + "); numbers of its grey values would mean nothing"
+    if picture.unit.value == COUNTS.value:
+        return picture
+    stated = picture.facts.get("counts_accumulated")
+    if stated and picture.unit == NO_UNITS and float(picture.array.sum(dtype=np.float64)) == stated:
+        said = (
+            f"The image states no unit; its pixels add up to its Counts Accumulated ({stated:.0f}), so they are "
+            "counts."
         )
+        return replace(picture, unit=COUNTS, facts={**picture.facts, "counts_told_by": said})
+    raise Refused(
+        f"the image does not say that it holds counts (its unit is {picture.unit.value}, and its pixels do not add "
+        f"up to the Counts Accumulated, which is {'absent' if not stated else f'{stated:.0f}'}); numbers of its grey "
+        "values would mean nothing"
+    )
 
 
 def frame_words(picture: Picture, frame: int) -> str:
