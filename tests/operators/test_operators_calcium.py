@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.model import Code
 from node.operator import Mask, Refused, Report, Volume, affine_of
 from node.operators.ct.calcium import AGATSTON, SCALED, calcium_score
 from node.operators.segment import ANATOMY
 from node.testing import HOUNSFIELD, run_operator
-from node.model import Code
 
 AXIAL = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
 HEART = Code("80891009", "SCT", "Heart")

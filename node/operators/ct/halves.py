@@ -97,8 +97,7 @@ def closed(mask: Bools, radius: float, spacing: Floats) -> Bools:
 
 def box_of(mask: Bools) -> tuple[slice, ...]:
     """The smallest box that holds all of a mask that is not empty."""
-    rows = mask.any(axis=0)
-    seen = (mask.any(axis=(1, 2)), rows.any(axis=1), rows.any(axis=0))
+    seen = [np.asarray(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     ends = [np.flatnonzero(line)[[0, -1]] for line in seen]
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
