@@ -22,6 +22,7 @@ from node.derive.derivation import step_of
 from node.derive.inherit import put
 from node.derive.lineage import series_items, source_items
 from node.derive.making import Making, code_item, settle_charset, with_file_meta
+from node.derive.schemes import declare
 from node.derive.standard import CT
 from node.errors import Refused
 from node.model import Code
@@ -167,6 +168,7 @@ def finished(
     sop_class = str(made.SOPClassUID)
     result = making.sources.inherit(sop_class).common(entities, without=("FrameOfReferenceUID",))
     own = {element.tag for element in result.elements()}
+    declare(made)
     for element in made:
         if element.tag not in own and element.keyword not in _BLANK:
             result.add(element)

@@ -33,8 +33,8 @@ _PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validat
 _ANY_PROCEDURE = Coded("363679005", "SCT", "Imaging procedure")
 _SOURCE = Coded("260753009", "SCT", "Source")
 _IMAGING_MEASUREMENTS, _MEASUREMENT_GROUP = "126010", "125007"
-_ANATOMY = ("123037004", "SCT")
-"""Category Anatomical Structure: only then is a segment's type also a finding site."""
+_ANATOMY = (("91723000", "SCT"), ("123037004", "SCT"))
+"""Category Anatomical Structure, in this edition of CID 7150 and in earlier ones: its types are finding sites, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +219,7 @@ def _tracking(
 def _finding(first: Measurement) -> dict[str, object]:
     """Finding, its category and its site, as far as the region or the measurement says them."""
     region, found = first.region, dict[str, object]()
-    anatomy = region is not None and (region.category.value, region.category.scheme) == _ANATOMY
+    anatomy = region is not None and (region.category.value, region.category.scheme) in _ANATOMY
     if region is not None:
         found |= {"finding_type": coded(region.type), "finding_category": coded(region.category)}
     site = first.site or (region.type if region is not None and anatomy else None)

@@ -53,7 +53,7 @@ def histogram(
         counted, _ = np.histogram(values, edges)
         lines.append(graphs.Line(label, edges, 100 * counted / values.size))
     unit = unit_text(volume.unit)
-    name = quantity(volume).meaning
+    name = "CT number" if unit == "HU" else quantity(volume).meaning
     return graphs.histogram(
         f"Histogram of {name}",
         f"{name} [{unit}]" if unit else name,

@@ -50,7 +50,8 @@ def write_ct_series(
     """
     volume = body_volume() if volume is None else volume
     stored = np.rint(volume.array).astype(np.int64) + 1024
-    if stored.min() < 0 or stored.max() > 2**15 - 1:
+    measured = stored if volume.valid is None else stored[volume.valid]
+    if measured.min() < 0 or measured.max() > 2**15 - 1:
         raise ValueError("CT phantoms hold -1024 to 31743 HU")
     header = _header(series or Series("ct"), CTImageStorage, "CT")
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]

@@ -49,10 +49,7 @@ def test_every_region_is_measured_under_its_name() -> None:
     assert found["Liver", "Volume"] == 24
     assert (found["Spleen", "Mean"], found["Spleen", "Minimum"], found["Spleen", "Maximum"]) == (60, 50, 70)
     assert found["Spleen", "Standard Deviation"] == pytest.approx(np.sqrt(200 / 3))
-    held = [
-        [np.shares_memory(m.region.array, mask.array) for mask in made.masks] for m in report.measurements
-    ]
-    assert all(sum(of) == 1 for of in held)
+    assert {id(m.region) for m in report.measurements} == {id(mask) for mask in made.masks}
     assert report.remarks == ()
 
 
@@ -64,7 +61,7 @@ def test_an_empty_region_is_told() -> None:
         "Nothing was measured in Kidney: the region Kidney is empty."
     ]
     assert {m.region.label for m in report.measurements if m.region} == {"Liver"}
-    with pytest.raises(Refused, match=r"no region could be measured\. Nothing was measured in Kidney"):
+    with pytest.raises(Refused, match=r"could be measured\. Nothing was measured in Kidney"):
         run_operator(region_statistics, volume(), segments(empty))
     with pytest.raises(Refused, match="holds no segment"):
         run_operator(region_statistics, volume(), segments())

@@ -97,7 +97,7 @@ def closed(mask: Bools, radius: float, spacing: Floats) -> Bools:
 
 def box_of(mask: Bools) -> tuple[slice, ...]:
     """The smallest box that holds all of a mask that is not empty."""
-    seen = [np.asarray(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    seen: list[Bools] = [np.any(mask, axis=tuple({0, 1, 2} - {axis})) for axis in (0, 1, 2)]
     ends = [np.flatnonzero(line)[[0, -1]] for line in seen]
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
