@@ -215,6 +215,8 @@ class Map(_Grid):
     label: str = "MAP"
     """Content Label and what people read beside the scale."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """`window` (centre, width) in which it is shown; `description`: how it was made, in a sentence; `definition`:
+    pairs of a concept of CID 9000 and its Code, or its (number, Code of the unit)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ _COMBINED = {
     "min": ("MINIP", Code("113079", "DCM", "Minimum intensity projection")),
     "mea": ("MPR", Code("113049", "DCM", "Pixel by pixel mean")),
 }
+_LONGEST = 1024
+"""Characters of an ST (PS3.5 6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class Derivation:
     codes: tuple[Code, ...]
     flavour: str
     """MPR, MIP, MINIP, or OTHER where the grid is the source's own and nothing was projected."""
+
+    def told(self, more: str) -> Derivation:
+        """The same with what an operator itself says of its result, e.g. which of several images it used."""
+        return replace(self, description="; ".join(filter(None, (self.description, more)))[:_LONGEST])
 
     def projected(self, how: str) -> Derivation:
         """The same of a volume that its operator calls a projection: `max`, `min` or `mean`; else unchanged."""
@@ -44,7 +50,7 @@ def derivation(plan: Plan, name: str, operators: Mapping[str, str], *, reshaped:
     combine = str(chain[-1].options.get("combine", "")) if chain else ""
     flavour, code = _COMBINED.get(combine[:3].lower(), ("MPR" if reshaped else "OTHER", None))
     codes = ((_MPR,) if reshaped else ()) + ((code,) if code else ())
-    return Derivation(said[:1024], codes, flavour if reshaped or code else "OTHER")
+    return Derivation(said[:_LONGEST], codes, flavour if reshaped or code else "OTHER")
 
 
 def _chain(plan: Plan, name: str) -> list[Step]:

@@ -15,7 +15,7 @@ from node.derive.inherit import put
 from node.derive.making import MANUFACTURER, Making
 from node.derive.multiframe import coded, finished, framed, settled
 from node.derive.references import set_lossy
-from node.operator import Map
+from node.operator import Code, Map
 
 _LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
@@ -34,7 +34,8 @@ def parametric_map(making: Making, quantity: Map) -> Dataset:
     # Exact, since real numbers of a small range have a width below 1 (C.11.2.1.3.2).
     window = hd.VOILUTTransformation(center, width, voi_lut_function="LINEAR_EXACT")
     plan, operators = making.job.plan, making.job.provenance.operators
-    said = derivation(plan, making.output.name, operators, reshaped=not place.aligned).description
+    made_so = derivation(plan, making.output.name, operators, reshaped=not place.aligned)
+    said = made_so.told(str(quantity.facts.get("description", ""))).description
     made = hd.pm.ParametricMap(
         source_images=place.stand_ins(),
         pixel_array=place.pixels(array),
@@ -82,7 +83,7 @@ def _in_order(made: Dataset) -> Dataset:
 
 def _mapping(quantity: Map, low: float, high: float) -> hd.pm.RealWorldValueMapping:
     """Stored value = real value, over the range that occurs (C.7.6.16.2.11)."""
-    return hd.pm.RealWorldValueMapping(
+    mapping = hd.pm.RealWorldValueMapping(
         lut_label=quantity.label[:16],
         lut_explanation=quantity.quantity.meaning[:64],
         unit=coded(quantity.unit),
@@ -91,6 +92,21 @@ def _mapping(quantity: Map, low: float, high: float) -> hd.pm.RealWorldValueMapp
         intercept=0.0,
         quantity_definition=coded(quantity.quantity),
     )
+    mapping.QuantityDefinitionSequence = [*mapping.QuantityDefinitionSequence, *_definition(quantity)]
+    return mapping
+
+
+def _definition(quantity: Map) -> list[Dataset]:
+    """What the operator adds to the quantity: method, model fit, b-values … (CID 9000), by its fact `definition`."""
+    items: list[Dataset] = []
+    for name, value in quantity.facts.get("definition", ()):
+        if isinstance(value, Code):
+            item = hd.sr.CodeContentItem(name=coded(name), value=coded(value))
+        else:
+            number, unit = value
+            item = hd.sr.NumContentItem(name=coded(name), value=number, unit=coded(unit))
+        items.append(item)
+    return items
 
 
 def _set_lossy(made: Dataset, making: Making) -> None:

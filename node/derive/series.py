@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from node.derive.lineage import source_items
 from node.derive.making import Making, code_item
 from node.derive.references import set_lossy
 from node.derive.standard import MR, PT, roots
+from node.derive.weighting import set_weighting
 from node.operator import Volume
 
 OURS = frozenset({
@@ -50,8 +51,6 @@ OF_THE_GRID = frozenset({
     "WaterEquivalentDiameter", "WaterEquivalentDiameterCalculationMethodCodeSequence", "ViewCodeSequence",
 })  # fmt: skip
 """What describes the source's slices and is void once they were cut anew."""
-_BEYOND = {MR: ("DiffusionBValue", "DiffusionGradientOrientation")}
-"""Not in the classic class, but without them the images cannot be told apart (Standard Extended, PS3.2)."""
 ENTITIES = ("Patient", "Study", "Series", "Frame of Reference", "Equipment", "Acquisition", "Image")
 
 
@@ -78,6 +77,7 @@ class Series:
         """How it was made."""
         job = self.making.job
         made = derivation(job.plan, self.making.output.name, job.provenance.operators, reshaped=self.reshaped)
+        made = made.told(str(self.volume.facts.get("description", "")))
         return made.projected(str(self.volume.facts.get("projection", "")))
 
     @cached_property
@@ -130,8 +130,8 @@ class Series:
     @cached_property
     def _base(self) -> Dataset:
         dataset = self.inherited.common(ENTITIES, self.without)
-        for keyword in _BEYOND.get(self.sop_class, ()):
-            _copy_if_agreed(dataset, keyword, self.making.sources.headers)
+        if self.sop_class == MR:
+            set_weighting(dataset, self.volume, self.making.sources.headers)
         _set_grid(dataset, self)
         _set_history(dataset, self)
         return dataset
@@ -154,12 +154,6 @@ class Series:
         """Source Image Sequence items of slice *k*, of parts that came together as well."""
         slab = (self.planes[k], self.thickness if self.reshaped else 0.0)
         return source_items(self.making.sources, self.contributors(k), slab)
-
-
-def _copy_if_agreed(dataset: Dataset, keyword: str, headers: Sequence[Dataset]) -> None:
-    found = [header.get(keyword) for header in headers]
-    if found[0] is not None and all(value == found[0] for value in found):
-        setattr(dataset, keyword, found[0])
 
 
 def _set_grid(dataset: Dataset, series: Series) -> None:

@@ -31,6 +31,7 @@ _DEEPER = frozenset(
 _CLASSIC = {
     "FrameType": "ImageType",
     "EffectiveEchoTime": "EchoTime",
+    "InversionTimes": "InversionTime",
     "FrameAcquisitionNumber": "AcquisitionNumber",
     "FrameAcquisitionDateTime": "AcquisitionDateTime",
     "FrameComments": "ImageComments",
@@ -73,7 +74,7 @@ def _lift(header: Dataset, macro: Any) -> None:
 def _name_classically(header: Dataset) -> None:
     for ours, classic in _CLASSIC.items():
         value = header.get(ours)
-        if value not in (None, ""):
+        if value not in (None, "") and not (ours == "InversionTimes" and not isinstance(value, float)):
             # FD → DS: a decimal string has 16 characters at most (PS3.5 6.2).
             say(header, classic, format(value, ".10g") if isinstance(value, float) else value)
     moment = str(header.get("FrameAcquisitionDateTime") or "")

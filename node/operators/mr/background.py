@@ -1,0 +1,44 @@
+"""Where there is tissue: by a mask, else by a level that parts it from the noise around the patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
+
+from node.operator import Mask, Refused, Volume
+
+Bools = NDArray[np.bool_]
+
+_DARK = 0.5
+"""Of Otsu's threshold: fluid, fat or vessels are so bright that tissue lies below the threshold itself."""
+_BRIGHT_PERCENTILE = 98.0
+"""Otsu's threshold is sought below this: the few brightest voxels must not be the one class and all else the other."""
+
+
+def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
+    """The measured voxels of *volume* within *mask*; without one those from *above*, or from half of Otsu's threshold.
+
+    Raises Refused where the mask lies on another grid, or nothing is left.
+    """
+    if mask is not None and not mask.same_grid(volume):
+        raise Refused("the mask lies on another grid than the images")
+    level = above if above is not None else (-np.inf if mask is not None else _level(volume))
+    inside = volume.array >= level
+    if mask is not None:
+        inside &= mask.array
+    if volume.valid is not None:
+        inside &= volume.valid
+    if not inside.any():
+        raise Refused(f"no voxel reaches {level:g}" + (" within the mask" if mask is not None else ""))
+    return inside
+
+
+def _level(volume: Volume) -> float:
+    values: NDArray[Any] = volume.array if volume.valid is None else volume.array[volume.valid]
+    below = values[values <= np.percentile(values, _BRIGHT_PERCENTILE)] if values.size else values
+    if not below.size or below.min() == below.max():
+        return float(values.min()) if values.size else np.inf
+    return float(threshold_otsu(below)) * _DARK
