@@ -93,7 +93,7 @@ def test_weights_are_those_of_the_noise() -> None:
     fitted = [
         curve_fit(lambda t, s, t2: s * np.exp(-t / t2), times, row, (1000, 60))[0][1] for row in signals[:60]
     ]
-    assert found[:60] == pytest.approx(np.array(fitted), rel=0.02)
+    assert found[:60] == pytest.approx(np.array(fitted), rel=0.05)
 
 
 @settings(max_examples=30)
