@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from node.operator import Refused, Stack, Volume
 from node.operators.mr.diffusion import BValue
 from node.operators.mr.weighted import SAME_B, SAME_B_LEAST
