@@ -14,6 +14,7 @@ from node.viridis import viridis
 
 Pixels = NDArray[np.uint8]
 Colours = Literal["hot_iron", "viridis"]
+Tables = Literal["hot_iron", "viridis", "inverse_grey"]
 
 _GROUND, _INK = (16, 16, 20), (235, 235, 235)
 _LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
@@ -27,17 +28,20 @@ class Bar:
     low: float
     high: float
     unit: Code
-    colours: Colours
+    colours: Tables
 
 
-def table(colours: Colours) -> Pixels:
+def table(colours: Tables) -> Pixels:
     """256 x 3: the colours from the lowest to the highest value.
 
-    Hot Iron is one of the standard's well-known palettes (PS3.6 B.1.1).
+    Hot Iron is one of the standard's well-known palettes (PS3.6 B.1.1). Inverse grey runs from white to black, as
+    projections of uptake are read.
     """
     if colours == "viridis":
         return viridis()
     ramp = np.arange(256)
+    if colours == "inverse_grey":
+        return np.repeat(255 - ramp[:, None], 3, axis=1).astype(np.uint8)
     channels = [2 * ramp, 2 * (ramp - 128) + (ramp == 255), 4 * (ramp - 191)]
     return np.clip(np.stack(channels, axis=1), 0, 255).astype(np.uint8)
 
