@@ -169,6 +169,11 @@ def _problem(error: MarkedYAMLError) -> str:
     return problem
 
 
+def _written(scalar: ScalarEvent) -> str:
+    """The text of a scalar; in a folded one the parser marks with a BEL where lines were folded."""
+    return str(scalar.value).replace("\a", "") if scalar.style == ">" else str(scalar.value)
+
+
 def _position(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
@@ -204,7 +209,7 @@ class _Composer:
             self._alias(event)
         elif isinstance(event, ScalarEvent):
             self._refuse_tag(event)
-            node = Node(self._place(event), event.value, event.style in ("'", '"'))
+            node = Node(self._place(event), _written(event), event.style in ("'", '"'))
             self._add(node, event.anchor, 1)
         elif isinstance(event, (SequenceStartEvent, MappingStartEvent)):
             self._begin(event)

@@ -24,6 +24,11 @@ def test_text_stays_what_the_user_wrote(text: str) -> None:
     assert one(f"a: {text}").fields["a"].text == text
 
 
+def test_folded_text_is_one_line() -> None:
+    """Lines of a folded text come together with blanks, and with nothing else; a literal one keeps its lines."""
+    assert one("a: >-\n  x: 1;\n  y: 2\nb: |-\n  x\n  y\n").plain() == {"a": "x: 1; y: 2", "b": "x\ny"}
+
+
 def test_places() -> None:
     """Keys, list items and later documents know their line in the file."""
     first, second = parse("a: 1\nb:\n  - x\n  - y: z\n---\nc: 2\n", "f.yaml")

@@ -55,10 +55,8 @@ def site_of(name: str) -> tuple[Code, Code | None]:
     words = name.lower().split()
     sides = [side for word, side in (("left", LEFT), ("right", RIGHT)) if word in words]
     side = sides[0] if len(sides) == 1 else None
-    rest = " ".join(word for word in words if word not in ("left", "right"))
-    if rest in _SITES:
-        return _SITES[rest], side
-    return Code(private_value(name), PRIVATE, name[:64]), side
+    rest = " ".join(word for word in words if side is None or word not in ("left", "right")) or name
+    return _SITES.get(rest) or Code(private_value(rest), PRIVATE, rest[:64]), side
 
 
 def private_value(name: str) -> str:

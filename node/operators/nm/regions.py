@@ -108,7 +108,7 @@ def _roi(part: str, shape: tuple[int, int], step: tuple[float, float], measure: 
         edges = []
     if match is None or len(edges) != 4:
         raise Refused(f"{part.strip()!r} is no region; write name: top,left,bottom,right")
-    name, form = match[1], match[2] or "rectangle"
+    name, form = " ".join(match[1].split()), match[2] or "rectangle"
     top, left, bottom, right = edges
     height, width = (n * s for n, s in zip(shape, step, strict=True))
     if not (0 <= top < bottom <= height + 1e-6 and 0 <= left < right <= width + 1e-6):

@@ -145,7 +145,9 @@ def _halves(picture: Picture, grows_left: bool | None, measure: Measure, midline
     left, right = (~before, before) if grows_left else (before, ~before)
     said = f"beside column {edge:g}"
     return _Sides(
-        Roi("left half", left, f"left half: {said}"), Roi("right half", right, f"right half: {said}"), {}
+        Roi("left half of the image", left, f"left half: {said}"),
+        Roi("right half of the image", right, f"right half: {said}"),
+        {},
     )
 
 
