@@ -135,7 +135,7 @@ def test_pet_ct_fusion(site: Site, tmp_path: Path) -> None:
     source = pydicom.dcmread(one[0])
     for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "AccessionNumber"):
         assert made[keyword].value == source[keyword].value
-    assert made.SeriesDescription == "Phantom PET/CT"
+    assert made.SeriesDescription == "Phantom PET/CT SUV 0-7"
     assert referenced(made) == uids(one) | uids(other[:-1])
     assert [peers.dciodvfy(path) for path in site.files(1)] == [[]]
     assert made.NumberOfFrames == 24
@@ -143,7 +143,7 @@ def test_pet_ct_fusion(site: Site, tmp_path: Path) -> None:
     site.node.wait_for(lambda: site.states() == ["superseded", "done"], "the second fusion", 60)
     site.node.wait_idle()
     (newer,) = site.made(2)
-    assert newer.SeriesDescription == "Phantom PET/CT (rev 2)"
+    assert newer.SeriesDescription == "Phantom PET/CT SUV 0-7 (rev 2)"
     assert referenced(newer) == uids(one) | uids(other)
     assert newer.SOPInstanceUID != made.SOPInstanceUID
 
