@@ -110,7 +110,7 @@ def inherit(sources: Sequence[Dataset], sop_class: str) -> Inheritance:
     Raises Refused where the sources belong to several patients, orders or studies.
     """
     for keyword in _MUST_AGREE:
-        if len({_fingerprint(source.get_item(keyword)) for source in sources}) > 1:
+        if len({_fingerprint(source, Tag(tag_for_keyword(keyword))) for source in sources}) > 1:
             raise Refused(f"the source images differ in {keyword}; they cannot share one derived object")
     columns = {}
     for keyword in roots(sop_class):
@@ -127,7 +127,7 @@ def _column(sources: Sequence[Dataset], keyword: str, table: Mapping[Path, Attri
     tag = Tag(tag_for_keyword(keyword))  # once: a keyword is looked up in each header otherwise
     for source in sources:
         element = source.get_item(tag)
-        mark = None if element is None else _fingerprint(element)
+        mark = None if element is None else _fingerprint(source, tag)
         if mark not in known:
             known[mark] = len(variants)
             variants.append(None if element is None else _cleaned(source, tag, (keyword,), table))
@@ -135,12 +135,24 @@ def _column(sources: Sequence[Dataset], keyword: str, table: Mapping[Path, Attri
     return Column(tuple(variants), tuple(rows)) if set(known) != {None} else None
 
 
-def _fingerprint(element: AnyElement | None) -> Any:
+def _fingerprint(source: Dataset, tag: BaseTag) -> Any:
+    """What tells one value from another, the same whether pydicom has converted it yet or not."""
+    element = source.get_item(tag)
     if element is None:
         return b""
-    if element.VR == "SQ" or not isinstance(element, RawDataElement):
-        return str(element.value) if values.vr_of(element) not in values.TEXT_VRS else values.octets(element)
-    return values.octets(element)
+    vr = values.vr_of(element)
+    if vr in values.TEXT_VRS:
+        return values.octets(element)
+    if vr == "SQ":
+        return tuple(
+            tuple((inner, _fingerprint(item, inner)) for inner in sorted(item.keys()))
+            for item in source[tag].value
+        )
+    try:
+        value = source[tag].value
+    except (ValueError, NotImplementedError, TypeError):  # a length that no number fits
+        return values.octets(element)
+    return value if isinstance(value, bytes) else str(value)
 
 
 def _cleaned(

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from node.derive.gate import gate
 from node.derive.identity import identity, uid
-from node.derive.inherit import text_element
+from node.derive.inherit import inherit, text_element
 from node.derive.making import Sources
 from node.derive.pixels import scale
 from node.derive.standard import CT, MR, PT
@@ -132,6 +132,19 @@ def test_text_that_was_read_before_is_copied_all_the_same(tmp_path: Path) -> Non
     for made in all_kinds(tmp_path, headers):
         assert raw(made, "PatientName") == "Müller^Jürgen".encode("latin-1")
         assert raw(made, "StudyDescription") == "Schädel".encode("latin-1")
+
+
+def test_what_was_read_before_is_no_other_value() -> None:
+    """Sequences and numbers that pydicom converted in one header only are still the same in all, and kept."""
+    ordered = Dataset()
+    ordered.RequestedProcedureID = "R1"
+    headers = ct_headers(*SHAPE, PLACE, RequestAttributesSequence=[ordered], SingleCollimationWidth=0.6)
+    read = reread(headers)
+    assert read[0].RequestAttributesSequence[0].RequestedProcedureID == "R1"  # converted, in the first only
+    assert read[0].SingleCollimationWidth == 0.6
+    varying = inherit(read, CT).varying()
+    assert {"RequestAttributesSequence", "SingleCollimationWidth"}.isdisjoint(varying)
+    assert "XRayTubeCurrent" in varying
 
 
 def test_what_the_charset_cannot_say_turns_the_object_to_utf8(tmp_path: Path) -> None:
