@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Code, Mask, Measurement, Number, Refused, Remark, Report, Unit, Volume
+from node.operator import Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Unit, Volume
 from node.operators.pet.measuring import (
     GLYCOLYSIS,
     MAXIMUM,
@@ -22,6 +23,8 @@ from node.operators.pet.measuring import (
     total_unit,
 )
 from node.operators.pet.spheres import peak
+from node.operators.planes import refuse_other_frame
+from node.operators.region import placed
 
 Percent = Annotated[float, Unit("%")]
 
@@ -95,6 +98,12 @@ def _add_peak(
         )
         return
     found.append(Measurement(name, best.value, volume.unit, PEAK, method_of(volume), mask))
+    if best.value > found[0].value:
+        remarks.append(
+            Remark(
+                f"{mask.label}: the peak exceeds the maximum, since its sphere reaches into hotter tissue outside."
+            )
+        )
     x, y, z = best.position
     remarks.append(
         Remark(
@@ -122,3 +131,41 @@ def _add_volume(
     if unit is not None:
         total = float(above.mean()) * millilitres if above.size else 0.0
         found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=mask))
+
+
+def uptake_segments(
+    volume: Volume, segments: Segments, *, fraction: Percent = 41.0, threshold: Number | None = None
+) -> Report:
+    """Measure uptake in every segment of a segmentation, each as `uptake` does it, in the segmentation's order.
+
+    A segment is put on the grid of *volume* as `region` does it. Where several have one label, their number is put
+    behind it. One that is empty there or cannot be measured is named in a remark, and the others are measured.
+
+    Raises Refused where no segment can be measured, with the reason of each; for what lies in another frame of
+    reference; and where the volume is in another unit than SUV or Bq/ml.
+    """
+    quantity_of(volume)
+    refuse_other_frame(volume, segments, "the segmentation was made on other images")
+    found: list[Measurement] = []
+    remarks: list[Remark] = []
+    for mask in _told_apart(segments):
+        try:
+            own = mask if volume.same_grid(mask) else placed(volume, segments, mask)
+            report = uptake(volume, own, fraction=fraction, threshold=threshold)
+        except Refused as reason:
+            remarks.append(Remark(f"{mask.label}: not measured, since {reason}."))
+            continue
+        found += report.measurements
+        remarks += [remark for remark in report.remarks if remark not in remarks]
+    if not found:
+        raise Refused("no segment can be measured: " + " ".join(remark.text for remark in remarks))
+    return Report(tuple(found), tuple(remarks))
+
+
+def _told_apart(segments: Segments) -> list[Mask]:
+    """The masks as they are, but where labels repeat: a report refers to a segment of its run by the mask itself."""
+    labels = [mask.label for mask in segments.masks]
+    return [
+        replace(mask, label=f"{mask.label} {number}") if labels.count(mask.label) > 1 else mask
+        for number, mask in enumerate(segments.masks, 1)
+    ]
