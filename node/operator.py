@@ -257,7 +257,8 @@ class Picture:
     title: str = ""
     """What a capture shows, for people."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """`modality`, `body_part`, `view`, `laterality`, `window` (centre, width) …"""
+    """`modality`, `body_part`, `view`, `laterality`, `window` (centre, width) …; of an operator that knows it also
+    `shown_orientation`: to which sides of the patient columns and rows count up, as ("L", "F") (PS3.3 C.7.6.1.1.1)."""
 
     @property
     def colour(self) -> bool:

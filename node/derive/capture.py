@@ -106,7 +106,10 @@ class _Capture:
         return dataset
 
     def _orientation(self) -> list[str] | None:
-        """The source's directions, where the picture still has the source's rows and columns."""
+        """What the operator knows, else the source's where the picture still has the source's rows and columns."""
+        told = self.picture.facts.get("shown_orientation")
+        if told is not None:
+            return [str(letters) for letters in told]
         sources = self.making.sources
         shape = self.stored.pixels.shape[1:3]
         stated = sources.text("PatientOrientation").split("\\")

@@ -35,7 +35,7 @@ def nuclear_facts(header: Dataset, count: int) -> dict[str, Any]:
     """Facts of a scintigram of *count* frames, as far as stated.
 
     Per frame, as tuples: `detectors`, `energy_windows`, `phases`, `time_slices` … (numbers from 1), `views` (text),
-    `view_codes` (SCT), `row_directions` (in which direction of the patient columns count up: a vector in LPS),
+    `view_codes` (SCT), `row_directions` and `column_directions` (vectors in LPS along which columns and rows count up),
     `energy_window_names`, `collimators`, `frame_durations` (ms). Of the whole: `frame_kind` (STATIC, WHOLE BODY,
     DYNAMIC, GATED, TOMO … of Image Type), `counts_accumulated`, `image_id`, `field_of_view` (shape, mm …),
     `radionuclides` (text).
@@ -120,6 +120,7 @@ def _by_detector(header: Dataset, detectors: Sequence[int]) -> dict[str, Any]:
     directions = [numbers(head, "ImageOrientationPatient") if head is not None else () for head in own]
     if all(len(cosines) == 6 for cosines in directions):
         facts["row_directions"] = tuple(cosines[:3] for cosines in directions)
+        facts["column_directions"] = tuple(cosines[3:] for cosines in directions)
     collimators = tuple(text(head, "CollimatorType") if head is not None else "" for head in own)
     if any(collimators):
         facts["collimators"] = collimators

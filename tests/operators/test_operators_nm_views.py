@@ -236,3 +236,14 @@ def test_the_split_is_the_same_to_the_bit() -> None:
     """Twice the same numbers, exactly."""
     first, second = left_right(lungs(), regions=LUNGS), left_right(lungs(), regions=LUNGS)
     assert [m.value for m in first.measurements] == [m.value for m in second.measurements]
+
+
+def test_the_sides_of_the_patient_are_told_where_the_image_states_them() -> None:
+    """Columns to the left and rows to the foot become letters; oblique or unstated directions become none."""
+    picture = lungs()
+    assert "shown_orientation" not in geometric_mean(picture).facts
+    down = ((0.0, 0.0, -1.0),) * 2
+    for row, letters in (((1.0, 0.0, 0.0), ("L", "F")), ((0.7, 0.7, 0.0), None)):
+        facts = {"row_directions": (row, tuple(-v for v in row)), "column_directions": down}
+        made = geometric_mean(replace(picture, facts={**picture.facts, **facts}))
+        assert made.facts.get("shown_orientation") == letters

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Measurement, Picture, Refused, Remark, Report, Unit
+from node.operator import Code, Measurement, Picture, Refused, Remark, Report, Unit
 from node.operators.graphs import Line, curves
 from node.operators.nm.codes import (
     ACTIVITY,
@@ -26,8 +26,9 @@ from node.operators.nm.codes import (
     SECONDS,
     SHARE,
     TIME_TO_PEAK,
+    TOTAL,
 )
-from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of
+from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Use, counted, frames_for
 
 Seconds = Annotated[float, Unit("s")]
@@ -122,7 +123,7 @@ def time_activity_values(
     found = curves_of(picture, regions, measure, use, half_life, subtract_background=subtract_background)
     method = DECAY_CORRECTED if half_life else NOT_CORRECTED
     measurements: list[Measurement] = []
-    remarks = [Remark(text) for text in _said(picture, found, half_life, regions, measure)]
+    remarks = [*said_of(rois_of(regions, picture, measure)), _said(found, half_life)]
     for curve in found:
         where = (method, None, curve.roi.site, curve.roi.laterality)
         top = int(np.argmax(curve.rates))
@@ -147,7 +148,7 @@ def time_activity_values(
         else:
             measurements.append(Measurement(HALF_TIME, half, SECONDS, None, *where))
     if share_from is not None or share_to is not None:
-        measurements += _shares(found, share_from, share_to)
+        measurements += _shares(found, share_from, share_to, method)
         remarks.append(Remark(f"Shares are of the counts from {share_from:g} to {share_to:g} s."))
     if not measurements:
         raise Refused("no region has counts above its background, so there are no numbers")
@@ -200,7 +201,9 @@ def decay_factors(begins: Floats, lasts: Floats, half_life: float | None) -> Flo
     return np.asarray(np.exp(rate * begins) * during)
 
 
-def _shares(found: tuple[Curve, ...], begin: float | None, end: float | None) -> list[Measurement]:
+def _shares(
+    found: tuple[Curve, ...], begin: float | None, end: float | None, method: Code
+) -> list[Measurement]:
     left = [curve for curve in found if curve.roi.laterality == LEFT]
     right = [curve for curve in found if curve.roi.laterality == RIGHT]
     if len(left) != 1 or len(right) != 1:
@@ -214,21 +217,20 @@ def _shares(found: tuple[Curve, ...], begin: float | None, end: float | None) ->
     if sum(counts) <= 0:
         raise Refused("neither side has counts above its background where the shares are taken")
     return [
-        Measurement(name, value, unit, None, None, None, curve.roi.site, curve.roi.laterality)
+        Measurement(name, value, unit, how, method, None, curve.roi.site, curve.roi.laterality)
         for curve, count in zip((left[0], right[0]), counts, strict=True)
-        for name, value, unit in ((ACTIVITY, count, COUNTS), (SHARE, 100 * count / sum(counts), PERCENT))
+        for name, value, unit, how in (
+            (ACTIVITY, count, COUNTS, TOTAL),
+            (SHARE, 100 * count / sum(counts), PERCENT, None),
+        )
     ]
 
 
-def _said(
-    picture: Picture, found: tuple[Curve, ...], half_life: float | None, regions: str, measure: Measure
-) -> list[str]:
+def _said(found: tuple[Curve, ...], half_life: float | None) -> Remark:
     decay = (
         f"Corrected for decay with a half-life of {half_life:g} s, to the start of the first frame."
         if half_life
         else "Not corrected for decay."
     )
-    return [
-        f"Regions: {'; '.join(roi.said for roi in rois_of(regions, picture, measure))}.",
-        f"{len(found[0].rates)} frames in {found[0].begins[-1] + found[0].lasts[-1]:.6g} s. {decay}",
-    ]
+    seconds = found[0].begins[-1] + found[0].lasts[-1]
+    return Remark(f"{len(found[0].rates)} frames in {seconds:.6g} s. {decay}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from node.operator import Picture
 from node.operators.nm.joining import joined
-from node.operators.nm.views import counted, geometric, pair_of
+from node.operators.nm.views import counted, geometric, pair_of, shown_orientation
 
 _OF_A_FRAME = (
     "frame_durations", "phases", "time_slices", "time_slots", "rr_intervals", "energy_windows",
@@ -41,6 +41,9 @@ def geometric_mean(
     facts |= {
         name: tuple(both.facts[name][i] for i in pair.frames) for name in _OF_A_FRAME if both.facts.get(name)
     }
+    sides = shown_orientation(both, pair.frames[0])
+    if sides is not None:
+        facts["shown_orientation"] = sides
     return Picture(
         geometric(pair.anterior, pair.posterior).astype(np.float32),
         both.unit,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from node.operator import Measurement, Picture, Refused, Remark, Report
 from node.operators.nm.codes import ACTIVITY, COUNTS, GEOMETRIC_MEAN, MEAN, ONE_VIEW, RATIO, RELATIVE_UPTAKE
-from node.operators.nm.regions import BACKGROUND, Measure, Roi, is_background, rois_of
+from node.operators.nm.regions import BACKGROUND, Measure, Roi, is_background, rois_of, said_of
 from node.operators.nm.views import Use, frames_for
 
 
@@ -56,13 +56,12 @@ def roi_ratio(
         if roi is not against:
             measurements.append(Measurement(RELATIVE_UPTAKE, mean / divisor, RATIO, None, *where))
     said = [
-        f"Regions: {'; '.join(roi.said for roi in rois)}.",
         f"Ratios are of mean counts per pixel, against {against.name}"
         + (f", less {below:.6g} of the background." if subtract_background else "."),
     ]
     if view is not None:
         said.append(f"View: {view.meaning}.")
-    return Report(tuple(measurements), tuple(Remark(text) for text in said))
+    return Report(tuple(measurements), (*said_of(rois), *(Remark(text) for text in said)))
 
 
 def _mean(frames: NDArray[np.float64], roi: Roi) -> float:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Code, Picture, Refused
+from node.operator import Code, Picture, Refused, Remark
 from node.operators.nm.codes import private_value, site_of
 
 Measure = Literal["pixel", "mm"]
@@ -73,6 +73,11 @@ def rois_of(text: str, picture: Picture, measure: Measure) -> tuple[Roi, ...]:
             f"the regions {', '.join(twice)} cannot be told apart; their first 16 letters must differ"
         )
     return tuple(found)
+
+
+def said_of(rois: tuple[Roi, ...], seen: str = "") -> list[Remark]:
+    """Where each region lies, one sentence for each."""
+    return [Remark(f"Region {roi.said}{f', {seen}' if seen else ''}.") for roi in rois]
 
 
 def background_of(roi: Roi, rois: tuple[Roi, ...]) -> Roi | None:

@@ -25,7 +25,7 @@ from node.operators.nm.codes import (
     TOTAL,
 )
 from node.operators.nm.joining import joined
-from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of
+from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Pair, counted, frame_words, pair_of, toward_left
 
 
@@ -54,7 +54,7 @@ def left_right(
             "an energy window or a moment in the rule (split), or use time_activity"
         )
     sides = _sides(both, front, (regions, measure), midline, told=anterior is not None)
-    remarks = [Remark(f"Regions, as seen from the front: {'; '.join(roi.said for roi in sides.regions)}.")]
+    remarks = said_of(tuple(sides.regions), "" if single_view else "as seen from the front")
     measurements = list(_shares(sides, front, both, alone=single_view))
     if single_view:
         remarks.append(Remark("Made of one view: deeper activity counts for less; no geometric mean."))

@@ -15,6 +15,10 @@ from node.operators.nm.codes import COUNTS
 ANTERIOR = frozenset({"399321004", "255549009"})
 """Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""
 POSTERIOR = frozenset({"399001007", "255551008"})
+_SIDES = ("LR", "PA", "HF")
+"""Letters of +x and -x, +y and -y, +z and -z (PS3.3 C.7.6.1.1.1)."""
+_ALONG = 0.9
+"""Cosine from which a direction is called by the axis it runs along."""
 Use = Literal["only", "anterior", "posterior", "geometric_mean"]
 
 
@@ -100,6 +104,18 @@ def toward_left(picture: Picture, frame: int) -> bool | None:
         return bool(directions[frame][0] > 0)
     code = (picture.facts.get("view_codes") or ("",) * len(picture.array))[frame]
     return True if code in ANTERIOR else False if code in POSTERIOR else None
+
+
+def shown_orientation(picture: Picture, frame: int) -> tuple[str, str] | None:
+    """To which sides of the patient columns and rows of *frame* count up, as letters; None where not stated."""
+    found = []
+    for fact in ("row_directions", "column_directions"):
+        direction = (picture.facts.get(fact) or {frame: (0.0, 0.0, 0.0)})[frame]
+        axis = max(range(3), key=lambda n: abs(direction[n]))
+        if abs(direction[axis]) < _ALONG:
+            return None
+        found.append(_SIDES[axis][direction[axis] < 0])
+    return found[0], found[1]
 
 
 def counted(picture: Picture) -> Picture:
