@@ -48,6 +48,7 @@ __all__ = [
     "Report",
     "Segments",
     "Stack",
+    "StoredSegment",
     "Tiles",
     "Unit",
     "Volume",
@@ -157,6 +158,16 @@ class Stack:
     """What holds for all of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """Which segment of which received object a mask is, so that reports can refer to it."""
+
+    sop_uid: str
+    """SOP Instance UID of the segmentation."""
+    number: int
+    """Segment Number."""
+
+
 @dataclass(frozen=True, eq=False)
 class Mask(_Grid):
     """One segment: which voxels belong to it, and what it is."""
@@ -173,6 +184,8 @@ class Mask(_Grid):
     """How it was made: Segment Algorithm Name or Description."""
     laterality: Code | None = None
     """Segmented Property Type Modifier (CID 244), e.g. Left (7771000, SCT)."""
+    stored: StoredSegment | None = None
+    """The received segment that this is, on whatever grid; None where it was made here."""
 
 
 @dataclass(frozen=True, eq=False)

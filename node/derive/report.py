@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
@@ -21,6 +20,7 @@ from node.derive.making import MANUFACTURER, Making, Sources
 from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
 from node.derive.remarks import evaluations
+from node.derive.segments import Segment, received, referenced, tracked
 from node.derive.standard import roots
 from node.operator import Mask, Measurement, Report
 
@@ -37,30 +37,21 @@ _ANATOMY = (("91723000", "SCT"), ("123037004", "SCT"))
 """Category Anatomical Structure, in this edition of CID 7150 and in earlier ones: its types are finding sites, too."""
 
 
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """A mask that left as SEG in the same run, so that measurements can point at it."""
-
-    mask: Mask
-    dataset: Dataset
-    output: str
-    number: int = 1
-    """Segment Number."""
-
-
 def reports(making: Making, report: Report, segments: Sequence[Segment]) -> Iterator[Dataset]:
-    """Write one report on regions that left as segments, one on all else; each with what there is of it.
+    """Write one report on regions that are segments, one on all else; each with what there is of it.
 
     They are apart because TID 1500 readers decide once per report whether its groups are volumetric
     (TID 1411) or of whole images (TID 1501), PixelMed's validator among them. What is remarked stands in both.
     """
-    measurements, masks = report.measurements, [segment.mask for segment in segments]
+    measurements = report.measurements
+    segments = [*segments, *received(making, measurements, segments)]
+    masks = [segment.mask for segment in segments]
     segmented = [m for m in measurements if any(m.region is mask for mask in masks)]
     others = [m for m in measurements if not any(m.region is mask for mask in masks)]
     used = [segment for segment in segments if any(m.region is segment.mask for m in measurements)]
     kept = [pair for pair in ((segmented, used), (others, [])) if pair[0]] or [([], [])]
-    for index, (numbers, referenced) in enumerate(kept, 1):
-        yield _report(making, Report(tuple(numbers), report.remarks), referenced, index)
+    for index, (numbers, pointed_at) in enumerate(kept, 1):
+        yield _report(making, Report(tuple(numbers), report.remarks), pointed_at, index)
 
 
 def _report(making: Making, report: Report, segments: Sequence[Segment], index: int) -> Dataset:
@@ -190,7 +181,7 @@ def _group(
     }
     if segment is not None:
         return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=_referenced(making, segment), **shared
+            referenced_segment=referenced(making, segment), **shared
         )
     return hd.sr.MeasurementsAndQualitativeEvaluations(**shared)
 
@@ -209,8 +200,7 @@ def _tracking(
     making: Making, number: int, first: Measurement, segment: Segment | None
 ) -> hd.sr.TrackingIdentifier:
     if segment is not None:
-        described = segment.dataset.SegmentSequence[segment.number - 1]
-        return hd.sr.TrackingIdentifier(uid=str(described.TrackingUID), identifier=str(described.TrackingID))
+        return tracked(making, number, segment)
     place = " ".join(code.meaning for code in (first.laterality, first.site) if code)
     label = first.region.label if first.region else place or making.output.name
     return hd.sr.TrackingIdentifier(uid=making.uid("tracking", number), identifier=label[:64])
@@ -231,15 +221,6 @@ def _finding(first: Measurement) -> dict[str, object]:
             )
         ]
     return found
-
-
-def _referenced(making: Making, segment: Segment) -> hd.sr.ReferencedSegment:
-    return hd.sr.ReferencedSegment(
-        sop_class_uid=str(segment.dataset.SOPClassUID),
-        sop_instance_uid=str(segment.dataset.SOPInstanceUID),
-        segment_number=segment.number,
-        source_series=hd.sr.SourceSeriesForSegmentation(making.sources.text("SeriesInstanceUID")),
-    )
 
 
 def _images(making: Making, region: Mask | None) -> list[Dataset]:

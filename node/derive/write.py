@@ -27,8 +27,9 @@ from node.derive.parametric_map import parametric_map
 from node.derive.presentation import presentations
 from node.derive.recording import recordings
 from node.derive.rendition import rendition
-from node.derive.report import Segment, reports
+from node.derive.report import reports
 from node.derive.segmentation import segmentation
+from node.derive.segments import Segment
 from node.derive.tiles import slides
 from node.errors import Broken
 from node.model import REJECTION, WHOLE, Job, Output, Product, SeriesPart, series_key

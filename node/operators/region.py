@@ -52,7 +52,9 @@ def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
     outside = _outside(theirs, steps, volume.array.shape)
     said = f"{outside:.2g} % of it lie outside the image" if outside else ""
     description = "; ".join(filter(None, (mask.description, said)))
-    return Mask(ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality)
+    return Mask(
+        ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality, mask.stored
+    )
 
 
 def names_of(mask: Mask) -> tuple[str, ...]:

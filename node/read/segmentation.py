@@ -20,7 +20,7 @@ from pydicom.uid import SegmentationStorage
 
 from node.errors import Refused
 from node.model import Code
-from node.operator import Mask, Segments
+from node.operator import Mask, Segments, StoredSegment
 from node.read.frames import Source, copied, sources, without_frames
 from node.read.lift import lifted
 from node.read.loaded import Loaded, Part
@@ -61,8 +61,8 @@ def _segments(path: Path) -> Loaded[Segments]:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     place = segment_grid(header, shared, groups)
     planes = _planes(source, shared, groups, place, frozenset(described))
-    kept = _Latest()
-    masks = tuple(_mask(described[n], planes[n], place, kept) for n in sorted(described))
+    kept, sop_uid = _Latest(), text(header, "SOPInstanceUID")
+    masks = tuple(_mask(described[n], planes[n], place, sop_uid, kept) for n in sorted(described))
     facts = {"frame_of_reference": text(header, "FrameOfReferenceUID"), "label": text(header, "ContentLabel")}
     source.release()
     headers = _headers(header, shared, groups, place)
@@ -206,10 +206,11 @@ class StoredMask(Mask):
     def __init__(
         self, array: _Packed | NDArray[np.bool_], affine: NDArray[np.float64], label: str, category: Code,
         type: Code, description: str = "", laterality: Code | None = None,
+        stored: StoredSegment | None = None,
     ) -> None:  # fmt: skip
         fields = {
             "voxels": array, "affine": affine, "label": label, "category": category, "type": type,
-            "description": description, "laterality": laterality,
+            "description": description, "laterality": laterality, "stored": stored,
         }  # fmt: skip
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -220,7 +221,9 @@ class StoredMask(Mask):
         return self.voxels.unpacked() if isinstance(self.voxels, _Packed) else self.voxels
 
 
-def _mask(described: Dataset, planes: Mapping[int, Bits], place: SegmentGrid, latest: _Latest) -> Mask:
+def _mask(
+    described: Dataset, planes: Mapping[int, Bits], place: SegmentGrid, sop_uid: str, latest: _Latest
+) -> Mask:
     segment = int(described.SegmentNumber)
     category = _code(described, "SegmentedPropertyCategoryCodeSequence")
     kind = _code(described, "SegmentedPropertyTypeCodeSequence")
@@ -234,7 +237,7 @@ def _mask(described: Dataset, planes: Mapping[int, Bits], place: SegmentGrid, la
     return StoredMask(
         _Packed(planes, place.shape, latest), place.affine, text(described, "SegmentLabel"), category, kind,
         text(described, "SegmentAlgorithmName") or text(described, "SegmentDescription"),
-        next((side for side in sides if side.value in _LATERALITY), None),
+        next((side for side in sides if side.value in _LATERALITY), None), StoredSegment(sop_uid, segment),
     )  # fmt: skip
 
 
