@@ -233,7 +233,6 @@ def test_first_order_of_a_real_pet(tmp_path: Path) -> None:
     """QIN-HEADNECK: 11 segments, 18 features each; the mean of the first as numpy has it of highdicom's mask."""
     files = sorted(peers.need_samples("PET", "qin-headneck-0139").glob("*.dcm"))
     (report,) = made(run_rule(EXAMPLE, files, tmp_path / "out"))
-    assert peers.pixelmed_sr(report) == []
     assert set(peers.dciodvfy(report)) <= set(peers.dciodvfy(files[0]))
     numbers = [
         i
