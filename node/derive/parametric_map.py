@@ -12,7 +12,7 @@ from node.derive import pixels
 from node.derive.anatomy import frame_anatomy
 from node.derive.derivation import derivation
 from node.derive.inherit import put
-from node.derive.making import MANUFACTURER, Making
+from node.derive.making import MANUFACTURER, Making, code_item
 from node.derive.multiframe import coded, finished, framed, settled
 from node.derive.references import set_lossy
 from node.operator import Code, Map
@@ -59,6 +59,8 @@ def parametric_map(making: Making, quantity: Map) -> Dataset:
     place_in_body = frame_anatomy(making.sources)
     if place_in_body is not None:
         made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [place_in_body]
+    elif making.sources.text("Laterality") in ("L", "R"):
+        made.Laterality = making.sources.text("Laterality")
     elif not making.sources.text("BodyPartExamined"):
         made.Laterality = None  # type 2C (C.7.3.1): it may be one of a pair, and nobody says which
     if said:
@@ -97,14 +99,20 @@ def _mapping(quantity: Map, low: float, high: float) -> hd.pm.RealWorldValueMapp
 
 
 def _definition(quantity: Map) -> list[Dataset]:
-    """What the operator adds to the quantity: method, model fit, b-values … (CID 9000), by its fact `definition`."""
+    """What the operator adds to the quantity: method, model fit, b-values … (CID 9000), by its fact `definition`.
+
+    Items of the Content Item Macro (PS3.3 10.2), whose numbers lie in the item itself.
+    """
     items: list[Dataset] = []
     for name, value in quantity.facts.get("definition", ()):
+        item = Dataset()
+        item.ConceptNameCodeSequence = [code_item(name)]
         if isinstance(value, Code):
-            item = hd.sr.CodeContentItem(name=coded(name), value=coded(value))
+            item.ValueType, item.ConceptCodeSequence = "CODE", [code_item(value)]
         else:
             number, unit = value
-            item = hd.sr.NumContentItem(name=coded(name), value=number, unit=coded(unit))
+            item.ValueType, item.MeasurementUnitsCodeSequence = "NUMERIC", [code_item(unit)]
+            item.NumericValue = format(number, ".10g")
         items.append(item)
     return items
 

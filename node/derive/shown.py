@@ -208,11 +208,15 @@ def drawn_map(making: Making, quantity: Map) -> Picture:
     bar = ((low, high), f"{quantity.quantity.meaning}{f', {unit}' if unit else ''}")
     title = title_of(making, quantity.label)
     look = _volume_look(title, quantity, bar=bar, smooth=False)
+    label, how = (
+        _label("slice", len(valid), shown, max(len(filled), 1)),
+        quantity.facts.get("description", ""),
+    )
     made = frames(
         look,
         shown,
         lambda i: coloured(quantity.array[i], low, high, valid[i]),
-        _label("slice", len(valid), shown, max(len(filled), 1)),
+        lambda i: " · ".join(filter(None, (label(i), how))),
     )
     return Picture(made, title=title, facts=facts_of(making))
 

@@ -88,7 +88,7 @@ def directionality_of(header: Dataset) -> str:
     flag = _ge_flag(header)
     if flag == _GE_COMBINED:
         return "ISOTROPIC"
-    if flag == _GE_T2:
+    if flag == _GE_T2 or _siemens_b_value(header) == 0:
         return "NONE"
     return "DIRECTIONAL" if told_apart_by(header) else ""
 
@@ -121,6 +121,17 @@ def b_share(header: Dataset) -> float:
 def _of_siemens(header: Dataset) -> Vector | None:
     vector = _numbers(_element(header, 0x0019, _SIEMENS, 0x0E, "d"))
     return vector if vector is not None else _numbers(_csa(header).get("DiffusionGradientDirection"))
+
+
+def _siemens_b_value(header: Dataset) -> float | None:
+    """Which only Siemens' diffusion images have: 0 is then an unweighted one."""
+    stated = _element(header, 0x0019, _SIEMENS, 0x0C)
+    if stated is None:
+        stated = (*_csa(header).get("B_value", ()), None)[0]
+    try:
+        return float(str(stated))
+    except ValueError:
+        return None
 
 
 def _of_philips(header: Dataset) -> Vector | None:

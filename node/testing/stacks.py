@@ -148,6 +148,9 @@ def _enhance(ds: Dataset, stack: Stack) -> None:
     spoiled = "RF" if volume.facts.get("spoiled") == "yes" else "NONE"
     head = _item(CodeValue="69536005", CodingSchemeDesignator="SCT", CodeMeaning="Head")
     ds.EchoPulseSequence, ds.Spoiling = pulse, spoiled
+    ds.SteadyStatePulseSequence, ds.SegmentedKSpaceTraversal, ds.OversamplingPhase = "NONE", "SINGLE", "NONE"
+    ds.EchoPlanarPulseSequence, ds.TimeOfFlightContrast, ds.PhaseContrast = "NO", "NO", "NO"
+    ds.MultiPlanarExcitation, ds.SaturationRecovery, ds.SpectrallySelectedSuppression = "NO", "NO", "NONE"
     ds.SharedFunctionalGroupsSequence = [
         _item(
             PixelMeasuresSequence=[measures],

@@ -123,6 +123,7 @@ def test_the_scanners_trace_is_no_direction() -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND"]
     assert directionality_of(ds) == "DIRECTIONAL"
     assert directionality_of(header(DiffusionDirectionality="NONE")) == "NONE"
+    assert directionality_of(owned(header("SIEMENS"), 0x0019, "SIEMENS MR HEADER", x0C=("IS", "0"))) == "NONE"
     assert directionality_of(header()) == ""
 
 

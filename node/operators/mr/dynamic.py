@@ -72,7 +72,7 @@ def percent_enhancement(
     valid = _measured(tissue(native, mask, above), native, one)
     array = _enhancement(one, native, valid)
     said = f"100 (S1 - S0) / S0; S0: {_before(before)}, S1: {_point(one, volumes)}"
-    return _map(array, PERCENT_ENHANCEMENT, PERCENT, "PERCENT ENHANCE", valid, native, said)
+    return _map(array, PERCENT_ENHANCEMENT, PERCENT, "ENHANCEMENT", valid, native, said)
 
 
 def signal_enhancement_ratio(
