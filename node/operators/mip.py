@@ -7,10 +7,12 @@ where anything on its line was measured; elsewhere it holds the source's lowest 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.operator import Code, Mm, Picture, Refused, Volume
 from node.operators.planes import AXIAL, CORONAL, FIXED, aligned, extent, turned
@@ -19,12 +21,14 @@ from node.operators.resample import resample
 from node.operators.sampling import (
     AT_ONCE,
     Bools,
+    Floats,
     Lattice,
     Source,
     covering,
     settled,
     square,
 )
+from node.operators.turntable import Turntable
 
 _NOTHING = "no voxel of the volume was measured; there is nothing to project"
 _NAMES = {"max": "maximum", "min": "minimum", "mean": "mean"}
@@ -84,12 +88,9 @@ def mip_rotating(
         raise Refused(f"spacing {spacing:g} mm must be greater than 0")
     pixel = float(volume.spacing[1:].min()) if spacing is None else spacing
     seen = _coarser(volume, pixel) if spacing else volume
-    source = Source(seen)
     step = _row_step(seen, pixel)
-    frames = [
-        square(_project(source, _view(seen, 360.0 * n / views, (pixel, step)), combine, volume.unit), pixel)
-        for n in range(views)
-    ]
+    points = [_view(seen, 360.0 * n / views, (pixel, step)) for n in range(views)]
+    frames = [square(frame, pixel) for frame in _views(seen, points, combine)]
     array = np.concatenate([frame.array for frame in frames])
     valid = np.concatenate([_measured(frame) for frame in frames])
     if not valid.any():
@@ -105,6 +106,19 @@ def mip_rotating(
         title=f"Rotating {_NAMES[combine]} projection, {views} views",
         facts={**facts, "combined": combine, "projection": combine, "angles": angles},
     )
+
+
+def _views(volume: Volume, points: Sequence[Lattice], combine: Combine) -> Iterator[Volume]:
+    """Each view as one slice: slice by slice where they are axial, else from points in space."""
+    table = Turntable(volume) if aligned(volume, AXIAL, exchange=False) else None
+    if table is None or not all(table.sees(view) for view in points):
+        source = Source(volume)
+        yield from (_project(source, view, combine, volume.unit) for view in points)
+        return
+    low = float(volume.array.min())
+    for view in points:
+        best, share = table.project(view, combine)
+        yield _settled(view, best, share, combine, low, volume.unit)
 
 
 def _coarser(volume: Volume, spacing: float) -> Volume:
@@ -156,13 +170,21 @@ def _project(source: Source, points: Lattice, combine: Combine, unit: Code) -> V
         else:
             extreme = np.maximum if combine == "max" else np.minimum
             extreme(best, extreme.reduce(values, axis=0), out=best)
+    return _settled(points, best, share, combine, source.low, unit)
+
+
+def _settled(
+    points: Lattice, best: NDArray[np.float64], share: Floats, combine: Combine, low: float, unit: Code
+) -> Volume:
+    """The extremes or sums over the depth of *points*, *share* of them each, as one slice."""
+    depth, rows, columns = points.shape
     if combine == "mean":
         np.divide(best, share, out=best, where=share > 0)
-    array = np.where(share > 0, best, source.low).astype(np.float32)[None]
+    array = np.where(share > 0, best, low).astype(np.float32)[None]
     thick = points.spacing[0] * depth
     origin = points.origin + points.axes[:, 0] * (thick - points.spacing[0]) / 2
     affine = Lattice(origin, points.axes, (thick, *points.spacing[1:]), (1, rows, columns)).affine
-    return Volume(array, affine, unit, settled(array, share[None], source.low))
+    return Volume(array, affine, unit, settled(array, share[None], low))
 
 
 def _measured(volume: Volume) -> Bools:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,7 +44,9 @@ def reference_uptake(
     name = quantity_of(volume)
     refuse_other_grid(volume, mask)
     inside = mask.array if volume.valid is None else mask.array & volume.valid
-    found = _sphere(volume, inside) if tissue == "liver" else _cylinder(volume, inside)
+    if not inside.any():
+        raise Refused(f"nothing in the region {mask.label} was measured")
+    found = _found(volume, inside, _sphere if tissue == "liver" else _cylinder)
     what, times = ("sphere of 3 cm diameter", 1.5) if tissue == "liver" else ("cylinder of 1 x 2 cm", 2.0)
     if found.inside is None:
         said = (
@@ -82,12 +85,28 @@ class _Found:
     reason: str = ""
 
 
+def _found(volume: Volume, inside: Bools, shape: Callable[[Volume, Bools], _Found]) -> _Found:
+    """A shape in the box that holds the region: nothing else can hold the shape."""
+    ends = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in ends)
+    affine = volume.affine.copy()
+    affine[:3, 3] = (volume.affine @ np.array([*(b.start for b in box), 1.0]))[:3]
+    found = shape(replace(volume, array=volume.array[box], affine=affine, valid=None), inside[box])
+    if found.inside is None:
+        return found
+    whole = np.zeros(inside.shape, bool)
+    whole[box] = found.inside
+    return replace(found, inside=whole)
+
+
 def _sphere(volume: Volume, inside: Bools) -> _Found:
     """The sphere around the deepest voxel."""
     depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
     at = tuple(int(n) for n in np.unravel_index(int(depth.argmax()), depth.shape))
-    offset = np.indices(inside.shape, np.float32) - np.array(at, np.float32).reshape(3, 1, 1, 1)
-    away = sum((o * np.float32(s)) ** 2 for o, s in zip(offset, volume.spacing, strict=True))
+    k, j, i = (
+        ((np.arange(n) - a) * s) ** 2 for n, a, s in zip(inside.shape, at, volume.spacing, strict=True)
+    )
+    away = k[:, None, None] + j[None, :, None] + i[None, None, :]
     return _checked(volume, inside, away <= LIVER_RADIUS**2, at, f"it is {2 * depth[at]:.0f} mm wide")
 
 

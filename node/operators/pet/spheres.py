@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ PEAK_RADIUS = 10 * (3 / (4 * math.pi)) ** (1 / 3)
 """mm: of a sphere of 1 cm³."""
 _PARTS = 12
 """A voxel on the sphere's surface is cut into so many parts along each axis."""
+_AT_ONCE = 1 << 21
+"""Centres looked at in one go, so that a large region needs no copies of itself."""
 
 Weights = NDArray[np.float64]
 
@@ -56,40 +57,52 @@ def peak(volume: Volume, mask: Mask, radius: float = PEAK_RADIUS) -> Peak | None
     equal means the first in the volume counts.
     """
     kernel = weights(volume.spacing, radius)
+    found = [np.flatnonzero(mask.array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    low, high = [int(f[0]) for f in found], [int(f[-1]) + 1 for f in found]
+    count = max(1, _AT_ONCE // ((high[1] - low[1]) * (high[2] - low[2])))
+    best: tuple[float, tuple[int, ...]] | None = None
+    for first in range(low[0], high[0], count):
+        slab = (slice(first, min(first + count, high[0])), slice(low[1], high[1]), slice(low[2], high[2]))
+        one = _highest(volume, mask, kernel, slab)
+        if one is not None and (best is None or one[0] > best[0]):
+            best = one
+    if best is None:
+        return None
+    value, (k, j, i) = best
+    x, y, z = (float(v) for v in (volume.affine @ np.array([k, j, i, 1.0]))[:3])
+    return Peak(value, (k, j, i), (x, y, z))
+
+
+def _highest(
+    volume: Volume, mask: Mask, kernel: Weights, box: tuple[slice, ...]
+) -> tuple[float, tuple[int, ...]] | None:
+    """The highest mean of the spheres that are centred in a box of the region, and where."""
     reach = tuple(n // 2 for n in kernel.shape)
-    found = np.nonzero(mask.array)
-    low = [int(f.min()) for f in found]
-    high = [int(f.max()) + 1 for f in found]
-    padded, measured = _around(volume, low, high, reach)
-    sums = np.zeros([h - b for b, h in zip(low, high, strict=True)])
-    seen = np.zeros_like(sums)
-    for at in product(*(range(n) for n in kernel.shape)):
-        weight = kernel[at]
-        if weight:
+    values, measured = _around(volume, [b.start for b in box], [b.stop for b in box], reach)
+    allowed = mask.array[box].copy()
+    sums = np.zeros(allowed.shape)
+    for at in np.ndindex(*kernel.shape):
+        if kernel[at]:
             window = tuple(slice(a, a + n) for a, n in zip(at, sums.shape, strict=True))
-            sums += weight * padded[window]
-            seen += measured[window]
-    whole = int(np.count_nonzero(kernel))
-    allowed = mask.array[tuple(slice(b, h) for b, h in zip(low, high, strict=True))] & (seen == whole)
+            sums += kernel[at] * values[window]
+            allowed &= measured[window]
     if not allowed.any():
         return None
     at_best = np.unravel_index(int(np.where(allowed, sums, -np.inf).argmax()), sums.shape)
-    index = tuple(int(a) + b for a, b in zip(at_best, low, strict=True))
-    place = volume.affine @ np.array([*index, 1.0])
-    return Peak(float(sums[at_best]), (index[0], index[1], index[2]), (place[0], place[1], place[2]))
+    return float(sums[at_best]), tuple(int(a) + b.start for a, b in zip(at_best, box, strict=True))
 
 
 def _around(
     volume: Volume, low: list[int], high: list[int], reach: tuple[int, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The values of a box and *reach* voxels around it, 0 outside the volume, and where there is one."""
     shape = [h - b + 2 * r for b, h, r in zip(low, high, reach, strict=True)]
-    values, measured = np.zeros(shape), np.zeros(shape, np.uint8)
+    values, measured = np.zeros(shape), np.zeros(shape, bool)
     into, out_of = [], []
     for b, h, r, n in zip(low, high, reach, volume.array.shape, strict=True):
         first, last = max(b - r, 0), min(h + r, n)
         out_of.append(slice(first, last))
         into.append(slice(first - b + r, last - b + r))
     values[tuple(into)] = volume.array[tuple(out_of)]
-    measured[tuple(into)] = 1 if volume.valid is None else volume.valid[tuple(out_of)]
+    measured[tuple(into)] = True if volume.valid is None else volume.valid[tuple(out_of)]
     return values, measured

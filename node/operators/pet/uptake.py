@@ -49,12 +49,12 @@ def uptake(
     name = quantity_of(volume)
     refuse_other_grid(volume, mask)
     inside = mask.array if volume.valid is None else mask.array & volume.valid
-    values = volume.array[inside].astype(np.float64)
+    values = volume.array[inside]
     if not values.size:
         raise Refused(f"nothing in the region {mask.label} was measured")
     found = [
         Measurement(name, float(values.max()), volume.unit, MAXIMUM, method_of(volume), mask),
-        Measurement(name, float(values.mean()), volume.unit, MEAN, method_of(volume), mask),
+        Measurement(name, float(values.mean(dtype=np.float64)), volume.unit, MEAN, method_of(volume), mask),
     ]
     remarks: list[Remark] = []
     _add_peak(volume, mask, name, found, remarks)
@@ -129,7 +129,7 @@ def _add_volume(
     found.append(Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=mask))
     unit = total_unit(volume)
     if unit is not None:
-        total = float(above.mean()) * millilitres if above.size else 0.0
+        total = float(above.mean(dtype=np.float64)) * millilitres if above.size else 0.0
         found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=mask))
 
 
