@@ -80,10 +80,11 @@ def _highest(
     reach = tuple(n // 2 for n in kernel.shape)
     values, measured = _around(volume, [b.start for b in box], [b.stop for b in box], reach)
     allowed = mask.array[box].copy()
-    sums = np.zeros(allowed.shape)
+    size = tuple(int(side.stop - side.start) for side in box)
+    sums = np.zeros(size)
     for at in np.ndindex(*kernel.shape):
         if kernel[at]:
-            window = tuple(slice(a, a + n) for a, n in zip(at, sums.shape, strict=True))
+            window = tuple(slice(a, a + n) for a, n in zip(at, size, strict=True))
             sums += kernel[at] * values[window]
             allowed &= measured[window]
     if not allowed.any():
