@@ -169,7 +169,9 @@ def test_renogram(tmp_path: Path) -> None:
     )
     made = ended("nm-kidneys-dynamic", paths, tmp_path)
     assert_valid(made, paths, pixelmed=True)
-    graph, report = made.one("curves"), made.one("numbers")
+    graph, report, where = made.one("curves"), made.one("numbers"), made.one("where")
+    assert (where.Rows, where.Columns, where.PhotometricInterpretation) == (512, 512, "RGB")
+    assert [float(v) for v in where.PixelSpacing] == [1.2, 1.2]
     assert (graph.Rows, graph.Columns, graph.PhotometricInterpretation) == (768, 1024, "RGB")
     assert graph.BurnedInAnnotation == "NO"
     areas = {

@@ -28,6 +28,7 @@ from node.operators.nm.codes import (
     TIME_TO_PEAK,
     TOTAL,
 )
+from node.operators.nm.frames import of_window
 from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Use, counted, frames_for
 
@@ -81,20 +82,21 @@ class Curve:
 
 def time_activity(
     picture: Picture, *, regions: str, measure: Measure = "pixel", use: Use = "only",
-    half_life: Seconds | None = None, subtract_background: bool = True,
+    energy_window: int | None = None, half_life: Seconds | None = None, subtract_background: bool = True,
 ) -> Picture:  # fmt: skip
     """Draw the counts per second of each region over time.
 
     *regions* are rectangles or ellipses (`left kidney: ellipse 44,26,72,46; right kidney: …; background: …`) in
-    pixels or mm (*measure*) of the view that *use* names; from behind, the patient's left is at the left. A
-    `background`, or a `left kidney background`, is subtracted, pixel for pixel, unless *subtract_background* says no.
-    Rates stand at the middle of their frames. With *half_life* they are corrected for decay to the start of the first
-    frame; without, they are as counted.
+    pixels or mm (*measure*) of the view that *use* names, and of one *energy_window*, counted from 1, where there
+    are several; from behind, the patient's left is at the left. A `background`, or a `left kidney background`, is
+    subtracted, pixel for pixel, unless *subtract_background* says no. Rates stand at the middle of their frames.
+    With *half_life* they are corrected for decay to the start of the first frame; without, they are as counted.
 
     Raises Refused where the image does not state when its frames began and how long they took (Phase Information
     Sequence, PS3.3 C.8.4.14), where the view is unknown, and where it does not hold counts.
     """
-    found = curves_of(picture, regions, measure, use, half_life, subtract_background=subtract_background)
+    chosen = of_window(counted(picture), energy_window)
+    found = curves_of(chosen, regions, measure, use, half_life, subtract_background=subtract_background)
     minutes = bool(found[0].middles[-1] > _LONG)
     corrected = ", corrected for decay" if half_life else ""
     lines = [Line(c.roi.name, c.middles / (60 if minutes else 1), c.rates, len(c.rates) < 60) for c in found]
@@ -108,7 +110,7 @@ def time_activity(
 
 def time_activity_values(
     picture: Picture, *, regions: str, measure: Measure = "pixel", use: Use = "only",
-    half_life: Seconds | None = None, subtract_background: bool = True,
+    energy_window: int | None = None, half_life: Seconds | None = None, subtract_background: bool = True,
     share_from: Seconds | None = None, share_to: Seconds | None = None,
 ) -> Report:  # fmt: skip
     """Report of each region the highest count rate, the time to it, the area under the curve, and the half-time after.
@@ -120,7 +122,8 @@ def time_activity_values(
 
     Raises Refused as `time_activity` does, and where shares are asked for and there is not one left and one right.
     """
-    found = curves_of(picture, regions, measure, use, half_life, subtract_background=subtract_background)
+    chosen = of_window(counted(picture), energy_window)
+    found = curves_of(chosen, regions, measure, use, half_life, subtract_background=subtract_background)
     method = DECAY_CORRECTED if half_life else NOT_CORRECTED
     measurements: list[Measurement] = []
     remarks = [*said_of(rois_of(regions, picture, measure)), _said(found, half_life)]
@@ -160,7 +163,6 @@ def curves_of(
     subtract_background: bool,
 ) -> tuple[Curve, ...]:  # fmt: skip
     """The curve of each region that is no background. Raises Refused where times or regions do not suit."""
-    picture = counted(picture)
     durations = picture.facts.get("frame_durations")
     if picture.times is None or not durations or "phases" not in picture.facts:
         raise Refused(
@@ -175,7 +177,7 @@ def curves_of(
     if len(frames) < 3:
         raise Refused(f"a curve of {len(frames)} frames says nothing; at least 3 are needed")
     if (np.diff(begins) < lasts[:-1] - 1e-6).any():
-        raise Refused("frames of the view overlap in time; select one head and one energy window with `use`")
+        raise Refused("frames of the view overlap in time; select one head with `use` and one energy window")
     if half_life is not None and half_life <= 0:
         raise Refused(f"a half-life of {half_life:g} s is none")
     rois = rois_of(regions, picture, measure)

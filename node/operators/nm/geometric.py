@@ -11,30 +11,33 @@ from typing import Any
 import numpy as np
 
 from node.operator import Picture
-from node.operators.nm.joining import joined
+from node.operators.nm.frames import joined, of_window
 from node.operators.nm.views import counted, geometric, pair_of, shown_orientation
 
 _OF_A_FRAME = (
     "frame_durations", "phases", "time_slices", "time_slots", "rr_intervals", "energy_windows",
     "energy_window_names",
 )  # fmt: skip
+_TITLE = "Geometric mean of anterior and posterior views, seen from the front"
 _OF_ALL = ("modality", "body_part", "frame_kind")
 
 
 def geometric_mean(
-    picture: Picture, other: Picture | None = None, *, anterior: int | None = None, posterior: int | None = None
+    picture: Picture, other: Picture | None = None, *, anterior: int | None = None, posterior: int | None = None,
+    energy_window: int | None = None,
 ) -> Picture:  # fmt: skip
     """Show the geometric mean of anterior and posterior views, seen from the front.
 
     Each pixel is the square root of the anterior counts times the posterior ones, the posterior view turned left to
     right unless the directions of its rows say that the camera has done so. Views are those the image states (View
     Code Sequence); where it states none, *anterior* and *posterior* name the frames, counted from 1. Where each view
-    is an object of its own, *other* is the second one, and its frames are counted on.
+    is an object of its own, *other* is the second one, and its frames are counted on. With *energy_window*, counted
+    from 1, only the frames of that window are taken.
 
     Raises Refused where the views are unknown, have other windows, moments or durations, or hold no counts.
     """
     both = picture if other is None else joined(picture, other)
-    both = counted(both)
+    both = of_window(counted(both), energy_window, anterior)
     pair = pair_of(both, anterior, posterior)
     times = None if both.times is None else both.times[list(pair.frames)]
     facts: dict[str, Any] = {name: both.facts[name] for name in _OF_ALL if name in both.facts}
@@ -50,6 +53,6 @@ def geometric_mean(
         both.spacing,
         both.plane,
         times=times if times is None or len(times) > 1 else None,
-        title="Geometric mean of anterior and posterior views, seen from the front",
-        facts={**facts, "burned_in": False},
+        title=_TITLE,
+        facts={**facts, "burned_in": False, "views": (_TITLE,) * len(pair.frames)},
     )

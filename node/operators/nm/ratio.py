@@ -7,24 +7,26 @@ from numpy.typing import NDArray
 
 from node.operator import Measurement, Picture, Refused, Remark, Report
 from node.operators.nm.codes import ACTIVITY, COUNTS, GEOMETRIC_MEAN, MEAN, ONE_VIEW, RATIO, RELATIVE_UPTAKE
+from node.operators.nm.frames import of_window
 from node.operators.nm.regions import BACKGROUND, Measure, Roi, is_background, rois_of, said_of
-from node.operators.nm.views import Use, frames_for
+from node.operators.nm.views import Use, counted, frames_for
 
 
 def roi_ratio(
     picture: Picture, *, regions: str, reference: str, measure: Measure = "pixel", use: Use = "only",
-    subtract_background: bool = False,
+    energy_window: int | None = None, subtract_background: bool = False,
 ) -> Report:  # fmt: skip
     """Divide the mean counts per pixel of each region by those of the *reference* region.
 
     *regions* are rectangles or ellipses (`sacrum: 60,50,80,78; left joint: ellipse 58,80,82,90; …`) in pixels or mm
-    (*measure*) of the view that *use* names; from behind, the patient's left is at the left. With
-    *subtract_background* the mean of the region called `background` is taken from all means first.
+    (*measure*) of the view that *use* names, and of one *energy_window*, counted from 1, where there are several;
+    from behind, the patient's left is at the left. With *subtract_background* the mean of the region called
+    `background` is taken from all means first.
 
     Raises Refused where the view is unknown, several moments are in the image, the reference is no region or has no
     more counts than the background, and where the image does not hold counts.
     """
-    frames, indices, view = frames_for(picture, use)
+    frames, indices, view = frames_for(of_window(counted(picture), energy_window), use)
     if len(indices) != 1:
         raise Refused(
             f"the view has {len(indices)} frames; a ratio is made of one (several moments: use time_activity)"

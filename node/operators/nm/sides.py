@@ -24,7 +24,7 @@ from node.operators.nm.codes import (
     SHARE,
     TOTAL,
 )
-from node.operators.nm.joining import joined
+from node.operators.nm.frames import joined, of_window
 from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Pair, counted, frame_words, pair_of, toward_left
 
@@ -32,7 +32,7 @@ from node.operators.nm.views import Pair, counted, frame_words, pair_of, toward_
 def left_right(
     picture: Picture, other: Picture | None = None, *, regions: str | None = None, measure: Measure = "pixel",
     midline: Number | None = None, anterior: int | None = None, posterior: int | None = None,
-    single_view: bool = False,
+    energy_window: int | None = None, single_view: bool = False,
 ) -> Report:  # fmt: skip
     """Count the left and the right side: their shares of the geometric mean, and of the anterior view alone.
 
@@ -41,17 +41,18 @@ def left_right(
     subtracted, pixel for pixel, from each view first. Without regions the halves of the image beside *midline* are
     taken (a column of the view from the front, counted from its left edge; the middle where it is not given).
 
-    The geometric mean of a side is that of its counts in the two views. *single_view* is for images of one view:
-    then its counts are shared alone, and the report says so.
+    The geometric mean of a side is that of its counts in the two views, which are found, or named, as in
+    `geometric_mean`. *single_view* is for images of one view: then its counts are shared alone, and the report says so.
 
     Raises Refused where views, or the side of the patient, are unknown, and where a side has no counts.
     """
     both = counted(picture if other is None else joined(picture, other))
+    both = of_window(both, energy_window, anterior)
     front = _one_view(both) if single_view else pair_of(both, anterior, posterior)
     if len(front.anterior) != 1:
         raise Refused(
-            f"there are {len(front.anterior)} anterior frames; a left and right split is made of one, so select "
-            "an energy window or a moment in the rule (split), or use time_activity"
+            f"there are {len(front.anterior)} anterior frames; a left and right split is made of one, so name "
+            "one energy window (energy_window), or use time_activity for several moments"
         )
     sides = _sides(both, front, (regions, measure), midline, told=anterior is not None)
     remarks = said_of(tuple(sides.regions), "" if single_view else "as seen from the front")

@@ -15,6 +15,10 @@ from node.operators.nm.codes import COUNTS
 ANTERIOR = frozenset({"399321004", "255549009"})
 """Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""
 POSTERIOR = frozenset({"399001007", "255551008"})
+_ONE_OF = (
+    ("detectors", "heads", "with `use` which view to take (anterior, posterior or geometric_mean)"),
+    ("energy_windows", "energy windows", "which with `energy_window`"),
+)
 _SIDES = ("LR", "PA", "HF")
 """Letters of +x and -x, +y and -y, +z and -z (PS3.3 C.7.6.1.1.1)."""
 _ALONG = 0.9
@@ -72,13 +76,10 @@ def frames_for(picture: Picture, use: Use) -> tuple[NDArray[np.float64], tuple[i
         return geometric(pair.anterior, pair.posterior), pair.frames, None
     if use == "only":
         indices = tuple(range(len(picture.array)))
-        for fact, words in (("detectors", "heads"), ("energy_windows", "energy windows")):
+        for fact, words, way in _ONE_OF:
             numbers = picture.facts.get(fact, ())
             if len(set(numbers)) > 1:
-                raise Refused(
-                    f"the image has frames of {len(set(numbers))} {words}; say with `use` which view to take "
-                    "(anterior, posterior or geometric_mean)"
-                )
+                raise Refused(f"the image has frames of {len(set(numbers))} {words}; say {way}")
     else:
         indices = _stated(picture, ANTERIOR if use == "anterior" else POSTERIOR)
         if not indices:
