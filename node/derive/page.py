@@ -19,6 +19,7 @@ _PAD = 12
 """Between the text of two columns."""
 _MOST_LINES = 4
 """Of one cell; what is longer is cut, so that a row always fits a page."""
+_MOST_OF_A_REMARK = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,14 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     """One text per column; a first column equal to that of the row above is drawn once."""
     footer: str
+    remarks: tuple[tuple[str, str], ...] = ()
+    """Sentences below the rows: what they are about, and the text, over all columns but the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
     cells: tuple[tuple[str, ...], ...]
-    """Lines of each cell."""
+    """Lines of each cell; of a remark there are two, the second as wide as all other columns."""
     group: str
 
     def height(self, *, first: bool) -> int:
@@ -60,6 +63,7 @@ def pages(table: Table) -> list[Pixels]:
     """Draw *table* as (rows, columns) of grey, as many pages as it takes, all of one size."""
     edges = _edges(table.columns)
     rows = [_laid_out(row, table.columns, edges) for row in table.rows]
+    rows += [_remark(what, text, edges) for what, text in table.remarks]
     sheets = list(_divided(rows, HEIGHT - _FOOT - _head_height(table) - _LINE - 24))
     return [_page(table, edges, sheet, f"page {n} of {len(sheets)}") for n, sheet in enumerate(sheets, 1)]
 
@@ -75,6 +79,12 @@ def _laid_out(row: Sequence[str], columns: Sequence[Column], edges: Sequence[int
         for i, (text, _) in enumerate(zip(row, columns, strict=True))
     ]
     return _Row(tuple(cells), row[0])
+
+
+def _remark(what: str, text: str, edges: Sequence[int]) -> _Row:
+    side = tuple(wrapped(what, _TEXT, edges[1] - edges[0] - _PAD, lines=_MOST_LINES))
+    lines = tuple(wrapped(text, _TEXT, edges[-1] - edges[1] - _PAD, lines=_MOST_OF_A_REMARK))
+    return _Row((side, lines), f"{what}:")  # no region is called so
 
 
 def _divided(rows: Sequence[_Row], room: int) -> Iterator[list[_Row]]:
@@ -151,10 +161,11 @@ def _draw_titles(image: Image.Image, table: Table, edges: Sequence[int], y: int)
 def _draw_row(
     draw: ImageDraw.ImageDraw, table: Table, edges: Sequence[int], row: _Row, y: int, *, first: bool
 ) -> None:
-    for i, (column, lines) in enumerate(zip(table.columns, row.cells, strict=True)):
+    for i, (column, lines) in enumerate(zip(table.columns, row.cells, strict=False)):
         if i == 0 and not first:
             continue
-        x, anchor = (edges[i + 1] - _PAD, "ra") if column.right else (edges[i], "la")
+        right = column.right and len(row.cells) == len(table.columns)
+        x, anchor = (edges[i + 1] - _PAD, "ra") if right else (edges[i], "la")
         for k, line in enumerate(lines):
             draw.text((x, y + 7 + k * _LINE), line, INK, font(_TEXT), anchor=anchor)
 

@@ -47,8 +47,8 @@ from node.operator import (
 )
 
 _COLUMNS = (
-    Column("Region", 24), Column("Quantity", 36), Column("Value", 15, right=True), Column("Unit", 13),
-    Column("Method", 20),
+    Column("Region", 22), Column("Quantity", 32), Column("Value", 13, right=True), Column("Unit", 11),
+    Column("Method", 30),
 )  # fmt: skip
 _MOST_SIDE = 4096
 """Rows or columns of a slide's level that is shown whole."""
@@ -83,11 +83,11 @@ def _report(making: Making, report: Report) -> Picture:
             ("Source", _source(making)),
             ("Part", making.part.label),
             ("Algorithm", _algorithm(making)),
-            *((remark.name.meaning, remark.text) for remark in report.remarks),
             ("Notice", making.job.provenance.notice),
         ) if text),
         columns=_COLUMNS[:width],
         rows=tuple(_row(m)[:width] for m in sorted(measurements, key=_region_order(measurements))),
+        remarks=tuple((remark.name.meaning, remark.text) for remark in report.remarks),
         footer=f"Made by {making.job.provenance.software} on {making.now:%Y-%m-%d %H:%M %z}".rstrip(),
     )  # fmt: skip
     return Picture(np.stack(pages(table)), title=table.title, facts={**facts_of(making), "burned_in": False})

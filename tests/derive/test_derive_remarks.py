@@ -181,3 +181,19 @@ def test_segments_on_different_grids_are_a_defect_of_the_operator(tmp_path: Path
     moved = replace(right, affine=affine((2.0, 0.7, 0.6)))
     with pytest.raises(Broken, match="its segments lie on different grids"):
         write({"body": Segments((left, moved))}, job("body"), sources(), tmp_path)
+
+
+def test_sentences_stand_once_behind_the_numbers(tmp_path: Path) -> None:
+    """On a page of several, each remark is drawn once, after the rows, and does not take room from every page."""
+    from node.derive.page import Column, Table, pages
+
+    columns = (Column("Region", 2), Column("Quantity", 3), Column("Value", 1, right=True))
+    rows = tuple((f"Region {n}", "Mean", f"{n}") for n in range(60))
+    bare = pages(Table("Measurements", (("Study", "s"),), columns, rows, "foot"))
+    said = tuple(("Comment", f"Sentence number {n} about what was left out of the region.") for n in range(8))
+    told = pages(Table("Measurements", (("Study", "s"),), columns, rows, "foot", said))
+    assert len(told) <= len(bare) + 1
+    assert [np.array_equal(a[:1600], b[:1600]) for a, b in zip(bare[:-1], told, strict=False)] == [True] * (
+        len(bare) - 1
+    )
+    assert (told[-1] > 100).sum() > (pages(Table("M", (), columns, (), "foot"))[0] > 100).sum()

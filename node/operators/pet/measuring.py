@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.operator import Code, Mask, Refused, Remark, Volume
-from node.operators.pet.suv import KINDS
+from node.operators.pet.suv import KINDS, made_from
 
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -66,17 +66,6 @@ def refuse_other_grid(volume: Volume, mask: Mask) -> None:
 
 def origin_of(volume: Volume) -> Sequence[Remark]:
     """What the SUVs rest on, as far as the facts say it."""
-    facts = volume.facts
-    if "suv_scale" not in facts or "injected_dose" not in facts:
+    if "suv_scale" not in volume.facts or "injected_dose" not in volume.facts:
         return ()
-    said = [f"{facts['injected_dose'] / 1e6:.1f} MBq"]
-    if facts.get("decay_correction") == "ADMIN":
-        said.append("decay corrected to the injection")
-    elif "decay_time" in facts:
-        said.append(f"given {facts['decay_time'] / 60:.1f} min before the moment of decay correction")
-    if "half_life" in facts:
-        said.append(f"half-life {facts['half_life']:g} s")
-    for name, unit in (("patient_weight", "kg"), ("patient_size", "m")):
-        if name in facts:
-            said.append(f"{name.replace('_', ' ')} {facts[name]:g} {unit}")
-    return (Remark(f"{quantity_of(volume).meaning} from {', '.join(said)}."),)
+    return (Remark(f"{quantity_of(volume).meaning} from {', '.join(made_from(volume.facts))}."),)

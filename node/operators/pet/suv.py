@@ -56,7 +56,9 @@ def suv(volume: Volume, *, normalisation: Normalisation = "bw") -> Volume:
         return _as_it_is(volume, kind)
     factor = _factor(volume, normalisation)
     array = np.multiply(volume.array, np.float32(factor), dtype=np.float32)
+    said = f"{kind.name} = {volume.unit.value} x {factor:.9g}"
     facts = {**volume.facts, "quantity": kind.quantity, "suv_scale": factor}
+    facts["description"] = "; ".join(filter(None, (said, *made_from(facts))))
     return replace(volume, array=array, unit=kind.unit, facts=facts)
 
 
@@ -114,3 +116,22 @@ def _fact(facts: Mapping[str, Any], name: str) -> float:
     if not isinstance(value, int | float) or value <= 0:
         raise Refused(f"no SUV of this kind can be computed: {_CALLED[name]} is absent or not plausible")
     return float(value)
+
+
+def made_from(facts: Mapping[str, Any]) -> list[str]:
+    """What an SUV rests on, in words, as far as the facts say it."""
+    if "suv_factor" in facts:
+        return ["by the factor that its maker gives for counts"]
+    said = []
+    if "injected_dose" in facts:
+        said.append(f"{facts['injected_dose'] / 1e6:.1f} MBq")
+    if facts.get("decay_correction") == "ADMIN":
+        said.append("decay corrected to the injection")
+    elif "decay_time" in facts:
+        said.append(f"given {facts['decay_time'] / 60:.1f} min before the moment of decay correction")
+    if "half_life" in facts:
+        said.append(f"half-life {facts['half_life']:g} s")
+    for name, unit in (("patient_weight", "kg"), ("patient_size", "m")):
+        if name in facts:
+            said.append(f"{name.replace('_', ' ')} {facts[name]:g} {unit}")
+    return said

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from node.operators.pet.measuring import (
     refuse_other_grid,
     total_unit,
 )
-from node.operators.pet.spheres import peak
+from node.operators.pet.spheres import Peak, peak
 from node.operators.planes import refuse_other_frame
 from node.operators.region import placed
 
@@ -44,32 +45,70 @@ def uptake(
     Raises Refused where the region is empty or on another grid, nothing in it was measured, or the volume is in
     another unit. What only one number lacks is said in a remark.
     """
+    one = _of(volume, mask, fraction, threshold)
+    return Report(one.measurements, (*one.remarks, *_centres([one]), *origin_of(volume)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Uptake:
+    """What was found in one region."""
+
+    label: str
+    measurements: tuple[Measurement, ...]
+    remarks: tuple[Remark, ...]
+    peak: Peak | None
+
+
+def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) -> _Uptake:
     if not 0 < fraction < 100:
         raise Refused(f"fraction {fraction:g} % is out of range: more than 0, less than 100")
-    name = quantity_of(volume)
+    name, method = quantity_of(volume), method_of(volume)
     refuse_other_grid(volume, mask)
-    inside = mask.array if volume.valid is None else mask.array & volume.valid
-    values = volume.array[inside]
+    values = volume.array[mask.array if volume.valid is None else mask.array & volume.valid]
     if not values.size:
         raise Refused(f"nothing in the region {mask.label} was measured")
+    best = peak(volume, mask)
+    top = float(values.max())
     found = [
-        Measurement(name, float(values.max()), volume.unit, MAXIMUM, method_of(volume), mask),
-        Measurement(name, float(values.mean(dtype=np.float64)), volume.unit, MEAN, method_of(volume), mask),
+        Measurement(name, top, volume.unit, MAXIMUM, method, mask),
+        Measurement(name, float(values.mean(dtype=np.float64)), volume.unit, MEAN, method, mask),
     ]
-    remarks: list[Remark] = []
-    _add_peak(volume, mask, name, found, remarks)
-    limits = [(fraction / 100 * float(values.max()), of_maximum(fraction))]
+    if best is not None:
+        found.append(Measurement(name, best.value, volume.unit, PEAK, method, mask))
+    remarks = [Remark(f"{mask.label}: {said}.") for said in _said(volume, best, top)]
+    limits = [(fraction / 100 * top, of_maximum(fraction))]
     if threshold is not None:
         limits.append((threshold, at_least(threshold, volume.unit)))
     for limit, how in limits:
-        _add_volume(volume, mask, values, (limit, how), found, remarks)
-    if total_unit(volume) is None:
-        remarks.append(
-            Remark(
-                f"{mask.label}: no total lesion glycolysis, which is of SUV and not of {volume.unit.value}."
+        if limit <= 0:
+            remarks.append(
+                Remark(f"{mask.label}: no metabolic volume, since its threshold would be {limit:g}.")
             )
-        )
-    return Report(tuple(found), (*remarks, *origin_of(volume)))
+            continue
+        found += _volume(volume, mask, values[values >= limit], how)
+    return _Uptake(mask.label, tuple(found), tuple(remarks), best)
+
+
+def _said(volume: Volume, best: Peak | None, top: float) -> Iterator[str]:
+    """Why a number is missing, or more than it seems."""
+    if best is None:
+        yield "no peak, since a sphere of 1 cm³ reaches out of the image everywhere in the region"
+    elif best.value > top:
+        yield "the peak exceeds the maximum, since its sphere reaches into hotter tissue outside"
+    if total_unit(volume) is None:
+        yield f"no total lesion glycolysis, which is of SUV and not of {volume.unit.value}"
+
+
+def _centres(found: Sequence[_Uptake]) -> list[Remark]:
+    """Where the peaks are."""
+    said = []
+    for one in found:
+        if one.peak is not None:
+            x, y, z = one.peak.position
+            said.append(f"{one.label} {x:.1f}, {y:.1f}, {z:.1f}")
+    if not said:
+        return []
+    return [Remark(f"Centres of the spheres of 1 cm³ with the peaks (x, y, z in mm): {'; '.join(said)}.")]
 
 
 def of_maximum(fraction: float) -> Code:
@@ -86,51 +125,15 @@ def at_least(threshold: float, unit: Code) -> Code:
     return Code(f"ATLEAST{threshold:g}"[:16], "99PACSNODE", f"Voxels of at least {threshold:g} {unit.value}")
 
 
-def _add_peak(
-    volume: Volume, mask: Mask, name: Code, found: list[Measurement], remarks: list[Remark]
-) -> None:
-    best = peak(volume, mask)
-    if best is None:
-        remarks.append(
-            Remark(
-                f"{mask.label}: no peak, since a sphere of 1 cm³ reaches out of the image everywhere in the region."
-            )
-        )
-        return
-    found.append(Measurement(name, best.value, volume.unit, PEAK, method_of(volume), mask))
-    if best.value > found[0].value:
-        remarks.append(
-            Remark(
-                f"{mask.label}: the peak exceeds the maximum, since its sphere reaches into hotter tissue outside."
-            )
-        )
-    x, y, z = best.position
-    remarks.append(
-        Remark(
-            f"{mask.label}: the peak's sphere of 1 cm³ is centred at {x:.1f}, {y:.1f}, {z:.1f} mm (x, y, z)."
-        )
-    )
-
-
-def _add_volume(
-    volume: Volume,
-    mask: Mask,
-    values: NDArray[Any],
-    limit: tuple[float, Code],
-    found: list[Measurement],
-    remarks: list[Remark],
-) -> None:
-    least, how = limit
-    above = values[values >= least]
-    if least <= 0:
-        remarks.append(Remark(f"{mask.label}: no metabolic volume, since its threshold would be {least:g}."))
-        return
+def _volume(volume: Volume, mask: Mask, above: NDArray[Any], how: Code) -> list[Measurement]:
+    """How much lies above a threshold, and its glycolysis."""
     millilitres = above.size * volume.voxel_volume / 1000
-    found.append(Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=mask))
+    found = [Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=mask)]
     unit = total_unit(volume)
     if unit is not None:
         total = float(above.mean(dtype=np.float64)) * millilitres if above.size else 0.0
         found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=mask))
+    return found
 
 
 def uptake_segments(
@@ -146,20 +149,21 @@ def uptake_segments(
     """
     quantity_of(volume)
     refuse_other_frame(volume, segments, "the segmentation was made on other images")
-    found: list[Measurement] = []
+    found: list[_Uptake] = []
     remarks: list[Remark] = []
     for mask in _told_apart(segments):
         try:
             own = mask if volume.same_grid(mask) else placed(volume, segments, mask)
-            report = uptake(volume, own, fraction=fraction, threshold=threshold)
+            one = _of(volume, own, fraction, threshold)
         except Refused as reason:
             remarks.append(Remark(f"{mask.label}: not measured, since {reason}."))
-            continue
-        found += report.measurements
-        remarks += [remark for remark in report.remarks if remark not in remarks]
+        else:
+            found.append(one)
+            remarks += one.remarks
     if not found:
         raise Refused("no segment can be measured: " + " ".join(remark.text for remark in remarks))
-    return Report(tuple(found), tuple(remarks))
+    measurements = tuple(m for one in found for m in one.measurements)
+    return Report(measurements, (*remarks, *_centres(found), *origin_of(volume)))
 
 
 def _told_apart(segments: Segments) -> list[Mask]:
