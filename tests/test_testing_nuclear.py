@@ -15,6 +15,7 @@ from node.testing import (
     Grid,
     Phase,
     Series,
+    as_seen,
     flood_frames,
     kidney_frames,
     lung_frames,
@@ -71,6 +72,15 @@ def test_counts_of_a_frame_are_the_integral_of_its_curve() -> None:
     wanted, _ = quad(lambda t: float(gamma_curve(t, 60.0, 180.0)), 30, 95)
     assert np.isclose(gamma_counts(30, 95, 60.0, 180.0), wanted, rtol=1e-9)
     assert gamma_curve(180.0, 60.0, 180.0) == 60.0
+
+
+def test_what_a_camera_shows_keeps_the_counts() -> None:
+    """Blur and Poisson noise move counts about: the sum stays within its noise, and the same seed gives the same."""
+    frames = lung_frames(per_pixel=100)
+    seen = as_seen(frames, seed=4)
+    assert abs(seen.sum() - frames.sum()) < 5 * np.sqrt(frames.sum())
+    assert np.array_equal(seen, as_seen(frames, seed=4))
+    assert seen[0, 64, 34] != frames[0, 64, 34]
 
 
 def test_times_of_phases_are_those_of_the_standard() -> None:

@@ -4,6 +4,7 @@ from node.testing.chest import CHEST_GRID, Chest, chest_volume
 from node.testing.golden import assert_golden
 from node.testing.nuclear import (
     Phase,
+    as_seen,
     flood_frames,
     kidney_frames,
     lung_frames,
@@ -35,7 +36,7 @@ __all__ = [
     "Grid",
     "Phase",
     "Series",
-    "assert_golden",
+    "as_seen", "assert_golden",
     "ball_mask",
     "body_volume",
     "chest_volume",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import NuclearMedicineImageStorage
+from scipy.ndimage import gaussian_filter
 
 from node.model import Code
 from node.operator import Picture, Volume
@@ -86,6 +87,13 @@ def lung_frames(
         front[inside] = 2 * per_pixel * share * np.exp(-ATTENUATION * depth)
         back[inside] = 2 * per_pixel * share * np.exp(-ATTENUATION * (thickness - depth))
     return np.rint(np.stack([front, back[:, ::-1]]))
+
+
+def as_seen(frames: Any, *, fwhm: float = 2.0, seed: int = 0) -> Floats:
+    """Return what a camera shows of *frames*: blurred to *fwhm* pixels at half maximum, Poisson counts from *seed*."""
+    expected = np.asarray(frames, np.float64)
+    blurred = gaussian_filter(expected, (0.0, fwhm / 2.3548, fwhm / 2.3548), mode="constant")
+    return np.random.default_rng(seed).poisson(blurred).astype(np.float64)
 
 
 def gamma_curve(seconds: Any, peak: float, at: float) -> Floats:

@@ -141,6 +141,25 @@ def test_lung_perfusion(tmp_path: Path) -> None:
     assert value(report, half, share, "alone") == pytest.approx(46.7, abs=0.05)
 
 
+def test_views_in_two_objects(tmp_path: Path) -> None:
+    """Anterior and posterior as two objects of a series: one mean of both, which names both as its sources."""
+    frames = lung_frames(left=0.4)
+    paths = []
+    for number, view in enumerate(BOTH, 1):
+        series = named(
+            "apart", "LUNG PERFUSION", InstanceNumber=str(number), SOPInstanceUID=f"2.25.7{number}"
+        )
+        paths += write_nm_image(tmp_path / view, frames[number - 1 : number], (view,), series=series)
+    made = ended("nm-views-apart", paths, tmp_path)
+    assert_valid(made, paths)
+    sources = {item.ReferencedSOPInstanceUID for item in made.one("mean").SourceImageSequence}
+    assert sources == {"2.25.71", "2.25.72"}
+    share = value(
+        made.one("shares"), "Left half of the image", "Share of counts of both sides", "Geometric mean"
+    )
+    assert share == pytest.approx(40, abs=0.05)
+
+
 def test_scans_without_views_are_refused_in_words(tmp_path: Path) -> None:
     """A camera that states no views gets no geometric mean, and is told how the rule can name its frames."""
     paths = write_nm_image(tmp_path, lung_frames(), ("", ""), series=named("bare", "LUNG PERFUSION ANT POST"))

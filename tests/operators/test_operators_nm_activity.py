@@ -194,3 +194,12 @@ def test_two_frames_are_no_curve_and_two_windows_no_order() -> None:
     four = nuclear_picture(np.ones((4, 4, 4)), ("posterior", "posterior"), phases=(Phase(2, 1000.0),))
     with pytest.raises(Refused, match="overlap in time"):
         time_activity_values(four, regions="a: 0,0,2,2", use="posterior")
+
+
+def test_frames_may_stand_in_any_order(renogram: Picture) -> None:
+    """Frames written from the last to the first give the curve of their times."""
+    facts = {k: v[::-1] if isinstance(v, tuple) else v for k, v in renogram.facts.items()}
+    assert renogram.times is not None
+    turned = replace(renogram, array=renogram.array[::-1], times=renogram.times[::-1], facts=facts)
+    first, second = (time_activity_values(p, regions=REGIONS) for p in (renogram, turned))
+    assert [m.value for m in second.measurements] == [m.value for m in first.measurements]

@@ -172,8 +172,10 @@ def curves_of(
     frames, indices, _ = frames_for(picture, use)
     begins = picture.times[list(indices)] / 1000
     lasts = np.array([durations[i] for i in indices], np.float64) / 1000
-    order = np.argsort(begins, kind="stable")
-    frames, begins, lasts = frames[order], begins[order] - begins[order][0], lasts[order]
+    if (np.diff(begins) < 0).any():
+        order = np.argsort(begins, kind="stable")
+        frames, begins, lasts = frames[order], begins[order], lasts[order]
+    begins = begins - begins[0]
     if len(frames) < 3:
         raise Refused(f"a curve of {len(frames)} frames says nothing; at least 3 are needed")
     if (np.diff(begins) < lasts[:-1] - 1e-6).any():

@@ -44,7 +44,7 @@ def show_regions(
     words = "geometric mean" if use == "geometric_mean" else frame_words(chosen, indices[0])
     summed = f"sum of {len(frames)} frames" if len(frames) > 1 else ""
     title = ", ".join(filter(None, (words, summed))) or "regions"
-    pixels = _outlined(_grey(frames.sum(axis=0), times), rois, times)
+    pixels = _outlined(_grey(frames.sum(axis=0, dtype=np.float64), times), rois, times)
     axes = _axes(chosen, indices[0])
     shown = _titled(pixels, title) if axes is None else lettered(pixels, axes, title)
     spacing = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,5 +68,5 @@ def roi_ratio(
     return Report(tuple(measurements), (*said_of(rois), *(Remark(text) for text in said)))
 
 
-def _mean(frames: NDArray[np.float64], roi: Roi) -> float:
+def _mean(frames: NDArray[Any], roi: Roi) -> float:
     return float(frames[0][roi.inside].mean(dtype=np.float64))

@@ -65,7 +65,7 @@ def pair_of(picture: Picture, anterior: int | None = None, posterior: int | None
     return Pair(picture.array[list(front)], behind[:, :, ::-1] if turned else behind, front, turned)
 
 
-def frames_for(picture: Picture, use: Use) -> tuple[NDArray[np.float64], tuple[int, ...], Code | None]:
+def frames_for(picture: Picture, use: Use) -> tuple[NDArray[Any], tuple[int, ...], Code | None]:
     """The frames that *use* asks for, (frames, rows, columns), their indices, and the view they show.
 
     `only` is for images of one head and one energy window. Raises Refused where it has more, or the view is unknown.
@@ -86,13 +86,16 @@ def frames_for(picture: Picture, use: Use) -> tuple[NDArray[np.float64], tuple[i
             raise Refused(_views_missing(picture, use))
     views, codes = picture.facts.get("views", ()), picture.facts.get("view_codes", ())
     view = Code(codes[indices[0]], "SCT", views[indices[0]]) if views and codes[indices[0]] else None
-    return picture.array[list(indices)].astype(np.float64), indices, view
+    frames = picture.array if len(indices) == len(picture.array) else picture.array[list(indices)]
+    return frames, indices, view
 
 
 def geometric(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """√(one · other), pixel by pixel; 0 where either is below 0."""
-    product = np.maximum(one, 0).astype(np.float64) * np.maximum(other, 0)
-    return np.asarray(np.sqrt(product))
+    product = np.multiply(one, other, dtype=np.float64)
+    if min(one.min(), other.min()) < 0:  # a background was subtracted by someone
+        product[(one < 0) | (other < 0)] = 0
+    return np.sqrt(product, out=product)
 
 
 def toward_left(picture: Picture, frame: int) -> bool | None:
