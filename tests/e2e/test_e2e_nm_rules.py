@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import peers
 import pydicom
 import pytest
+from crash.crash_house import ROUTE_ALL, Pacs, house
 from pydicom.dataset import Dataset
 
 from node.model import RunState
@@ -388,3 +390,25 @@ def test_the_bone_scan_has_no_second_view(tmp_path: Path) -> None:
 def test_attenuation_is_what_separates_the_views() -> None:
     """The phantom's two depths explain the whole difference: exp(-μ · 11 mm) is 46.7 / 53.3."""
     assert np.exp(-ATTENUATION * 11) == pytest.approx(46.7 / 53.3, rel=1e-3)
+
+
+def test_what_is_refused_is_routed_all_the_same(tmp_path: Path) -> None:
+    """Lungs without views, and the real heart, go through a node to the PACS; their runs say why nothing was made."""
+    text = {name: (EXAMPLES / f"{name}.yaml").read_text("utf-8") for name in ("nm-geometric-mean", "nm-tomo")}
+    sent = write_nm_image(tmp_path / "in", lung_frames(), ("", ""), series=named("bare", "LUNG PERFUSION"))
+    wanted = {"nm-geometric-mean": "states no views"}
+    with contextlib.suppress(pytest.skip.Exception):
+        sent.append(peers.need_samples("NM", "spect-heart", "NM-MONO2-16-13x-heart"))
+        wanted["nm-tomo"] = "no usable ImageOrientationPatient"
+    with house(tmp_path / "site", {**text, "all": ROUTE_ALL}) as node, Pacs(node.pacs_port).open() as pacs:
+        node.start()
+        for path in sent:
+            peers.storescu(node.port, path, calling="CT01")
+        node.wait_for(lambda: len(node.table("run")) == len(sent), "the runs", 60)
+        node.wait_idle(60)
+        runs = {row["rule"]: row for row in node.table("run")}
+        node.stop()
+    assert set(pacs.held) == {str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID) for p in sent}
+    assert {rule: row["state"] for rule, row in runs.items()} == dict.fromkeys(wanted, "refused")
+    for rule, words in wanted.items():
+        assert words in runs[rule]["reason"]

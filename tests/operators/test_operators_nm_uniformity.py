@@ -231,6 +231,7 @@ def test_a_rule_that_knows_the_camera_may_say_how_many_pixels_make_one() -> None
         (flood(flood_frames()), {"summed": 100}, "cannot be summed"),
         (flood(flood_frames()), {"width": 12.0, "height": 12.0}, "too small"),
         (flood(np.zeros((1, 32, 32))), {}, "holds no counts"),
+        (flood(np.ones((9, 32, 32))), {}, "one for each head"),
         (replace(flood(flood_frames()), spacing=(6.4, 3.2)), {}, "not square"),
     ],
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from node.operator import Code
 
 PRIVATE = "99PACSNODE"
+_LONGEST = 16
 
 ACTIVITY = Code("110820", "DCM", "Nuclear Medicine Projection Activity")  # CID 7180
 COUNTS = Code("{counts}", "UCUM", "Counts")
@@ -60,5 +63,11 @@ def site_of(name: str) -> tuple[Code, Code | None]:
 
 
 def private_value(name: str) -> str:
-    """A code value of our own scheme for a *name*: at most 16 characters (PS3.5 6.2, SH)."""
-    return "".join(c for c in name.upper() if c.isalnum() and c.isascii())[:16] or "REGION"
+    """A code value of our own scheme for a *name*: at most 16 characters (PS3.5 6.2, SH), another for each name.
+
+    Its letters where they are few and plain; else the first of them and a digest.
+    """
+    plain = "".join(c for c in name.upper() if c.isalnum() and c.isascii())
+    if 0 < len(plain) <= _LONGEST and name.isascii():
+        return plain
+    return plain[:8] + hashlib.sha256(name.lower().encode()).hexdigest()[:8].upper()

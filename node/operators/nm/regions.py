@@ -69,9 +69,7 @@ def rois_of(text: str, picture: Picture, measure: Measure) -> tuple[Roi, ...]:
     keys = [private_value(roi.name) for roi in found]
     twice = sorted({roi.name for roi, key in zip(found, keys, strict=True) if keys.count(key) > 1})
     if twice:
-        raise Refused(
-            f"the regions {', '.join(twice)} cannot be told apart; their first 16 letters must differ"
-        )
+        raise Refused(f"the regions {', '.join(twice)} cannot be told apart; give each a name of its own")
     return tuple(found)
 
 

@@ -38,6 +38,7 @@ EDGE = 0.75
 """Share of the central field's mean that a pixel at the edge must have."""
 ENOUGH = 10_000
 """Counts that the pixel at the centre should hold."""
+MOST_FRAMES = 8
 KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float64)
 WINDOW = 5
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
@@ -79,11 +80,15 @@ def uniformity(
     to one, by default as many as come nearest to 6.4 mm. Each frame is a flood of its own.
 
     Raises Refused where pixels are not square or their size is unknown (and *summed* is not given), where the field is
-    too small, and where the image does not hold counts.
+    too small, where there are more than 8 frames, and where the image does not hold counts.
     """
     picture = counted(picture)
     if (width is None) != (height is None):
         raise Refused("width and height of the useful field belong together; give both or neither")
+    if len(picture.array) > MOST_FRAMES:
+        raise Refused(
+            f"the image has {len(picture.array)} frames; a flood has one for each head and energy window"
+        )
     factor, size, remarks = _summing(picture, summed)
     if width is not None and size is None:
         raise Refused("width and height are in mm, and the image states no pixel spacing; leave them out")
