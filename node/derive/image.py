@@ -12,12 +12,12 @@ from node.derive.inherit import AnyElement, Column, put
 from node.derive.making import Making, settle_charset, with_file_meta
 from node.derive.nm_image import nm_image
 from node.derive.quantity import set_display, set_quantity
-from node.derive.realworld import mapping_item
+from node.derive.realworld import set_mapping
 from node.derive.series import Series
 from node.derive.standard import CT, MR, NM, PT, roots
 from node.derive.values import octets
 from node.errors import Refused
-from node.operator import Code, Stack, Volume
+from node.operator import Stack, Volume
 
 _STARTED = ("SeriesDate", "SeriesTime")
 
@@ -122,9 +122,7 @@ def _set_pixels(dataset: Dataset, series: Series, k: int) -> None:
         low, high = pixels.valid_range(volume.array[k], valid)
         scale = pixels.scale(PT, low, high, wholes=False, padded=series.padded)
         dataset.RescaleSlope, dataset.RescaleIntercept = scale.slope, scale.intercept
-        quantity = volume.facts.get("quantity")
-        named = quantity if isinstance(quantity, Code) else None
-        dataset.RealWorldValueMappingSequence = [mapping_item(scale, volume.unit, named)]
+    set_mapping(dataset, volume, scale)
     dataset.PixelRepresentation = int(scale.signed)
     if scale.padding is not None:
         dataset.add_new("PixelPaddingValue", "SS" if scale.signed else "US", scale.padding)

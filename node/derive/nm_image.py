@@ -13,6 +13,7 @@ from node.derive.inherit import put
 from node.derive.lineage import source_items
 from node.derive.making import settle_charset, with_file_meta
 from node.derive.quantity import set_display, set_quantity
+from node.derive.realworld import set_mapping
 from node.derive.series import Series
 from node.errors import Refused
 
@@ -47,6 +48,7 @@ def nm_image(series: Series) -> Dataset:
     dataset.PixelRepresentation = int(scale.signed)
     if scale.padding is not None:
         dataset.add_new("PixelPaddingValue", "SS" if scale.signed else "US", scale.padding)
+    set_mapping(dataset, series.volume, scale)
     dataset.add_new("PixelData", "OW", scale.store(series.volume.array, series.volume.valid).tobytes())
     return with_file_meta(settle_charset(dataset, making.sources), making.job.provenance.software)
 

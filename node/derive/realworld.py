@@ -10,20 +10,28 @@ from pydicom.dataset import Dataset
 
 from node.derive.making import code_item
 from node.derive.pixels import Scale
-from node.operator import Code
+from node.operator import NO_UNITS, Code, Volume
 
 _QUANTITY = Code("246205007", "SCT", "Quantity")
 _LABEL, _EXPLANATION = 16, 64
 """Characters of SH and LO."""
 
 
+def set_mapping(dataset: Dataset, volume: Volume, scale: Scale) -> None:
+    """Say what the stored values of *volume* mean, unless they are of no unit."""
+    if volume.unit != NO_UNITS:
+        quantity = volume.facts.get("quantity")
+        named = quantity if isinstance(quantity, Code) else None
+        dataset.RealWorldValueMappingSequence = [mapping_item(scale, volume.unit, named)]
+
+
 def mapping_item(scale: Scale, unit: Code, quantity: Code | None = None) -> Dataset:
     """One item of Real World Value Mapping Sequence for 16-bit values stored by *scale*; padding is left out."""
     low, high = (-32768, 32767) if scale.signed else (0, 65535)
-    if scale.padding == low:
-        low += 1
-    elif scale.padding == high:
+    if scale.padding == high:
         high -= 1
+    elif scale.padding is not None:
+        low = scale.padding + 1  # it lies below everything that was measured
     item = Dataset()
     item.LUTExplanation = (quantity.meaning if quantity else unit.meaning)[:_EXPLANATION]
     item.LUTLabel = _label(unit)[:_LABEL]
