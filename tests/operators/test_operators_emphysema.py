@@ -113,6 +113,15 @@ def test_how_it_was_made_stands_in_the_report() -> None:
         assert words in said
 
 
+def test_an_airway_that_was_not_found_is_told() -> None:
+    """Its air would count as emphysema: who reads the numbers is told; nothing is said where it was left out."""
+    volume, segments = two_lungs(np.full((2, 2, 5), -800.0))
+    for found, told_ in (("not found", True), ("left out", False)):
+        known = replace(segments, facts={**segments.facts, "airways": found})
+        said = " ".join(remark.text for remark in run_operator(emphysema, volume, known).remarks)
+        assert ("Trachea and main bronchi were not found" in said) is told_
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

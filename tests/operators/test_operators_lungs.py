@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise, product
 
 import numpy as np
+import peers
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.model import Code
 from node.operator import Mask, Refused, Segments, Volume
+from node.operators.ct.halves import _cheapest
 from node.operators.ct.lungs import segment_lungs
+from node.operators.segment import segment_body
+from node.read.volume import load
 from node.testing import Chest, Grid, body_volume, chest_volume, run_operator, sphere_volume
 
 GRID = Grid(shape=(100, 100, 130), spacing=(2.5, 2.5, 2.5))
@@ -92,9 +97,65 @@ def test_the_airway_is_no_lung() -> None:
     assert np.count_nonzero(both & bronchus) == 0
 
 
+def test_a_gap_in_the_airways_wall_is_no_end() -> None:
+    """Where a bronchus opens into the lung, its darker lumen is followed on, and the lung stays lung."""
+    fine = Grid(shape=(150, 204, 250), spacing=(1.5, 1.25, 1.25))
+    volume = chest_volume(fine, noise=10)
+    x, y, z = fine.coordinates()
+    array = volume.array.copy()
+    tube = (
+        np.hypot(x - 9, y - 5) < 6
+    )  # a bronchus straight down beside the left lung, through a hole to below it
+    wall = np.hypot(x - 9, y - 5) < 8
+    array[wall & (z < 25) & (z > -40)] = 40.0
+    array[(x > 9) & (x < 40) & (np.abs(y - 5) < 5) & (z < -5) & (z > -12)] = -860.0
+    array[tube & (z < 25) & (z > -40)] = -1000.0
+    left, right = lungs(replace(volume, array=array))
+    both = left.array | right.array
+    inner = (np.hypot(x - 9, y - 5) < 5) & (z < 15) & (z > -38)
+    assert np.count_nonzero(both & inner) < 0.02 * np.count_nonzero(inner)
+    assert millilitres(left) == pytest.approx(Chest().lung_millilitres, rel=0.02)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_cut_is_the_cheapest(seed: int) -> None:
+    """Among all paths that move by at most two columns a row, none costs less."""
+    cost = np.random.default_rng(seed).integers(0, 9, (1, 4, 5)).astype(np.float32)
+    cut = _cheapest(cost)[0]
+    assert np.abs(np.diff(cut)).max() <= 2
+    paths = [p for p in product(range(5), repeat=4) if max(abs(a - b) for a, b in pairwise(p)) <= 2]
+    least = min(sum(cost[0, row, at] for row, at in enumerate(path)) for path in paths)
+    assert sum(cost[0, row, at] for row, at in enumerate(cut)) == least
+
+
+def test_lungs_that_touch_are_cut_at_the_membrane() -> None:
+    """A sheet 3 mm thin and no brighter than -550 HU, 15 mm off the middle, is where they are parted."""
+    volume = chest_volume(GRID, Chest(apart=46.5), noise=10)
+    x, y, z = GRID.coordinates()
+    array = volume.array.copy()
+    joined = (np.abs(x) < 30) & (np.abs(y + 20) < 20) & (np.abs(z) < 40)
+    array[joined] = -860.0
+    array[joined & (np.abs(x - 15) < 1.5)] = -550.0
+    left, right = lungs(replace(volume, array=array))
+    beyond = (left.array & joined & (x < 12)) | (right.array & joined & (x > 18))
+    assert np.count_nonzero(beyond) < 0.01 * np.count_nonzero(joined)
+
+
+def test_the_bases_of_real_lungs() -> None:
+    """GE chest CT with table, electrodes and padding: all dark voxels within the chest are lung, nothing else is."""
+    volume = load(sorted(peers.need_samples("CT", "crlm-1004-chest-abdomen").glob("*"))).value
+    left, right = lungs(volume)
+    both = left.array | right.array
+    body = segment_body(volume).array
+    dark = body & (volume.array < -600)
+    assert np.count_nonzero(dark & ~both) < 0.002 * np.count_nonzero(dark)
+    assert np.count_nonzero(both & (volume.array > -300)) < 0.05 * np.count_nonzero(both)
+    assert (millilitres(left), millilitres(right)) == (pytest.approx(385, abs=5), pytest.approx(555, abs=5))
+
+
 def test_vessels_stay_out_without_closing() -> None:
     """With `close: 0` the lungs are the dark voxels alone: less by the vessel's πr²·2c·√(1-0.35²)."""
-    chest = Chest(vessel=3.0)
+    chest = Chest(vessel=3.0, trachea=0)
     left, _ = lungs(chest_volume(GRID, chest), close=0)
     vessel = np.pi * chest.vessel**2 * 2 * chest.lung[2] * np.sqrt(1 - 0.35**2) / 1000
     assert chest.lung_millilitres - millilitres(left) == pytest.approx(vessel, abs=2.5)

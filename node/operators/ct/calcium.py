@@ -25,7 +25,7 @@ Calibration = Annotated[float, Unit("mg/(ml.[hnsf'U])")]
 
 SCORE = Code("112058", "DCM", "Calcium score")
 AGATSTON = Code("112055", "DCM", "Agatston scoring method")  # CID 6140
-SCALED = Code("AGATSTONSCALED", "99PACSNODE", "Agatston scoring scaled by increment / 3 mm, an approximation")
+SCALED = Code("AGATSTONSCALED", "99PACSNODE", "Agatston, approximated: sum x increment / 3 mm")
 CALCIUM_VOLUME = Code("122660", "DCM", "Calcium Volume")
 CALCIUM_MASS = Code("122661", "DCM", "Calcium Mass")
 BY_VOLUME = Code("112056", "DCM", "Volume scoring method")

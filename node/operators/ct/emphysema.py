@@ -67,6 +67,10 @@ def emphysema(
     _refuse_kernel(volume, sharp_kernels, smooth_kernels)
     lungs = _lungs(volume, segments)
     remarks = [*acquired_as(volume), Remark("No contrast agent.", AGENT), *_refuse_cut(volume, lungs)]
+    if segments.facts.get("airways") == "not found":
+        remarks.append(
+            Remark("Trachea and main bronchi were not found: their air may count as lung, and as emphysema.")
+        )
     each = [_values(volume, lung) for lung in (lungs.left, lungs.right)]
     found = _numbers(np.concatenate(each), volume, None)
     for lung, values in zip((lungs.left, lungs.right), each, strict=True):

@@ -74,7 +74,7 @@ def segment_lungs(
         raise Refused(f"close {close:g} mm must be 0 or more, and at_least {at_least:g} ml more than 0")
     body = segment_body(volume).array
     field = _field(volume, body, air)
-    tubes = airway(field.air, _pixel(field))
+    tubes = airway(field.air, field.values, _pixel(field))
     lungs = field.air if tubes is None else field.air & ~tubes
     left, right = _pair(lungs, field, at_least)
     allowed = body[field.box]
@@ -86,12 +86,13 @@ def segment_lungs(
     right &= ~left
     without = "no trachea found" if tubes is None else "without trachea and main bronchi"
     how = f"Air below {air:g} HU within the body, {without}, closed by a ball of {close:g} mm radius"
+    frame = {k: volume.facts[k] for k in ("frame_of_reference",) if k in volume.facts}
     return Segments(
         tuple(
             Mask(_placed(half, field, volume), volume.affine, label, ANATOMY, LUNG, how, which)
             for half, label, which in ((left, "Left lung", LEFT), (right, "Right lung", RIGHT))
         ),
-        {k: volume.facts[k] for k in ("frame_of_reference",) if k in volume.facts},
+        {**frame, "airways": "not found" if tubes is None else "left out"},
     )
 
 
@@ -152,13 +153,15 @@ def _pair(lungs: Bools, field: _Field, at_least: float) -> tuple[Bools, Bools]:
 
 
 def _parted(piece: Bools, field: _Field, at_least: float) -> tuple[Bools, Bools]:
-    two = halves(piece, field.spacing, field.side)
-    if two is None or min(map(np.count_nonzero, two)) * field.millilitres < at_least:
+    """The two lungs in one piece. Raises Refused where a cut between them leaves one too small."""
+    left, right = halves(piece, field.values, field.side)
+    smaller = min(np.count_nonzero(left), np.count_nonzero(right)) * field.millilitres
+    if smaller < at_least:
         raise Refused(
-            "the air within the chest is one piece without a neck at which it falls into two lungs; "
-            "no left and no right lung can be told apart"
+            "the air within the chest is one piece, and no cut near the middle of the body makes two lungs of it: "
+            f"the smaller part has {smaller:.0f} ml"
         )
-    return two
+    return left, right
 
 
 def _check_beside(left: Bools, right: Bools) -> None:
