@@ -37,9 +37,13 @@ EXAMPLES = Path(__file__).parents[2] / "config" / "examples" / "rules"
 LABELS = head_labels()
 
 
-def processed(rule: str, paths: list[Path], out: Path) -> dict[str, Any]:
-    """What each rule of an example file made of a series: by its name, how it ended, or why it did not run."""
-    return {one.judged.rule.name: one for one in run_rule(EXAMPLES / f"{rule}.yaml", paths, out)}
+def processed(file: str, paths: list[Path], out: Path, *rules: str) -> dict[str, Any]:
+    """What *rules* of an example file, or all, made of a series: by name, how each ended or why it did not run."""
+    text = (EXAMPLES / f"{file}.yaml").read_text(encoding="utf-8")
+    chosen = [one for one in text.split("\n---\n") if not rules or any(f"rule: {r}\n" in one for r in rules)]
+    out.mkdir(exist_ok=True)
+    (out / "rules.yaml").write_text("\n---\n".join(chosen), encoding="utf-8")
+    return {one.judged.rule.name: one for one in run_rule(out / "rules.yaml", paths, out)}
 
 
 def made(out: Path, rule: str, name: str) -> list[Path]:
@@ -83,7 +87,7 @@ def test_maps_of_known_tissues(tmp_path: Path, name: str, enhanced: bool) -> Non
     """Each map rule gives the tissues' known values as a parametric map in its unit, and a picture in colour."""
     rule, output, stack, description, what, unit = MAPS[name]
     sources = written(tmp_path / "in", stack(), description, enhanced)
-    ended = processed(rule, sources, tmp_path / "out")[rule].ended
+    ended = processed(rule, sources, tmp_path / "out", rule)[rule].ended
     assert (ended.state, ended.reason) == (RunState.DONE, "")
     (path,) = made(tmp_path / "out", rule, output)
     found, truth = values(path), of_tissues(LABELS, what)
@@ -101,7 +105,7 @@ def test_dcmqi_reads_the_coefficient(tmp_path: Path) -> None:
     """Its image has our values; its description the quantity, unit, method and the b-values that went in."""
     program = peers.dcmqi("paramap2itkimage")
     sources = written(tmp_path / "in", diffusion_stack(), "ep2d diff", enhanced=False)
-    processed("mr-adc", sources, tmp_path / "out")
+    processed("mr-adc", sources, tmp_path / "out", "mr-adc")
     (path,) = made(tmp_path / "out", "mr-adc", "adc")
     command = [program, "--inputDICOM", str(path), "--outputDirectory", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
@@ -118,8 +122,8 @@ def test_dcmqi_reads_the_coefficient(tmp_path: Path) -> None:
 def test_the_trace_leaves_as_images(tmp_path: Path, enhanced: bool) -> None:
     """One image per slice and b-value, isotropic, with its b-value, of all its directions, and no direction itself."""
     sources = written(tmp_path / "in", diffusion_stack((0.0, 800.0)), "ep2d diff", enhanced)
-    assert processed("mr-adc", sources, tmp_path / "out")["mr-trace"].ended.state == RunState.DONE
-    paths = made(tmp_path / "out", "mr-adc".replace("adc", "trace"), "trace")
+    assert processed("mr-adc", sources, tmp_path / "out", "mr-trace")["mr-trace"].ended.state == RunState.DONE
+    paths = made(tmp_path / "out", "mr-trace", "trace")
     images = [dcmread(path) for path in paths]
     count = HEAD.shape[0]
     assert [i.DiffusionBValue for i in images] == [0] * count + [800] * count

@@ -216,10 +216,20 @@ def test_maps_that_came_along_do_not_enter() -> None:
     whole = stack([(0, 1000.0), (1000, 400.0), (1000, 1234.0)])
     found = run_operator(adc, change(whole, 2, computed="yes"))
     assert found.array == pytest.approx(np.full((2, 3, 4), 1000 * np.log(2.5)), rel=1e-6)
-    assert "not used: 1 diffusion maps" in found.facts["description"]
+    assert "not used: 1 diffusion map" in found.facts["description"]
     alone = replace(whole, volumes=(change(whole, 2, computed="yes").volumes[2],))
     with pytest.raises(Refused, match="diffusion maps only"):
         run_operator(adc, alone)
+
+
+def test_a_scanner_may_leave_the_b_value_out() -> None:
+    """Canon states none for unweighted images: refused, unless the rule says which they have; then the map says so."""
+    whole = change(stack([(0, 1000.0), (1000, 400.0)]), 0, b_value=None)
+    with pytest.raises(Refused, match="`unstated_b: 0`"):
+        run_operator(adc, whole)
+    found = run_operator(adc, whole, unstated_b=0.0)
+    assert found.array == pytest.approx(np.full((2, 3, 4), 1000 * np.log(2.5)), rel=1e-6)
+    assert found.facts["description"].endswith("1 volumes state no b-value, 0 by the rule")
 
 
 def test_b_values_reached_and_asked_for_are_one() -> None:

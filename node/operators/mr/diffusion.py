@@ -33,7 +33,7 @@ S_MM2 = Code("s/mm2", "UCUM", "s/mm2")
 _PER_UM2 = 1e6  # mm²/s → um²/s
 
 
-def trace(stack: Stack) -> Stack:
+def trace(stack: Stack, *, unstated_b: BValue | None = None) -> Stack:
     """Make one trace-weighted volume per b-value: the geometric mean of its directions (PS3.3 C.8.13.5.9.1).
 
     For directions spread evenly (three at right angles, or many) that is the image which an isotropic weighting
@@ -42,7 +42,7 @@ def trace(stack: Stack) -> Stack:
 
     Raises Refused where volumes state no b-value or echo times differ, and where there is nothing to combine.
     """
-    found = weightings(stack)
+    found = weightings(stack, unstated=unstated_b)
     if all(len(group.volumes) == 1 for group in found.groups):
         raise Refused("every b-value has one volume: there are no directions to combine")
     volumes = []
@@ -65,19 +65,21 @@ def adc(
     *,
     least_b: BValue = 0.0,
     most_b: BValue | None = None,
+    unstated_b: BValue | None = None,
     above: Number | None = None,
 ) -> Map:
     """Map the apparent diffusion coefficient: ln S = ln S0 - b · ADC by least squares over the b-values.
 
     The logarithms of a b-value's directions are averaged (trace), the b-values count alike. *least_b* to *most_b*
     are the b-values used: all by default. Where blood flow must not count, ask for *least_b* 50 to 100 s/mm²
-    (QIBA diffusion profile), if two such b-values or more were acquired. What was used stands in the map. A voxel
+    (QIBA diffusion profile), if two such b-values or more were acquired. *unstated_b* is that of volumes whose
+    scanner states none, as Canon's of unweighted ones. What was used stands in the map. A voxel
     is valid within *mask* where every image is above 0, and, without a mask, where the least weighted image is
     *above* a level; by default half of Otsu's threshold, which parts tissue from background.
 
     Raises Refused where fewer than two b-values remain, where volumes state none, and where echo times differ.
     """
-    found = _usable(weightings(stack, least_b, most_b))
+    found = _usable(weightings(stack, least_b, most_b, unstated_b))
     fit = _fit(found.groups, tissue(found.groups[0].volumes[0], mask, above))
     if not fit.valid.any():
         raise Refused("no voxel is above the background in all b-values; there is nothing to fit")
@@ -91,6 +93,7 @@ def adc_fit(
     *,
     least_b: BValue = 0.0,
     most_b: BValue | None = None,
+    unstated_b: BValue | None = None,
     above: Number | None = None,
 ) -> Map:
     """Map how well one exponential fits: R² of ln S over the b-values that `adc` with the same options uses.
@@ -99,7 +102,7 @@ def adc_fit(
 
     Raises Refused where `adc` does, and with two b-values, through which a line always goes.
     """
-    found = _usable(weightings(stack, least_b, most_b))
+    found = _usable(weightings(stack, least_b, most_b, unstated_b))
     if len(found.groups) == 2:
         raise Refused(
             f"with the two b-values {_listed(found.b_values)} any line fits: there is no quality to map; three are "
@@ -168,8 +171,7 @@ def _sentence(found: Weightings) -> str:
     """What went into the result, for people."""
     said = [f"b {_listed(found.b_values)} s/mm2"]
     said += [f"b {group.b:.4g}: {group.how}" for group in found.groups if group.how]
-    said += [f"not used: {', '.join(found.left_out)}"] if found.left_out else []
-    return "; ".join(said)
+    return "; ".join([*said, *found.notes])
 
 
 def _listed(b_values: Sequence[float]) -> str:

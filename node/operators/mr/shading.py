@@ -41,17 +41,17 @@ def n4(
     """
     _check(volume, shrink, iterations, levels)
     array = np.ascontiguousarray(volume.array, np.float32)
-    where = _where(volume, mask)
-    image = image_of(array, volume)
     step = _steps(volume, shrink)
-    seen = image_of(where.astype(np.uint8), volume)
+    seen = image_of(
+        _where(volume, mask).view(np.uint8), volume
+    )  # for its grid, too: a quarter of the image's size
     to = sitk.N4BiasFieldCorrectionImageFilter()
     to.SetMaximumNumberOfIterations([iterations] * levels)
     with _one_thread():
-        to.Execute(sitk.Shrink(image, step), sitk.Shrink(seen, step))
-        field: NDArray[np.float32] = sitk.GetArrayFromImage(to.GetLogBiasFieldAsImage(image))
-    np.exp(field, out=field)
-    np.divide(array, field, out=field)
+        to.Execute(sitk.Shrink(image_of(array, volume), step), sitk.Shrink(seen, step))
+        field: NDArray[np.float32] = sitk.GetArrayFromImage(to.GetLogBiasFieldAsImage(seen))
+    for k in range(len(field)):  # slice by slice: no third array of the volume's size
+        np.divide(array[k], np.exp(field[k]), out=field[k])
     facts = {k: v for k, v in volume.facts.items() if k != "window"}  # what was bright is so no more
     return replace(volume, array=field, facts=facts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,8 @@ class Weightings:
     """What a diffusion stack holds, by ascending b-value."""
 
     groups: tuple[Weighting, ...]
-    left_out: tuple[str, ...]
-    """What was not used, in words."""
+    notes: tuple[str, ...]
+    """What was not used, or was taken to be what it does not say, in words."""
 
     @property
     def b_values(self) -> tuple[float, ...]:
@@ -59,23 +59,34 @@ class Weightings:
         return tuple(group.b for group in self.groups)
 
 
-def weightings(stack: Stack, least: float = 0.0, most: float | None = None) -> Weightings:
+def weightings(
+    stack: Stack, least: float = 0.0, most: float | None = None, unstated: float | None = None
+) -> Weightings:
     """Group the volumes of *stack* by b-value, from *least* to *most* s/mm².
 
-    Diffusion maps that came along (Image Type ADC, FA …) are left out. Where a b-value has three directions or
-    more, they are used; else the scanner's own trace where there is one; else what there is. Raises Refused where
-    a volume states no b-value, values have a unit, or echo times differ.
+    *unstated* is the b-value of volumes that state none, where the rule says so. Diffusion maps that came along
+    (Image Type ADC, FA …) are left out. Where a b-value has three directions or more, they are used; else the
+    scanner's own trace where there is one; else what there is. Raises Refused where a volume states no b-value,
+    values have a unit, or echo times differ.
     """
     images = [v for v in stack.volumes if v.facts.get("computed") != "yes"]
-    left = [f"{len(stack.volumes) - len(images)} diffusion maps"] if len(images) < len(stack.volumes) else []
+    silent = sum("b_value" not in v.facts for v in images) if unstated is not None else 0
+    images = [v if "b_value" in v.facts or unstated is None else _with_b(v, unstated) for v in images]
+    maps = len(stack.volumes) - len(images)
+    notes = [f"not used: {maps} diffusion map{'s' if maps > 1 else ''}"] if maps else []
+    notes += [f"{silent} volumes state no b-value, {unstated:g} by the rule"] if silent else []
     _check(images)
     used = [v for v in images if v.facts["b_value"] >= least and (most is None or v.facts["b_value"] <= most)]
     groups = []
     for alike in _alike(sorted(used, key=lambda v: float(v.facts["b_value"]))):
         group, unused = _chosen(alike)
         groups.append(group)
-        left += [f"{unused} of b {group.b:.4g}"] if unused else []
-    return Weightings(tuple(groups), tuple(left))
+        notes += [f"not used: {unused} of b {group.b:.4g}"] if unused else []
+    return Weightings(tuple(groups), tuple(notes))
+
+
+def _with_b(volume: Volume, b_value: float) -> Volume:
+    return replace(volume, facts={**volume.facts, "b_value": b_value})
 
 
 def _check(images: Sequence[Volume]) -> None:
@@ -85,7 +96,8 @@ def _check(images: Sequence[Volume]) -> None:
     if without:
         raise Refused(
             f"{without} of {len(images)} volumes state no b-value, neither in the standard attribute nor in one of "
-            "the makers' private ones; were private attributes removed by an anonymiser? Narrow the rule with `use`"
+            "the makers' private ones; were private attributes removed by an anonymiser? Where a scanner leaves it out "
+            "of unweighted images (Canon), say `unstated_b: 0`; else narrow the rule with `use`"
         )
     for volume in images:
         if volume.unit != NO_UNITS:
