@@ -51,12 +51,17 @@ def trace(stack: Stack, *, unstated_b: BValue | None = None) -> Stack:
         if len(group.volumes) == 1:
             array = first.array
         else:
-            array = np.stack([np.exp(group.logarithm(k)).astype(np.float32) for k in range(len(first.array))])
+            array = np.stack([_exp(group.logarithm(k)) for k in range(len(first.array))])
         kept = {k: v for k, v in first.facts.items() if k not in ("gradient", "window", "image_type")}
         kind = "ISOTROPIC" if group.b > SAME_B_LEAST else "NONE"
         said = {"b_value": group.b, "directionality": kind, "description": _sentence(found)}
         volumes.append(replace(first, array=array, facts={**kept, **said}))
     return Stack(tuple(volumes), ("b_value",), stack.facts)
+
+
+def _exp(logarithm: Floats) -> NDArray[np.float32]:
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.exp(logarithm), nan=0.0).astype(np.float32)
 
 
 def adc(
@@ -83,7 +88,9 @@ def adc(
     fit = _fit(found.groups, tissue(found.groups[0].volumes[0], mask, above))
     if not fit.valid.any():
         raise Refused("no voxel is above the background in all b-values; there is nothing to fit")
-    array = np.where(fit.valid, -fit.slope * _PER_UM2, 0).astype(np.float32)
+    array = fit.slope
+    array *= np.float32(-_PER_UM2)
+    array[~fit.valid] = 0
     return _map(array, ADC, UM2_S, "ADC", fit.valid, found)
 
 
@@ -108,18 +115,19 @@ def adc_fit(
             f"with the two b-values {_listed(found.b_values)} any line fits: there is no quality to map; three are "
             "needed"
         )
-    fit = _fit(found.groups, tissue(found.groups[0].volumes[0], mask, above))
+    fit = _fit(found.groups, tissue(found.groups[0].volumes[0], mask, above), quality=True)
     valid = fit.valid & np.isfinite(fit.quality)
     if not valid.any():
         raise Refused("no voxel is above the background in all b-values; there is nothing to fit")
-    return _map(np.where(valid, fit.quality, 0).astype(np.float32), R2, RATIO, "ADC FIT R2", valid, found)
+    return _map(np.where(valid, fit.quality, np.float32(0)), R2, RATIO, "ADC FIT R2", valid, found)
 
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    slope: Floats
+    slope: NDArray[np.float32]
     """Per s/mm²; not finite where *valid* is False."""
-    quality: Floats
+    quality: NDArray[np.float32]
+    """R², where it was asked for."""
     valid: Bools
 
 
@@ -134,22 +142,23 @@ def _usable(found: Weightings) -> Weightings:
     raise Refused(f"there is {there}; a diffusion coefficient needs two")
 
 
-def _fit(groups: Sequence[Weighting], inside: Bools) -> _Fit:
+def _fit(groups: Sequence[Weighting], inside: Bools, *, quality: bool = False) -> _Fit:
     """Least squares of the logarithm over b, slice by slice, so that logarithms of few slices are held at once."""
     b = np.array([group.b for group in groups])
     centred = b - b.mean()
-    shape = groups[0].volumes[0].array.shape
-    slope, quality, valid = np.empty(shape), np.empty(shape), np.empty(shape, bool)
-    for k in range(shape[0]):
+    slopes = np.empty(inside.shape, np.float32)
+    fits, valid = np.empty(inside.shape if quality else 0, np.float32), inside
+    for k in range(len(slopes)):
         logs = np.stack([group.logarithm(k) for group in groups])
-        valid[k] = inside[k] & np.isfinite(logs).all(axis=0)
+        valid[k] &= np.isfinite(logs).all(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            away = logs - logs.mean(axis=0)
-            slope[k] = np.tensordot(centred, away, 1) / (centred @ centred)
-            total = (away**2).sum(axis=0)
-            rest = ((away - centred[:, None, None] * slope[k]) ** 2).sum(axis=0)
-            quality[k] = 1 - rest / total
-    return _Fit(slope, quality, valid)
+            slope = np.tensordot(centred / (centred @ centred), logs, 1)
+            slopes[k] = slope
+            if quality:
+                away = logs - logs.mean(axis=0)
+                rest = ((away - centred[:, None, None] * slope) ** 2).sum(axis=0)
+                fits[k] = 1 - rest / (away**2).sum(axis=0)
+    return _Fit(slopes, fits, valid)
 
 
 def _map(

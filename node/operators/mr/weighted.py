@@ -33,16 +33,18 @@ class Weighting:
     """How the volumes stand for the b-value, in words; empty where there is one unweighted volume."""
 
     def logarithm(self, k: int) -> NDArray[np.float64]:
-        """Mean of the logarithms of slice *k*: that of the geometric mean; -inf where one is 0 or was not measured."""
+        """Mean of the logarithms of slice *k*: that of the geometric mean; not finite where one has none.
+
+        A value of 0 or less has no logarithm, nor has what was not measured.
+        """
         total = np.zeros(self.volumes[0].array.shape[1:])
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             for volume in self.volumes:
-                values = volume.array[k].astype(np.float64)
-                np.maximum(values, 0, out=values)
+                total += np.log(volume.array[k], dtype=np.float64)
                 if volume.valid is not None:
-                    values[~volume.valid[k]] = 0
-                total += np.log(values)
-        return total / len(self.volumes)
+                    total[~volume.valid[k]] = -np.inf
+        total /= len(self.volumes)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
