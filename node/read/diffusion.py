@@ -8,7 +8,6 @@ and normal (dcm2niix, GE/README and UIH/README). What no source documents is not
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from pydicom import Dataset
 from node.errors import Refused
 from node.read.csa import csa
 from node.read.geometry import directions_of
+from node.read.private import private_element
 
 Direction = tuple[float, float, float]
 Vector = NDArray[np.float64]
@@ -78,7 +78,9 @@ def directionality_of(header: Dataset) -> str:
 
     ISOTROPIC is the scanner's own trace, whose directions it has averaged.
     """
-    stated = _text(header.get("DiffusionDirectionality")) or _text(_element(header, 0x0019, _SIEMENS, 0x0D))
+    stated = _text(header.get("DiffusionDirectionality")) or _text(
+        private_element(header, 0x0019, _SIEMENS, 0x0D)
+    )
     stated = stated or _csa_text(header, "DiffusionDirectionality")
     flavours = [_text(value) for value in header.get("ImageType") or ()][2:]
     if stated in ("DIRECTIONAL", "BMATRIX", "ISOTROPIC", "NONE"):
@@ -119,13 +121,13 @@ def b_share(header: Dataset) -> float:
 
 
 def _of_siemens(header: Dataset) -> Vector | None:
-    vector = _numbers(_element(header, 0x0019, _SIEMENS, 0x0E, "d"))
+    vector = _numbers(private_element(header, 0x0019, _SIEMENS, 0x0E, "d"))
     return vector if vector is not None else _numbers(_csa(header).get("DiffusionGradientDirection"))
 
 
 def _siemens_b_value(header: Dataset) -> float | None:
     """Which only Siemens' diffusion images have: 0 is then an unweighted one."""
-    stated = _element(header, 0x0019, _SIEMENS, 0x0C)
+    stated = private_element(header, 0x0019, _SIEMENS, 0x0C)
     if stated is None:
         stated = (*_csa(header).get("B_value", ()), None)[0]
     try:
@@ -135,12 +137,12 @@ def _siemens_b_value(header: Dataset) -> float | None:
 
 
 def _of_philips(header: Dataset) -> Vector | None:
-    found = [_element(header, 0x2005, _PHILIPS, element, "f") for element in (0xB0, 0xB1, 0xB2)]
+    found = [private_element(header, 0x2005, _PHILIPS, element, "f") for element in (0xB0, 0xB1, 0xB2)]
     return None if None in found else _numbers(found)
 
 
 def _of_united_imaging(header: Dataset) -> Vector | None:
-    vector, turn = _numbers(_element(header, 0x0065, _UNITED, 0x37, "d")), _image_axes(header)
+    vector, turn = _numbers(private_element(header, 0x0065, _UNITED, 0x37, "d")), _image_axes(header)
     return None if vector is None or turn is None else vector @ turn
 
 
@@ -159,7 +161,7 @@ def _of_ge(header: Dataset) -> Vector | None:
 def _ge_vector(header: Dataset) -> Vector | None:
     if not _text(header.get("Manufacturer")).startswith("GE"):
         return None
-    found = [_element(header, 0x0019, _GE_ACQUISITION, element) for element in (0xBB, 0xBC, 0xBD)]
+    found = [private_element(header, 0x0019, _GE_ACQUISITION, element) for element in (0xBB, 0xBC, 0xBD)]
     return None if None in found else _numbers(found)
 
 
@@ -167,7 +169,7 @@ def _ge_flag(header: Dataset) -> int:
     if not _text(header.get("Manufacturer")).startswith("GE"):
         return 0
     try:
-        return int(str(_element(header, 0x0043, _GE_PARAMETERS, 0x30, "h")))
+        return int(str(private_element(header, 0x0043, _GE_PARAMETERS, 0x30, "h")))
     except ValueError:
         return 0
 
@@ -185,36 +187,6 @@ def _image_axes(header: Dataset) -> Vector | None:
 
 def _is_trace(flavours: Sequence[str]) -> bool:
     return any(flavour in _TRACES for flavour in flavours)
-
-
-_MAKERS = {0x0019: {_SIEMENS: "SIEMENS", _GE_ACQUISITION: "GE"}, 0x0043: {_GE_PARAMETERS: "GE"},
-           0x2005: {_PHILIPS: "PHILIPS"}, 0x0065: {_UNITED: "UIH"}}  # fmt: skip
-"""Whose element it is where an anonymiser took the private creator away."""
-
-
-def _element(header: Dataset, group: int, creator: str, element: int, packed: str = "") -> Any:
-    """A private element's value; None where it is absent or empty. *packed*: how numbers lie in it where it is UN."""
-    try:
-        value = header.private_block(group, creator)[element].value
-    except KeyError:
-        if (group << 16) + 0x10 in header:
-            return None  # it is another maker's
-        if not _text(header.get("Manufacturer")).startswith(_MAKERS[group][creator]):
-            return None
-        found = header.get((group, 0x1000 + element))
-        value = found.value if found is not None else None
-    if isinstance(value, bytes):
-        value = _unpacked(value, packed)
-    return None if value in (None, "") else value
-
-
-def _unpacked(data: bytes, packed: str) -> Any:
-    """Numbers or text of an element whose representation was lost (UN), Little Endian as UN is."""
-    size = struct.calcsize(packed) if packed else 0
-    if size and len(data) and len(data) % size == 0:
-        found = struct.unpack(f"<{len(data) // size}{packed}", data)
-        return found[0] if len(found) == 1 else list(found)
-    return data.decode("ascii", "replace").strip("\0 ")
 
 
 def _csa(header: Dataset) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,8 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import BaseTag
 
+from node.read.philips import lift_scaling
+
 _STAY = frozenset(
     tag_for_keyword(keyword)
     for keyword in (
@@ -46,7 +48,8 @@ _CLASSIC = {
 def lifted(header: Dataset, group: Dataset) -> Dataset:
     """A copy of *header* with what the macros of a functional *group* say at its top.
 
-    A vendor's private macros repeat standard attributes in their own sense: they are left out.
+    A vendor's private macros repeat standard attributes in their own sense: they are left out, but for Philips'
+    scaling.
     """
     copy = Dataset()
     copy._dict.update(header._dict)
@@ -55,6 +58,7 @@ def lifted(header: Dataset, group: Dataset) -> Dataset:
     for macro in group:
         if macro.VR == "SQ" and not macro.tag.is_private:
             _lift(copy, macro)
+    lift_scaling(copy, group)
     _name_classically(copy)
     return copy
 

@@ -22,6 +22,7 @@ from node.read.frames import Frame, sources
 from node.read.kinds import frames_of, kind_of
 from node.read.loaded import Loaded, Part
 from node.read.moments import moments_of
+from node.read.philips import comparable
 from node.read.split import Key, Value, choose, column_of, part_frames, places_of, rank_of, said
 from node.read.volume import volume_of
 
@@ -70,12 +71,12 @@ def _stack(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Stack]:
     read = [volume_of(group, kind, _label(by, key), frames) for key, group in groups]
     _refuse_other_grids([one.value for one in read], [one.label for one in read])
     times, source = moments_of([one.headers for one in read])
-    volumes = []
-    for number, (one, (_, group)) in enumerate(zip(read, groups, strict=True)):
-        facts: dict[str, Any] = {**one.value.facts, **_directions(group), "part": number}
+    volumes = comparable([(one.value, one.headers) for one in read])
+    for number, (volume, (_, group)) in enumerate(zip(volumes, groups, strict=True)):
+        facts: dict[str, Any] = {**volume.facts, **_directions(group), "part": number}
         if times:
             facts |= {"time": times[number], "time_from": source}
-        volumes.append(replace(one.value, facts=facts))
+        volumes[number] = replace(volume, facts=facts)
     stack = Stack(tuple(volumes), by, _common([volume.facts for volume in volumes]))
     headers = tuple(header for one in read for header in one.headers)
     numbers = tuple(number for one in read for number in one.frames)

@@ -264,8 +264,9 @@ REFUSALS: dict[str, tuple[Callable[[Stack], Stack], str]] = {
     ),
     "a unit": (
         lambda s: replace(s, volumes=tuple(replace(v, unit=UM2_S) for v in s.volumes)),
-        "the values are in um2/s, so these are no diffusion-weighted images",
+        "the values are in um2/s, not the signal of an MR image",
     ),
+    "unknown scaling": (lambda s: change(s, 1, scaling="unknown"), "Philips scaled the images differently"),
     "nothing": (
         lambda s: replace(s, volumes=tuple(replace(v, array=np.zeros_like(v.array)) for v in s.volumes)),
         "no voxel is above the background",

@@ -1,14 +1,15 @@
-"""Where there is tissue: by a mask, else by a level that parts it from the noise around the patient."""
+"""What every fit over several MR images asks first: can they be compared, and where is there tissue."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from node.operator import Mask, Refused, Volume
+from node.operator import NO_UNITS, Mask, Refused, Volume
 
 Bools = NDArray[np.bool_]
 
@@ -34,6 +35,18 @@ def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
     if not inside.any():
         raise Refused(f"no voxel reaches {level:g}" + (" within the mask" if mask is not None else ""))
     return inside
+
+
+def refuse_incomparable(volumes: Sequence[Volume]) -> None:
+    """Raise Refused where the values of *volumes* cannot be compared with each other: a unit, or unknown scaling."""
+    for volume in volumes:
+        if volume.unit != NO_UNITS:
+            raise Refused(f"the values are in {volume.unit.value}, not the signal of an MR image")
+        if volume.facts.get("scaling") == "unknown":
+            raise Refused(
+                "Philips scaled the images differently, and Scale Slope (2005,100E), which would make them comparable, "
+                "is missing; was it removed by an anonymiser?"
+            )
 
 
 def _level(volume: Volume) -> float:

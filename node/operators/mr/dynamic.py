@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import NO_UNITS, Code, Map, Mask, Number, Refused, Stack, Unit, Volume
-from node.operators.mr.background import tissue
+from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
+from node.operators.mr.background import refuse_incomparable, tissue
 
 Percent = Annotated[float, Unit("%")]
 Bools = NDArray[np.bool_]
@@ -163,8 +163,7 @@ def _in_time(stack: Stack, least: int) -> tuple[Volume, ...]:
         )
     if len(stack.volumes) < least:
         raise Refused(f"{len(stack.volumes)} volumes were acquired; at least {least} are needed")
-    if stack.volumes[0].unit != NO_UNITS:
-        raise Refused(f"the values are in {stack.volumes[0].unit.value}, not the signal of an MR image")
+    refuse_incomparable(stack.volumes)
     if all("time" in volume.facts for volume in stack.volumes):
         return tuple(sorted(stack.volumes, key=lambda volume: float(volume.facts["time"])))
     return stack.volumes

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import NO_UNITS, Code, Map, Mask, Number, Refused, Stack, Unit, Volume
-from node.operators.mr.background import tissue
+from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
+from node.operators.mr.background import refuse_incomparable, tissue
 from node.operators.mr.inversion import LEAST_TIMES, inversion_times
 
 Ms = Annotated[float, Unit("ms")]
@@ -143,9 +143,8 @@ def _varied(stack: Stack, name: str, words: str) -> list[Volume]:
         raise Refused(
             f"the volumes differ in {', '.join(others)} as well as in {words}; narrow the rule with `use` or `split`"
         )
+    refuse_incomparable(stack.volumes)
     for volume in stack.volumes:
-        if volume.unit != NO_UNITS:
-            raise Refused(f"the values are in {volume.unit.value}, not the signal of an MR image")
         if name not in volume.facts:
             raise Refused(f"one of the volumes does not state its {name.replace('_', ' ')}")
     return sorted(stack.volumes, key=lambda volume: float(volume.facts[name]))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import NO_UNITS, Refused, Stack, Volume
+from node.operator import Refused, Stack, Volume
+from node.operators.mr.background import refuse_incomparable
 
 SAME_B = 0.02
 """Share by which b-values of one group may differ: scanners write what they reached (998.6) or what was asked for."""
@@ -101,9 +102,7 @@ def _check(images: Sequence[Volume]) -> None:
             "the makers' private ones; were private attributes removed by an anonymiser? Where a scanner leaves it out "
             "of unweighted images (Canon), say `unstated_b: 0`; else narrow the rule with `use`"
         )
-    for volume in images:
-        if volume.unit != NO_UNITS:
-            raise Refused(f"the values are in {volume.unit.value}, so these are no diffusion-weighted images")
+    refuse_incomparable(images)
     echoes = sorted({float(v.facts["echo_time"]) for v in images if "echo_time" in v.facts})
     if echoes and echoes[-1] - echoes[0] > SAME_ECHO:
         raise Refused(
