@@ -72,7 +72,7 @@ def measured(headers: Sequence[Dataset], modality: str) -> Measured:
     """Unit and scale of each frame of one stack. Raises Refused where they are mixed or unknown."""
     unit = _classic_unit(headers, modality)
     if unit is None:
-        mapped = _mapped(headers)
+        mapped = _mapped(headers, modality)
         if mapped is not None:
             return mapped
         unit = _unit_without_mapping(headers, modality)
@@ -113,9 +113,15 @@ def _unit_without_mapping(headers: Sequence[Dataset], modality: str) -> Code:
     return NO_UNITS
 
 
-def _mapped(headers: Sequence[Dataset]) -> Measured | None:
-    """The one mapping that all frames offer, None where some offer none or several."""
+def _mapped(headers: Sequence[Dataset], modality: str) -> Measured | None:
+    """The one mapping that all frames offer, None where some offer none or several.
+
+    Enhanced PET offers the activity and SUVs made from it side by side (CID 84, 85): the activity is what was
+    measured, and the one from which any SUV can be made by one way.
+    """
     offered = [mappings_of(header) for header in headers]
+    if modality == "PT" and any(len(mappings) > 1 for mappings in offered):
+        offered = [tuple(m for m in mappings if m.unit.value == "Bq/ml") for mappings in offered]
     if any(len(mappings) != 1 for mappings in offered):
         return None
     mappings = [found[0] for found in offered]

@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedPETImageStorage
 from volume_phantoms import code, enhanced, item, mapping, save
 
+from node.errors import Refused
 from node.model import Code
 from node.read.decay import average_rate
 from node.read.uptake import uptake_facts
@@ -303,3 +304,27 @@ def test_the_parts_of_a_dynamic_series_have_one_start(tmp_path: Path) -> None:
         paths += write_pet_series(tmp_path / str(n), volume, series=Series("dynamic", changes=changes))
     parts = [part.load().value for part in volumes(paths, ("AcquisitionNumber",), "run")]
     assert [part.facts["decay_time"] for part in parts] == [3600, 3600]
+
+
+def test_enhanced_pet_that_offers_activity_and_suv_is_read_as_activity(tmp_path: Path) -> None:
+    """Of two mappings, Bq/ml and SUVbw, the activity is taken, whichever comes first; two SUVs alone are refused."""
+    ds = enhanced([[0, 0, 0], [0, 0, 2]], np.ones((2, 5, 6), "<i2"), sop=EnhancedPETImageStorage)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.RealWorldValueMappingSequence = [mapping("g/ml{SUVbw}", 0.001), mapping("Bq/ml", 3)]
+    volume = load([save(ds, tmp_path / "both.dcm")]).value
+    assert (volume.unit.value, volume.array[0, 0, 0]) == ("Bq/ml", 3)
+    shared.RealWorldValueMappingSequence = [mapping("g/ml{SUVbw}", 0.001), mapping("g/ml{SUVlbm(Janma)}", 2)]
+    with pytest.raises(Refused, match="Units is absent, so the unit"):
+        load([save(ds, tmp_path / "suvs.dcm")])
+
+
+def test_a_spect_stored_as_pet_has_its_suv_only_with_a_date() -> None:
+    """Lu-177, half-life 6.6 d, scanned a day after it was given: the date says so, a time of day alone does not."""
+    lutetium = {"RadionuclideHalfLife": "574300", "RadionuclideTotalDose": "7.4E9"}
+    dated = image(dose(RadiopharmaceuticalStartDateTime="20240101100000", **lutetium))
+    assert facts_of(dated)["decay_time"] == 86400
+    assert "names no day" in facts_of(image(dose(**lutetium)))["suv_missing"]
+    uncorrected = image(
+        dose(RadiopharmaceuticalStartDateTime="20240101100000", **lutetium), CorrectedImage=["DECY"]
+    )
+    assert "without ATTN" in facts_of(uncorrected)["suv_missing"]
