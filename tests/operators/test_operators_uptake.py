@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import Refused
-from node.operator import Code, Mask, Measurement, Report, Volume
+from node.operator import Code, Mask, Measurement, Report, Segments, Volume
 from node.operators.pet.lesions import segment_uptake
 from node.operators.pet.reference import reference_uptake
 from node.operators.pet.spheres import PEAK_RADIUS, peak, weights
 from node.operators.pet.suv import KINDS, suv
-from node.operators.pet.uptake import uptake
+from node.operators.pet.uptake import uptake, uptake_segments
 from node.testing import Grid, run_operator
 from node.testing.pet import DIAMETERS, Sphere, nema_spheres, nema_volume, with_dose
 
@@ -293,3 +293,33 @@ def test_a_sphere_of_its_own_has_its_own_value() -> None:
         suv, with_dose(nema_volume(GRID, background=0.0, spheres=(Sphere((0, 0, 0), 20, 20.0),)))
     )
     assert float(volume.array.max()) == pytest.approx(20, rel=1e-6)
+
+
+def test_every_segment_is_measured_under_its_own_name(phantom: Volume) -> None:
+    """Of three segments two have one label: they are told apart by number; one outside the image is named."""
+    spheres, away = nema_spheres(), GRID.affine.copy()
+    away[2, 3] += 900
+    masks = (
+        ball(GRID, spheres[5].centre, 15, "Node"),
+        ball(GRID, spheres[4].centre, 12, "Node"),
+        replace(
+            ball(GRID, spheres[3].centre, 9, "Far"),
+            affine=GRID.affine + np.eye(4)[:, [3]] @ [[0, 0, 0, 900.0]],
+        ),
+        ball(GRID, spheres[3].centre, 9, "Tumour"),
+    )
+    volume = replace(phantom, facts={**phantom.facts, "frame_of_reference": "1"})
+    segments = Segments(masks, {"frame_of_reference": "1"})
+    report = run_operator(uptake_segments, volume, segments, threshold=4.0)
+    assert list(dict.fromkeys(m.region.label for m in report.measurements)) == ["Node 1", "Node 2", "Tumour"]
+    assert report.measurements[-1].region is not None
+    assert report.measurements[-1].region.array is masks[3].array  # the report can point at the segment
+    said = [remark.text for remark in report.remarks]
+    assert any(
+        text.startswith("Far: not measured, since nothing of the segment Far lies in the image")
+        for text in said
+    )
+    assert sum("Centres of the spheres" in text for text in said) == 1
+    alone = Segments((masks[2],), {"frame_of_reference": "1"})
+    with pytest.raises(Refused, match="no segment can be measured: Far"):
+        run_operator(uptake_segments, volume, alone)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,8 +25,7 @@ from node.operators.pet.measuring import (
     total_unit,
 )
 from node.operators.pet.spheres import Peak, peak
-from node.operators.planes import refuse_other_frame
-from node.operators.region import placed
+from node.operators.regions import on_grid
 
 Percent = Annotated[float, Unit("%")]
 
@@ -148,13 +148,11 @@ def uptake_segments(
     reference; and where the volume is in another unit than SUV or Bq/ml.
     """
     quantity_of(volume)
-    refuse_other_frame(volume, segments, "the segmentation was made on other images")
     found: list[_Uptake] = []
     remarks: list[Remark] = []
     for mask in _told_apart(segments):
         try:
-            own = mask if volume.same_grid(mask) else placed(volume, segments, mask)
-            one = _of(volume, own, fraction, threshold)
+            one = _of(volume, on_grid(volume, segments, mask), fraction, threshold)
         except Refused as reason:
             remarks.append(Remark(f"{mask.label}: not measured, since {reason}."))
         else:
@@ -166,10 +164,16 @@ def uptake_segments(
     return Report(measurements, (*remarks, *_centres(found), *origin_of(volume)))
 
 
-def _told_apart(segments: Segments) -> list[Mask]:
-    """The masks as they are, but where labels repeat: a report refers to a segment of its run by the mask itself."""
+def _told_apart(segments: Segments) -> Iterator[Mask]:
+    """The masks as they are, with their number behind a label that several have.
+
+    A shallow copy, since the voxels of a received segment are unpacked only when they are asked for.
+    """
     labels = [mask.label for mask in segments.masks]
-    return [
-        replace(mask, label=f"{mask.label} {number}") if labels.count(mask.label) > 1 else mask
-        for number, mask in enumerate(segments.masks, 1)
-    ]
+    for number, mask in enumerate(segments.masks, 1):
+        if labels.count(mask.label) == 1:
+            yield mask
+            continue
+        named = copy(mask)
+        object.__setattr__(named, "label", f"{mask.label} {number}")
+        yield named
