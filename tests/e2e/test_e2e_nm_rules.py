@@ -20,6 +20,7 @@ from node.operator import Volume
 from node.testing import (
     Grid,
     Series,
+    ball_mask,
     flood_frames,
     kidney_frames,
     lung_frames,
@@ -28,6 +29,7 @@ from node.testing import (
     write_nm_image,
     write_nm_tomo,
     write_pet_series,
+    write_segmentation,
 )
 from node.testing.nuclear import ATTENUATION, KIDNEYS, RENOGRAM, ellipse, gamma_counts
 
@@ -78,8 +80,7 @@ def numbers(report: Dataset) -> list[tuple[str, str, str, float]]:
         for number in group:
             below = list(number.get("ContentSequence", ()))
             method = [said(i) for i in below if meaning(i) == "Measurement Method"]
-            site = sites[0]
-            where = [said(i) for i in site.get("ContentSequence", ())] + [said(site)]
+            where = [said(i) for site in sites for i in (*site.get("ContentSequence", ()), site)]
             value = float(number.MeasuredValueSequence[0].NumericValue)
             found.append((" ".join(where), meaning(number), "".join(method), value))
     return found
@@ -327,6 +328,26 @@ def test_spect_sent_as_pet(tmp_path: Path) -> None:
         tmp_path / "other",
     )
     assert processed.ended is None
+
+
+def test_regions_of_a_spect(tmp_path: Path) -> None:
+    """A segmentation of the study: 90000 Bq/ml against 30000 are a ratio of 3, in a valid report that points at it."""
+    paths = lutetium(tmp_path / "in")
+    volume = spect()
+    masks = [
+        ball_mask(volume, 12, (28.0, -20.0, 24.0), label="Spot"),
+        ball_mask(volume, 12, (-30.0, 20.0, -20.0), label="Reference"),
+    ]
+    seg = write_segmentation(tmp_path / "in" / "seg.dcm", paths, masks)
+    (processed,) = run_rule(EXAMPLES / "nm-region-ratios.yaml", [*paths, seg], tmp_path / "out")
+    assert processed.ended is not None, processed
+    assert processed.ended.state is RunState.DONE, processed.ended.reason
+    reports = [processed.folder / p.path for p in processed.ended.products if p.kind == "report"]  # type: ignore[union-attr]
+    assert [peers.dciodvfy(path) for path in reports] == [[]] * len(reports)
+    assert peers.pixelmed_sr(reports[0]) == []
+    found = [n for path in reports for n in numbers(pydicom.dcmread(path))]
+    (ratio,) = [n[3] for n in found if n[1] == "Relative uptake, mean of voxels"]
+    assert ratio == pytest.approx(3, rel=1e-3)
 
 
 def test_the_heart_sample_states_no_orientation_and_is_refused(tmp_path: Path) -> None:

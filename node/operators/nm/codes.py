@@ -10,6 +10,7 @@ PRIVATE = "99PACSNODE"
 _LONGEST = 16
 
 ACTIVITY = Code("110820", "DCM", "Nuclear Medicine Projection Activity")  # CID 7180
+TOMOGRAPHIC = Code("110821", "DCM", "Nuclear Medicine Tomographic Activity")
 COUNTS = Code("{counts}", "UCUM", "Counts")
 PER_SECOND = Code("{counts}/s", "UCUM", "Counts per second")
 PERCENT = Code("%", "UCUM", "Percent")
@@ -28,6 +29,8 @@ GEOMETRIC_MEAN = Code("GEOMETRICMEAN", PRIVATE, "Geometric mean of anterior and 
 ONE_VIEW = Code("ONEVIEW", PRIVATE, "Counts of one view")
 SHARE = Code("COUNTSHARE", PRIVATE, "Share of counts of both sides")
 RELATIVE_UPTAKE = Code("RELATIVEUPTAKE", PRIVATE, "Relative uptake, mean counts per pixel")
+RELATIVE_MEAN = Code("RELATIVEMEAN", PRIVATE, "Relative uptake, mean of voxels")
+BINDING = Code("BINDINGRATIO", PRIVATE, "Specific binding ratio")
 COUNT_RATE = Code("COUNTRATE", PRIVATE, "Count rate")
 TIME_TO_PEAK = Code("TIMETOPEAK", PRIVATE, "Time from the first frame to the highest count rate")
 AREA = Code("CURVEAREA", PRIVATE, "Area under the time-activity curve")
