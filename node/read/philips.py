@@ -33,7 +33,7 @@ def lift_scaling(header: Dataset, group: Dataset) -> None:
     if isinstance(items, Sequence) and len(items) == 1:
         for tag in _TAGS:
             if tag in items[0] and tag not in header:
-                header._dict[items[0][tag].tag] = items[0].get_item(tag)
+                header.add(items[0][tag])
 
 
 def comparable(volumes: Sequence[tuple[Volume, Sequence[Dataset]]]) -> list[Volume]:

@@ -157,6 +157,7 @@ CASES: dict[str, Case] = {
     "uniformity": (lambda: (nuclear_picture(flood_frames(), spacing=6.4),), {}),
     "uptake": (lambda: (suv(), ball_mask(suv(), 60.0)), {}),
     "uptake_segments": (lambda: (suv(), balls(suv())), {}),
+    "uptake_ratios": (lambda: (pet(), balls(pet())), {"reference": "spleen"}),
     "window": (lambda: (disc_picture(),), {"center": 500.0, "width": 1000.0}),
 }
 
