@@ -420,6 +420,8 @@ class Remark:
     text: str
     name: Code = COMMENT
     """What it is about."""
+    missing: bool = False
+    """It says why a number is not there: that is said in the run's event as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from node.derive import standard
 from node.derive.write import write, write_notes
 from node.descent import sources_of
 from node.errors import Broken, Misconfigured, Refused, Retryable
-from node.model import RECEIVED, WHOLE, Code, Exit, Job, Product, RunState, SeriesPart
-from node.operator import Measurement, Report
+from node.measured import lacking, measured
+from node.model import RECEIVED, WHOLE, Exit, Job, Product, RunState, SeriesPart
 from node.process import registry, steps
 from node.process.job import (
     ERROR_FILE,
@@ -153,18 +153,20 @@ def work(folder: Path) -> Exit:
     products: list[Product] = []
     numbers: list[Mapping[str, Any]] = []
     refused: list[str] = []
+    missing: list[str] = []
     for part, unread in _parts(job):
         try:
-            made, measurements = _one_part(job, part, unread, (folder, begin), products)
+            made, measurements, without = _one_part(job, part, unread, (folder, begin), products)
         except Refused as error:  # the other parts are not hostage to this one
             refused.append(f"{part.label}: {error}" if part.label else str(error))
             continue
         products.extend(made)
         numbers.extend(measurements)
+        missing += [f"{part.label}: {text}" if part.label else text for text in without]
         begin("reading the images")
     if refused and not products:
         raise Refused("; ".join(refused))
-    return _synced(folder, products, _left_out(refused), numbers)
+    return _synced(folder, products, _reason(missing, refused), numbers)
 
 
 def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
@@ -175,7 +177,7 @@ def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
     descent = inputs.sources(results)
     main = sources_of(inputs.loaded[inputs.main])
     made = write(results, job, main, folder, descent=descent)
-    return _synced(folder, made, numbers=measured(results))
+    return _synced(folder, made, _reason(lacking(results)), measured(results))
 
 
 def _synced(
@@ -192,10 +194,11 @@ def _synced(
     return Exit(RunState.DONE, reason, tuple(products), tuple(numbers))
 
 
-def _left_out(refused: Sequence[str]) -> str:
+def _reason(missing: Sequence[str], refused: Sequence[str] = ()) -> str:
     """What a run that is done does not have, and why; empty when it has everything."""
     count = "1 part was" if len(refused) == 1 else f"{len(refused)} parts were"
-    return f"{count} refused: {'; '.join(refused)}" if refused else ""
+    said = [f"{count} refused: {'; '.join(refused)}"] if refused else []
+    return " ".join([*said, *dict.fromkeys(missing)])
 
 
 def _parts(job: Job) -> Iterator[tuple[SeriesPart, tuple[Part[Any], ...]]]:
@@ -218,7 +221,7 @@ def _one_part(
     unread: tuple[Part[Any], ...],
     told: tuple[Path, Callable[[str], None]],
     before: Sequence[Product],
-) -> tuple[list[Product], tuple[Mapping[str, Any], ...]]:
+) -> tuple[list[Product], tuple[Mapping[str, Any], ...], list[str]]:
     folder, begin = told
     loaded = [one.load() for one in unread]
     received = {RECEIVED: loaded[0].value}
@@ -228,42 +231,7 @@ def _one_part(
     begin("writing the results")
     first, *others = loaded
     sources = sources_of(first, [header for one in others for header in one.headers])
-    return write(results, job, sources, folder, part, before), measured(results, part)
-
-
-def measured(results: Mapping[str, Any], part: SeriesPart = WHOLE) -> tuple[dict[str, Any], ...]:
-    """Every number the steps made, whether it is sent or not: one plain mapping each."""
-    return tuple(
-        {
-            "output": name,
-            "name": _code(m.name),
-            "value": float(m.value),
-            "unit": _code(m.unit),
-            "derivation": _code(m.derivation),
-            "method": _code(m.method),
-            "region": ", ".join(filter(None, (*where(m), part.label))),
-        }
-        for name, result in results.items()
-        for m in numbers_of(result)
-    )
-
-
-def numbers_of(result: object) -> Sequence[Measurement]:
-    """The measurements of one result, none where it is something else."""
-    found = result.measurements if isinstance(result, Report) else result if isinstance(result, list) else ()
-    return [m for m in found if isinstance(m, Measurement)]
-
-
-def where(m: Measurement) -> Iterator[str]:
-    """What was measured, in words: the region, else laterality and site."""
-    if m.region is not None:
-        yield m.region.label
-    else:
-        yield " ".join(code.meaning for code in (m.laterality, m.site) if code is not None)
-
-
-def _code(code: Code | None) -> str:
-    return "" if code is None else f"{code.value}^{code.scheme}^{code.meaning}"
+    return write(results, job, sources, folder, part, before), measured(results, part), lacking(results)
 
 
 def _doing(folder: Path) -> str:

@@ -140,7 +140,8 @@ def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator
         yield f"    {output[0]}: {len(made)} {output[1]} object{'s' * (len(made) > 1)} in {_folder(one, made[0])}"
     for m in one.ended.measurements:
         name, unit = str(m["derivation"] or m["name"]).split("^")[-1], str(m["unit"]).split("^")[0]
-        yield f"    {m['region']} {name}: {m['value']:.6g} {unit}"
+        method = str(m["method"]).split("^")[-1]
+        yield f"    {m['region']} {name}: {m['value']:.6g} {unit}{f' ({method})' if method else ''}"
 
 
 def _verdict(one: dryrun.Processed | drystudy.ProcessedStudy) -> str:

@@ -84,7 +84,7 @@ def first_order_segments(
             there = placed(volume, segments, mask)
             found, said = _measured(volume, there, at_least, at_most, _cut(there))
         except Refused as refusal:
-            said = (Remark(f"{mask.label}: {refusal}"),)
+            said = (Remark(f"{mask.label}: {refusal}", missing=True),)
         else:
             numbers += found
         remarks += [remark for remark in said if remark not in remarks]
@@ -110,7 +110,9 @@ def _measured(
     values, unmeasured, beyond = _values(volume, mask, at_least, at_most)
     found = features(values)
     remarks = [
-        Remark(f"{mask.label}: {FEATURES[name].meaning} is left out: it would be a division by 0")
+        Remark(
+            f"{mask.label}: {FEATURES[name].meaning} is left out: it would be a division by 0", missing=True
+        )
         for name in FEATURES
         if name not in found
     ]

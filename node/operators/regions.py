@@ -22,7 +22,7 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
         try:
             found += statistics(volume, on_grid(volume, segments, mask))
         except Refused as refusal:
-            remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}."))
+            remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}.", missing=True))
     if not found:
         said = " ".join(remark.text for remark in remarks)
         raise Refused(f"no region could be measured. {said or 'The segmentation holds no segment.'}")

@@ -118,7 +118,7 @@ def _score(volume: Volume, mask: Mask, found: _Found) -> tuple[list[Measurement]
     """The Agatston score with what it rests on, or why there is none."""
     against = _against(volume)
     if against:
-        return [], (Remark(f"No Agatston score: {'; '.join(against)}.", SCORE),)
+        return [], (Remark(f"No Agatston score: {'; '.join(against)}.", SCORE, missing=True),)
     step = float(volume.spacing[0])
     plain = abs(step - SLICE_MM) <= 0.01
     factor = 1.0 if plain else step / SLICE_MM
@@ -159,5 +159,5 @@ def _against(volume: Volume) -> list[str]:
 def _about_mass(calibration: float | None) -> tuple[Remark, ...]:
     if calibration is None:
         text = "No mass: the scanner's calibration (option calibration, in mg/ml per HU) is not given."
-        return (Remark(text, CALCIUM_MASS),)
+        return (Remark(text, CALCIUM_MASS, missing=True),)
     return (Remark(f"Mass by a calibration of {calibration:g} mg/ml per HU.", CALIBRATION),)

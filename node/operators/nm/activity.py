@@ -131,7 +131,11 @@ def time_activity_values(
         where = (method, None, curve.roi.site, curve.roi.laterality)
         top = int(np.argmax(curve.rates))
         if curve.rates[top] <= 0:
-            remarks.append(Remark(f"{curve.roi.name}: no numbers; no frame has counts above the background."))
+            remarks.append(
+                Remark(
+                    f"{curve.roi.name}: no numbers; no frame has counts above the background.", missing=True
+                )
+            )
             continue
         values = (
             (COUNT_RATE, float(curve.rates[top]), PER_SECOND, MAXIMUM),
@@ -145,7 +149,8 @@ def time_activity_values(
             remarks.append(
                 Remark(
                     f"{curve.roi.name}: no half-time; the curve does not fall to half of its highest rate in "
-                    f"the {left:.4g} s that follow it."
+                    f"the {left:.4g} s that follow it.",
+                    missing=True,
                 )
             )
         else:

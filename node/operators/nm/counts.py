@@ -42,7 +42,9 @@ def count_qa(picture: Picture) -> Report:
     durations = picture.facts.get("frame_durations")
     remarks = [Remark(picture.facts["counts_told_by"])] if "counts_told_by" in picture.facts else []
     if not durations:
-        remarks.append(Remark("No count rate: the image does not state how long its frames were acquired."))
+        remarks.append(
+            Remark("No count rate: the image does not state how long its frames were acquired.", missing=True)
+        )
     measurements: list[Measurement] = []
     if len(picture.array) <= MOST_FRAMES:
         for number, frame in enumerate(picture.array, 1):

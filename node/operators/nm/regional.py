@@ -36,11 +36,11 @@ def uptake_ratios(volume: Volume, segments: Segments, *, reference: str) -> Repo
         try:
             mask = on_grid(volume, segments, segment)
         except Refused as refusal:
-            remarks.append(Remark(f"Nothing was measured in {segment.label}: {refusal}."))
+            remarks.append(Remark(f"Nothing was measured in {segment.label}: {refusal}.", missing=True))
             continue
         mean = _mean(volume, mask)
         if mean is None:
-            remarks.append(Remark(f"Nothing was measured in {segment.label}."))
+            remarks.append(Remark(f"Nothing was measured in {segment.label}.", missing=True))
             continue
         measurements.append(Measurement(TOMOGRAPHIC, mean, volume.unit, MEAN, region=mask))
         if _same(mask, against):

@@ -52,7 +52,7 @@ def reference_uptake(
         said = (
             f"{mask.label}: no reference value, since a {what} does not fit into the region ({found.reason})."
         )
-        return Report((), (Remark(said),))
+        return Report((), (Remark(said, missing=True),))
     region = Mask(
         found.inside, volume.affine, f"{mask.label} reference"[:64], mask.category, mask.type,
         f"{what.capitalize()} in {mask.label}",

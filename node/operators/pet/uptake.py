@@ -75,14 +75,17 @@ def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) ->
     ]
     if best is not None:
         found.append(Measurement(name, best.value, volume.unit, PEAK, method, mask))
-    remarks = [Remark(f"{mask.label}: {said}.") for said in _said(volume, best, top)]
+    remarks = [Remark(f"{mask.label}: {said}.", missing=best is None) for said in _said(volume, best, top)]
     limits = [(fraction / 100 * top, of_maximum(fraction))]
     if threshold is not None:
         limits.append((threshold, at_least(threshold, volume.unit)))
     for limit, how in limits:
         if limit <= 0:
             remarks.append(
-                Remark(f"{mask.label}: no metabolic volume, since its threshold would be {limit:g}.")
+                Remark(
+                    f"{mask.label}: no metabolic volume, since its threshold would be {limit:g}.",
+                    missing=True,
+                )
             )
             continue
         found += _volume(volume, mask, values[values >= limit], how)
@@ -154,7 +157,7 @@ def uptake_segments(
         try:
             one = _of(volume, on_grid(volume, segments, mask), fraction, threshold)
         except Refused as reason:
-            remarks.append(Remark(f"{mask.label}: not measured, since {reason}."))
+            remarks.append(Remark(f"{mask.label}: not measured, since {reason}.", missing=True))
         else:
             found.append(one)
             remarks += one.remarks
