@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 
 _MADE, _YOUNG, _OLD = 50_000, 20, 10
@@ -17,3 +18,13 @@ def collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_MADE, _YOUNG, _OLD)
+
+
+def give_back() -> None:
+    """Return freed memory to the system: what was decoded would else stay with a process that needs other sizes.
+
+    malloc_trim(3); where the C library has none, nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from node import faults
-from node.collecting import collect_less
+from node.collecting import collect_less, give_back
 from node.combining import combined
 from node.derive import standard
 from node.derive.write import write, write_notes
@@ -172,6 +172,7 @@ def work(folder: Path) -> Exit:
 def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
     """Several series at once: each input read, the steps, and every result with what it descends from."""
     inputs = combined(job, registry.discover().specs)
+    give_back()
     results = steps.run(job.plan, inputs.give, registry.load, begin)
     begin("writing the results")
     descent = inputs.sources(results)
@@ -224,6 +225,7 @@ def _one_part(
 ) -> tuple[list[Product], tuple[Mapping[str, Any], ...], list[str]]:
     folder, begin = told
     loaded = [one.load() for one in unread]
+    give_back()
     received = {RECEIVED: loaded[0].value}
     if job.plan.each_part == "together":
         received |= {f"part_{number}": one.value for number, one in enumerate(loaded, 1)}

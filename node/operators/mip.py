@@ -20,6 +20,7 @@ from node.operators.reformat import Combine, reduced, reformat
 from node.operators.resample import resample
 from node.operators.sampling import (
     AT_ONCE,
+    FEW_AT_ONCE,
     Bools,
     Floats,
     Lattice,
@@ -144,20 +145,29 @@ def _view(volume: Volume, degrees: float, steps: tuple[float, float]) -> Lattice
 
 def _through(volume: Volume, combine: Combine) -> Volume:
     """All slices of a volume as one, pixel by pixel."""
-    weights = np.ones(len(volume.array), np.float32)
-    low = float(volume.array.min())
-    array, share = reduced(volume.array, weights, volume.valid, combine, low)
+    array, share, low = _deep(volume, combine)
     affine = volume.affine.copy()
-    affine[:3, 3] += affine[:3, 0] * (len(weights) - 1) / 2
-    affine[:3, 0] *= len(weights)
+    affine[:3, 3] += affine[:3, 0] * (len(volume.array) - 1) / 2
+    affine[:3, 0] *= len(volume.array)
     valid = settled(array, share, low)  # a share of one voxel is more than enough
     return Volume(array[None], affine, volume.unit, None if valid is None else valid[None])
+
+
+def _deep(volume: Volume, combine: Combine) -> tuple[Floats, Floats, float]:
+    """Values, how many slices were measured, and what stands where none was."""
+    if volume.valid is None and combine != "mean":
+        found = volume.array.max(axis=0) if combine == "max" else volume.array.min(axis=0)
+        if np.isfinite(found).all():
+            return found.astype(np.float32), np.full(found.shape, len(volume.array), np.float32), 0.0
+    low = float(volume.array.min())
+    array, share = reduced(volume.array, np.ones(len(volume.array), np.float32), volume.valid, combine, low)
+    return array, share, low
 
 
 def _project(source: Source, points: Lattice, combine: Combine, unit: Code) -> Volume:
     """All slices of *points* as one: the extreme or the mean of what was measured on each line."""
     depth, rows, columns = points.shape
-    count = max(1, AT_ONCE // (rows * columns))
+    count = max(1, (AT_ONCE if combine == "mean" else FEW_AT_ONCE) // (rows * columns))
     empty = {"max": -np.inf, "min": np.inf, "mean": 0.0}[combine]
     best = np.full((rows, columns), empty, np.float64)
     share = np.zeros((rows, columns), np.float32)

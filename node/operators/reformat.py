@@ -179,7 +179,8 @@ def reduced(
     inside = weights >= ENOUGH * (1 - SLACK)
     if not inside.any():
         inside = weights == weights.max()
-    block, valid = block[inside], None if valid is None else valid[inside]
+    if not inside.all():  # what is chosen is copied
+        block, valid = block[inside], None if valid is None else valid[inside]
     empty = -np.inf if combine == "max" else np.inf
     kept = block if valid is None else np.where(valid, block, np.float32(empty))
     found = kept.max(axis=0) if combine == "max" else kept.min(axis=0)

@@ -60,7 +60,8 @@ def register_rigid(
     Found by gradient descent in three resolutions from where the frame of reference puts *other*, or from
     both centers on each other, by the *metric*: mutual information (Mattes et al. 2003) for any two
     images, mean squares for two of the same kind. Then *other* is interpolated linearly; it is valid where
-    at least half of what a voxel is made from was measured. The fact `registration` tells `rotation` (degrees
+    at least half of what a voxel is made from was measured. `subtract` and `fuse` take the result as
+    any series on *volume*'s grid. The fact `registration` tells `rotation` (degrees
     about the axes to the left, back and head through the center of *volume*, applied in the order back,
     left, head) and `translation` (mm along them) that take *volume*'s points to *other*'s, and the metric
     before and after.

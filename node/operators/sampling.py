@@ -34,7 +34,9 @@ MOST_ROWS = 65535
 MOST_VOXELS = 1 << 30
 """4 GiB of float32: what is larger was asked for by mistake."""
 AT_ONCE = 1 << 24
-"""Points sampled in one go: 128 MB of values and shares."""
+"""Points sampled in one go for a sum along lines, whose last bits it decides."""
+FEW_AT_ONCE = 1 << 22
+"""The same where the order decides nothing: 16 MB of values."""
 _ITK = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline3}
 
 
@@ -102,16 +104,41 @@ class Source:
         self.transform = transform
         self.axes, self.spacing = volume.axes, volume.spacing
         self.low = float(volume.array.min())
+        self.measured: sitk.Image | None = None
+        """None where every voxel was measured: whether a point lies inside is then all there is to ask."""
+        if volume.valid is None and not math.isnan(self.low):
+            self.values = image_of(volume.array.astype(np.float32, copy=False), volume)
+            return
         measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
-        filled = np.where(measured, volume.array, 0)
         if interpolation == "bspline" and not measured.all():
             filled = _nearest_measured(volume.array, measured)
+        else:
+            filled = np.where(measured, volume.array, 0)
         self.values = image_of(filled.astype(np.float32, copy=False), volume)
-        self.measured = image_of(measured.astype(np.float32), volume)
+        del filled
+        self.measured = image_of(measured.view(np.uint8), volume)
 
     def sample(self, lattice: Lattice) -> tuple[Floats, Bools]:
         """Values at the points, and whether at least half of what each is made from was measured."""
+        to = self._onto(lattice)
+        if self.measured is None:
+            to.SetDefaultPixelValue(math.nan)
+            values: Floats = sitk.GetArrayFromImage(to.Execute(self.values))
+            inside: Bools = ~np.isnan(values)
+            if not inside.all():
+                values[~inside] = 0
+            return values, inside
+        values = sitk.GetArrayFromImage(to.Execute(self.values))
+        smooth = self.interpolation == "bspline"  # its weights may be negative: their sum says nothing
+        to.SetInterpolator(sitk.sitkLinear if smooth else _ITK[self.interpolation])
+        share: Floats = sitk.GetArrayFromImage(to.Execute(self.measured))
+        if not smooth:
+            np.divide(values, share, out=values, where=share > 0)
+        return values, share >= ENOUGH - SLACK
+
+    def _onto(self, lattice: Lattice) -> sitk.ResampleImageFilter:
         to = sitk.ResampleImageFilter()
+        to.SetOutputPixelType(sitk.sitkFloat32)
         to.SetOutputOrigin([float(o) for o in lattice.origin])
         to.SetOutputDirection(directions_of(lattice.axes))
         to.SetOutputSpacing([float(s) for s in lattice.spacing[::-1]])
@@ -119,14 +146,8 @@ class Source:
         to.SetDefaultPixelValue(0)
         if self.transform is not None:
             to.SetTransform(self.transform)
-        smooth = self.interpolation == "bspline"  # its weights may be negative: their sum says nothing
-        to.SetInterpolator(sitk.sitkLinear if smooth else _ITK[self.interpolation])
-        share: Floats = sitk.GetArrayFromImage(to.Execute(self.measured))
         to.SetInterpolator(_ITK[self.interpolation])
-        values: Floats = sitk.GetArrayFromImage(to.Execute(self.values))
-        if not smooth:
-            np.divide(values, share, out=values, where=share > 0)
-        return values, share >= ENOUGH - SLACK
+        return to
 
     def parts_for(self, lattice: Lattice) -> tuple[int, int, int]:
         """Into how many parts each box must be cut so that its midpoints miss no voxel of the source."""
@@ -140,14 +161,19 @@ class Source:
 def means(source: Source, lattice: Lattice) -> tuple[Floats, Floats]:
     """The mean of *source* over the box of each point of *lattice*, and the share of it that was measured."""
     parts = source.parts_for(lattice)
-    array, share = np.empty(lattice.shape, np.float32), np.empty(lattice.shape, np.float32)
+    array = np.empty(lattice.shape, np.float32)
+    share: Floats = np.broadcast_to(np.float32(1), lattice.shape)  # takes no memory, and is nearly always so
     per_slice = math.prod(lattice.shape[1:]) * math.prod(parts)
-    count = max(1, AT_ONCE // per_slice)
+    count = max(1, FEW_AT_ONCE // per_slice)
     for first in range(0, lattice.shape[0], count):
         some = lattice.slices(first, min(count, lattice.shape[0] - first))
         values, measured = source.sample(some.split(parts))
         block = slice(first, first + some.shape[0])
-        array[block], share[block] = block_means(values, measured.astype(np.float32), parts)
+        array[block], found = block_means(values, measured.astype(np.float32), parts)
+        if not share.flags.writeable and found.min() < 1:
+            share = np.ones(lattice.shape, np.float32)
+        if share.flags.writeable:
+            share[block] = found
     return array, share
 
 
@@ -155,12 +181,27 @@ def block_means(values: Floats, share: Floats, parts: tuple[int, ...]) -> tuple[
     """Means over blocks of *parts* points, each weighed by its *share*, and the mean share."""
     if max(parts) == 1:
         return values, share
-    shape = [n for size, part in zip(values.shape, parts, strict=True) for n in (size // part, part)]
-    across = tuple(range(1, 2 * len(parts), 2))
-    weight = share.reshape(shape).sum(axis=across, dtype=np.float64)
-    total = (values * share).reshape(shape).sum(axis=across, dtype=np.float64)
+    count = math.prod(parts)
+    if share.min() == 1:  # as nearly always: nothing is to be weighed
+        total = _block_sums(values, parts)
+        total /= count
+        return total.astype(np.float32), np.ones(total.shape, np.float32)
+    weight, total = _block_sums(share, parts), _block_sums(values * share, parts)
     mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-    return mean.astype(np.float32), (weight / math.prod(parts)).astype(np.float32)
+    return mean.astype(np.float32), (weight / count).astype(np.float32)
+
+
+def _block_sums(array: Floats, parts: tuple[int, ...]) -> NDArray[np.float64]:
+    """Sums over blocks of *parts* points in double precision; axis by axis, which reads everything once."""
+    total: NDArray[Any] = array
+    for axis in reversed(range(array.ndim)):
+        if parts[axis] > 1 or total.dtype != np.float64:
+            ahead = (slice(None),) * axis
+            first = total[(*ahead, slice(0, None, parts[axis]))].astype(np.float64)
+            for n in range(1, parts[axis]):
+                first += total[(*ahead, slice(n, None, parts[axis]))]
+            total = first
+    return total
 
 
 def settled(array: Floats, share: Floats, low: float, enough: float = ENOUGH) -> Bools | None:

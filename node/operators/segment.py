@@ -57,19 +57,25 @@ def segment_body(volume: Volume, *, above: Number | None = None) -> Mask:
     Raises Refused where no body can be told from the background.
     """
     level, how = _level(volume, above)
-    bright = volume.array > level
-    if volume.valid is not None:
-        bright &= volume.valid
     radius = OPENING_MM / volume.spacing[1:]
-    core = _largest(_opened(bright, radius))
+    core = _largest(_opened(_bright(volume, level), radius))
     if core is None:
         raise Refused(f"nothing above {level:.4g} {volume.unit.value} is as large as a body")
     reach = max(1, math.floor(radius.min()))  # geodesic: what an air gap parts from the core stays out
-    body = ndimage.binary_dilation(core, ndimage.generate_binary_structure(2, 1)[None], reach, mask=bright)
+    near = ndimage.generate_binary_structure(2, 1)[None]
+    body = ndimage.binary_dilation(core, near, reach, mask=_bright(volume, level))
     for k in range(len(body)):
         body[k] = _filled(body[k])
     description = f"Largest piece above {level:.4g} {volume.unit.value} ({how}), holes filled"
     return Mask(body, volume.affine, "Body", ANATOMY, ENTIRE_BODY, description)
+
+
+def _bright(volume: Volume, level: float) -> Bools:
+    """What is above *level*; made twice and not kept, since the pieces in between need the memory."""
+    bright: Bools = volume.array > level
+    if volume.valid is not None:
+        bright &= volume.valid
+    return bright
 
 
 def _level(volume: Volume, above: float | None) -> tuple[float, str]:

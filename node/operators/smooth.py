@@ -7,6 +7,7 @@ border nor padding pulls values down.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
@@ -22,6 +23,8 @@ FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 """Full width at half maximum of a Gaussian over its standard deviation: 2.355."""
 _TAILS = 5.0
 """Standard deviations after which a Gaussian kernel ends, and a voxel more: its variance loses 1e-4."""
+_SMOOTHED_AT_ONCE = 1 << 22
+"""Voxels in double precision, and as many again beside them."""
 _AT_ONCE = 1 << 22
 """Neighbours gathered in one go."""
 
@@ -47,13 +50,49 @@ def smooth(volume: Volume, *, width: Mm, method: Literal["gaussian", "median"] =
 
 
 def _gaussian(volume: Volume, width: float) -> NDArray[np.float32]:
-    measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
-    total, weight = np.where(measured, volume.array, 0).astype(np.float64), measured.astype(np.float64)
-    for axis, spacing in enumerate(volume.spacing):
-        kernel = kernel_of(width / FWHM_PER_SIGMA / float(spacing))
-        total = ndimage.convolve1d(total, kernel, axis, mode="constant")
-        weight = ndimage.convolve1d(weight, kernel, axis, mode="constant")
-    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0).astype(np.float32)
+    """Value times measured, smoothed, over measured, smoothed: some slices at a time, with those that reach in."""
+    kernels = [kernel_of(width / FWHM_PER_SIGMA / float(spacing)) for spacing in volume.spacing]
+    reach = len(kernels[0]) // 2
+    depth = len(volume.array)
+    out = np.empty(volume.array.shape, np.float32)
+    count = max(2 * reach, _SMOOTHED_AT_ONCE // math.prod(out.shape[1:]), 1)
+    for first in range(0, depth, count):
+        last = min(first + count, depth)
+        around = slice(max(0, first - reach), min(depth, last + reach))
+        kept = slice(first - around.start, last - around.start)
+        block = volume.array[around]
+        if volume.valid is None:
+            weight = _weights(out.shape, kernels, slice(first, last))
+        else:
+            block = np.where(volume.valid[around], block, 0)
+            weight = _convolved(volume.valid[around].astype(np.float64), kernels, kept)
+        total = _convolved(block, kernels, kept)
+        weight[weight <= 0] = np.inf  # nothing was measured near: 0
+        total /= weight
+        out[first:last] = total
+    return out
+
+
+def _convolved(
+    block: NDArray[Any], kernels: Sequence[NDArray[np.float64]], kept: slice
+) -> NDArray[np.float64]:
+    """*block* smoothed along its slices, of which those *kept* go on, then along rows and columns."""
+    found = ndimage.convolve1d(block, kernels[0], 0, output=np.float64, mode="constant")[kept]
+    for axis in (1, 2):
+        ndimage.convolve1d(found, kernels[axis], axis, output=found, mode="constant")
+    return found
+
+
+def _weights(
+    shape: tuple[int, ...], kernels: Sequence[NDArray[np.float64]], kept: slice
+) -> NDArray[np.float64]:
+    """What a volume of ones becomes, slices *kept*: it differs along an axis only where that was smoothed."""
+    weight = ndimage.convolve1d(np.ones((shape[0], 1, 1)), kernels[0], 0, mode="constant")[kept]
+    for axis in (1, 2):
+        wide = list(weight.shape)
+        wide[axis] = shape[axis]
+        weight = ndimage.convolve1d(np.broadcast_to(weight, wide), kernels[axis], axis, mode="constant")
+    return weight
 
 
 def kernel_of(sigma: float) -> NDArray[np.float64]:
