@@ -1,15 +1,15 @@
-"""`bench turnaround`: from the scanner's first byte to the last object, or the result, at the PACS."""
+"""`bench turnaround`: from the scanner's first byte to the last object, or the result, at the PACS; and operators."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from node.bench import material, peers, tell
+from node.bench import material, operating, peers, tell
 from node.bench.counting import Counter, counting
 from node.bench.peers import PACS, SENDER, Spent
 from node.bench.tell import Answered, Report, Row
@@ -19,6 +19,8 @@ from node.send import scu
 from node.send.negotiation import configure
 from node.send.protocol import Destination, Result
 
+NETWORK = "network"
+"""What `only` calls all that is no operator."""
 SETTLE = 1.0
 """Seconds after the release in which more may come; not part of what is measured."""
 _WARM_UP = 5
@@ -65,6 +67,11 @@ class Asked:
 
     rounds: int
     slices: int
+    ct: int = 0
+    pet: int = 0
+    """Slices that operators work on; 0 leaves them out."""
+    only: Sequence[str] = ()
+    """Operators' cases, or the network; empty is all."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,26 @@ Start = Callable[[Path, int], AbstractContextManager[Station]]
 
 
 def measure(asked: Asked, say: tell.Say) -> Report:
-    """Measure forwarding by the node and by Orthanc, then the result of a rule. Raises Broken without DCMTK."""
+    """Measure forwarding, the result of a rule, and operators; of these *asked.only*. Raises Broken without DCMTK."""
+    if NETWORK in asked.only or not asked.only:
+        found = _network(asked, say)
+    else:
+        found = Report(
+            "turnaround", f"operators, the best of {asked.rounds} interleaved rounds", "", [], {}, ()
+        )
+    with tempfile.TemporaryDirectory(prefix="pacsnode-bench-") as name:
+        told = operating.measure(
+            Path(name), operating.Asked(asked.rounds, asked.ct, asked.pet, asked.only), say
+        )
+    if not told.answered:
+        return found
+    settings = {**found.settings, "the operators": operating.HOW}
+    answered = [*found.answered, *told.answered]
+    return replace(found, answered=answered, verdicts=told.verdicts, settings=settings)
+
+
+def _network(asked: Asked, say: tell.Say) -> Report:
+    """Forwarding by the node and by Orthanc, then the result of a rule."""
     storescu = peers.program("storescu")
     if storescu is None:
         raise Broken(

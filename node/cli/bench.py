@@ -26,6 +26,10 @@ def _count(option: str, default: int, what: str) -> Callable[[Any], Any]:
     return click.option(option, default=default, show_default=True, type=click.IntRange(1, 5000), help=what)
 
 
+def _some(option: str, default: int, what: str) -> Callable[[Any], Any]:
+    return click.option(option, default=default, show_default=True, type=click.IntRange(0, 5000), help=what)
+
+
 _CASES = ("ct1", "mr1", "ct4", "mr4", "nagle", "each1", "each4")
 
 
@@ -87,14 +91,25 @@ def bench_send(rounds: int, ct: int, mr: int, as_json: bool) -> int:
 @bench.command("turnaround")
 @_rounds
 @_count("--slices", 300, "CT slices of 512 kB that are received and forwarded.")
+@_some("--ct", 500, "CT slices of 512 x 512 that operators work on; 0 is none.")
+@_some("--pet", 300, "PET slices of 400 x 400 that operators work on; 0 is none.")
+@click.option(
+    "--only", multiple=True, metavar="NAME",
+    help="The network, or an operator such as mip; may be given several times.",
+)  # fmt: skip
 @as_json
 @verb
-def bench_turnaround(rounds: int, slices: int, as_json: bool) -> int:
-    """Receive and forward a CT beside Orthanc, and a rule's result after the last image of an MR."""
-    from node.bench import forwarding, tell  # noqa: PLC0415 - imports phantoms and peers that no other verb needs
+def bench_turnaround(
+    rounds: int, slices: int, ct: int, pet: int, only: tuple[str, ...], as_json: bool
+) -> int:
+    """Receive and forward beside Orthanc, a rule's result after the last image, operators beside bare calls."""
+    from node.bench import forwarding, operating, tell  # noqa: PLC0415 - imports phantoms and peers
 
+    known = (forwarding.NETWORK, *operating.NAMES)
+    if unknown := [name for name in only if name not in known]:
+        raise click.BadParameter(f"{unknown[0]} is not measured; known are {', '.join(known)}")
     with stoppable(), tell.progress() as say:
-        found = forwarding.measure(forwarding.Asked(rounds, slices), say)
+        found = forwarding.measure(forwarding.Asked(rounds, slices, ct, pet, only), say)
     tell.report(found, as_json)
     return DONE
 

@@ -191,7 +191,7 @@ def test_the_budget_is_told_line_by_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
     """Both durabilities and both Orthancs forward all slices; the result of a rule comes after the last image."""
     need("storescu", "Orthanc")
-    found = bench("turnaround", "--rounds", "1", "--slices", "8")
+    found = bench("turnaround", "--rounds", "1", "--slices", "8", "--ct", "0", "--pet", "0")
     assert [row["way"] for row in found["rows"]] == [
         "PACSNode, power", "PACSNode, process", "Orthanc", "Orthanc, Nagle on",
     ]  # fmt: skip
@@ -201,6 +201,33 @@ def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
     assert answer["median"] == answer["seconds"][0]
     assert list(place.iterdir()) == []
     assert left(place) == []
+
+
+def test_turnaround_measures_operators(place: Path) -> None:
+    """Each step beside the bare calls, the memory of the run, and how often a file is read: once; nothing is left."""
+    words = ("--rounds", "1", "--ct", "12", "--pet", "8")
+    chosen = ("statistics", "suv")
+    found = bench("turnaround", *words, *(word for name in chosen for word in ("--only", name)))
+    told = {one["what"]: one["found"] for one in found["budget"]}
+    for name in ("segment_body", "statistics"):
+        assert told[f"{name}, 12 slices of a CT, × the bare calls (CPU)"] > 0
+    for series in ("12 slices of a CT", "8 slices of a PET"):
+        assert told[f"reading, {series}, × the bare calls (CPU)"] > 0
+    assert [value for what, value in told.items() if what.endswith("times each file is opened")] == [1.0] * 2
+    memory = [value for what, value in told.items() if "most memory × the volume" in what]
+    assert len(memory) == 2
+    assert min(memory) > 0
+    assert all(second > 0 for one in found["answers"] for second in one["seconds"])
+    assert list(place.iterdir()) == []
+
+
+def test_an_operator_that_is_not_measured_is_no_name() -> None:
+    """The message says which are."""
+    done = subprocess.run(
+        [*COMMAND, "turnaround", "--only", "mipp"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "mipp is not measured; known are network, reformat, mip" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
