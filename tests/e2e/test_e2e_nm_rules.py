@@ -108,7 +108,7 @@ def value(report: Dataset, where: str, quantity: str, method: str = "") -> float
 
 
 def assert_valid(made: Ended, sources: Sequence[Path], pixelmed: str = "") -> None:
-    """Objects are right by dciodvfy, agree with their sources by dcentvfy; the report *pixelmed* is by PixelMed, too."""
+    """Objects are right by dciodvfy, agree with their sources by dcentvfy; the report *pixelmed* by PixelMed, too."""
     assert made.state is RunState.DONE, made.reason
     files = [path for paths in made.files.values() for path in paths]
     assert [peers.dciodvfy(paths[0]) for paths in made.files.values()] == [[]] * len(made.files)

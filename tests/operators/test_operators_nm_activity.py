@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 
 from node.operator import Picture, Refused, Report
 from node.operators.nm.activity import curves_of, decay_factors, time_activity, time_activity_values
+from node.operators.nm.geometric import geometric_mean
 from node.testing import Phase, kidney_frames, nuclear_picture, run_operator
 from node.testing.nuclear import KIDNEYS, RENOGRAM, ellipse, gamma_counts, gamma_curve
 
@@ -155,6 +156,10 @@ def test_the_geometric_mean_of_two_heads_is_a_curve() -> None:
         time_activity_values(p, use=use, **options) for p, use in ((both, "geometric_mean"), (one, "only"))
     )  # type: ignore[arg-type]
     assert made.measurements[0].value == pytest.approx(6 * single.measurements[0].value, rel=1e-6)
+    mean = time_activity_values(geometric_mean(both), **options)
+    assert [m.value for m in mean.measurements] == pytest.approx(
+        [m.value for m in made.measurements], rel=1e-5
+    )
     back = time_activity_values(both, use="posterior", regions="stomach: ellipse 44,82,72,102")
     assert back.measurements[0].value == pytest.approx(9 * single.measurements[0].value, rel=1e-6)
 

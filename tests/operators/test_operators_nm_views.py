@@ -106,6 +106,12 @@ def test_a_posterior_view_stored_mirrored_is_not_mirrored_again() -> None:
     assert np.allclose(geometric_mean(picture).array, geometric_mean(lungs(left=0.3)).array)
 
 
+def test_a_geometric_mean_is_not_split_again() -> None:
+    """The split is made of the counts of both views; of their mean image it is refused, naming what to give."""
+    with pytest.raises(Refused, match="give left_right the received series"):
+        left_right(geometric_mean(lungs()), regions=LUNGS, single_view=True)
+
+
 def test_views_are_named_by_the_rule_where_the_image_states_none() -> None:
     """Without views nothing is made, in words that name the way out; with frames named it is the same result."""
     bare = unstated(lungs())

@@ -54,5 +54,10 @@ def geometric_mean(
         both.plane,
         times=times if times is None or len(times) > 1 else None,
         title=_TITLE,
-        facts={**facts, "burned_in": False, "views": (_TITLE,) * len(pair.frames)},
+        facts={
+            **facts,
+            "burned_in": False,
+            "combined": "geometric mean",
+            "views": (_TITLE,) * len(pair.frames),
+        },  # fmt: skip
     )

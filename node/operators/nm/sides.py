@@ -46,6 +46,10 @@ def left_right(
 
     Raises Refused where views, or the side of the patient, are unknown, and where a side has no counts.
     """
+    if picture.facts.get("combined") == "geometric mean":
+        raise Refused(
+            "the image is a geometric mean already, whose two views are gone; give left_right the received series"
+        )
     both = counted(picture if other is None else joined(picture, other))
     both = of_window(both, energy_window, anterior)
     front = _one_view(both) if single_view else pair_of(both, anterior, posterior)

@@ -85,7 +85,9 @@ def frames_for(picture: Picture, use: Use) -> tuple[NDArray[Any], tuple[int, ...
         if not indices:
             raise Refused(_views_missing(picture, use))
     views, codes = picture.facts.get("views", ()), picture.facts.get("view_codes", ())
-    view = Code(codes[indices[0]], "SCT", views[indices[0]]) if views and codes[indices[0]] else None
+    view = (
+        Code(codes[indices[0]], "SCT", views[indices[0]]) if views and codes and codes[indices[0]] else None
+    )
     frames = picture.array if len(indices) == len(picture.array) else picture.array[list(indices)]
     return frames, indices, view
 
