@@ -59,5 +59,5 @@ def geometric_mean(
             "burned_in": False,
             "combined": "geometric mean",
             "views": (_TITLE,) * len(pair.frames),
-        },  # fmt: skip
+        },
     )
