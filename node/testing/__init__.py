@@ -9,9 +9,8 @@ from node.testing.nuclear import (
     kidney_frames,
     lung_frames,
     nuclear_picture,
-    write_nm_image,
-    write_nm_tomo,
 )
+from node.testing.nuclear_files import write_nm_image, write_nm_tomo
 from node.testing.phantoms import (
     HOUNSFIELD,
     Blob,
