@@ -1,4 +1,4 @@
-"""Nuclear medicine phantoms as NM images (PS3.3 A.5): planar, dynamic, gated, reconstructed; the same bytes each time."""
+"""Nuclear medicine phantoms as NM images (PS3.3 A.5): planar, dynamic, gated, reconstructed; the same bytes always."""
 
 from __future__ import annotations
 
