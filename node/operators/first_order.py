@@ -82,7 +82,7 @@ def first_order_segments(
     for mask in segments.masks:
         try:
             there = placed(volume, segments, mask)
-            found, said = _measured(volume, there, at_least, at_most, _cut(there))
+            found, said = _measured(volume, there, at_least, at_most, cut(there))
         except Refused as refusal:
             said = (Remark(f"{mask.label}: {refusal}", missing=True),)
         else:
@@ -93,7 +93,7 @@ def first_order_segments(
     return Report(tuple(numbers), tuple(remarks))
 
 
-def _cut(mask: Mask) -> Mask:
+def cut(mask: Mask) -> Mask:
     """*mask* without the empty outside, so that a hundred regions need not be a hundred volumes."""
     whole = [np.flatnonzero(mask.array.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     first = np.array([inside[0] for inside in whole])

@@ -15,7 +15,7 @@ from node.operators.regions import on_grid
 from node.operators.statistics import quantity
 
 MOST_LINES = 8
-"""As many colours there are; more regions are no longer told apart."""
+"""As many colours there are; more regions would not be told apart."""
 MOST_BINS = 4096
 _BINS = 100
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -36,12 +36,15 @@ def histogram(
     """Draw how many percent of a region's voxels have which value: of every segment, of a mask, or of the volume.
 
     Every curve counts the measured voxels of its region as 100 %, those outside *low* to *high* included, so that
-    regions of different size can be compared. The axis spans by default 0.1 % to 99.9 % of all that is drawn, in about
-    100 steps of a round width. *mark* draws an upright line at a value, such as a threshold.
+    regions of different size can be compared. Of more than eight regions the eight largest are drawn, and the title
+    says so. The axis spans by default 0.1 % to 99.9 % of all that is drawn, in about 100 steps of a round width. *mark*
+    draws an upright line at a value, such as a threshold.
 
-    Raises Refused where the options do not fit, there are more than eight regions, or none holds a measured voxel.
+    Raises Refused where the options do not fit, or no region holds a measured voxel.
     """
     regions = _regions(volume, segments, mask)
+    of = f", the {MOST_LINES} largest of {len(regions)} regions" if len(regions) > MOST_LINES else ""
+    regions = _largest(regions)
     drawn = [values for _, values in regions]
     low, high = _span(drawn, low, high)
     width = _width(high - low) if bin_width is None else bin_width
@@ -55,7 +58,7 @@ def histogram(
     unit = unit_text(volume.unit)
     name = "CT number" if unit == "HU" else quantity(volume).meaning
     return graphs.histogram(
-        f"Histogram of {name}",
+        f"Histogram of {name}{of}",
         f"{name} [{unit}]" if unit else name,
         f"Share of voxels [% per {width:g}{' ' + unit if unit else ''}]",
         lines,
@@ -67,20 +70,28 @@ def _regions(
     volume: Volume, segments: Segments | None, mask: Mask | None
 ) -> list[tuple[str, NDArray[np.floating]]]:
     """The measured values of what is drawn, by name, regions that hold none left out."""
-    masks = [on_grid(volume, segments, m) for m in segments.masks if m.array.any()] if segments else []
-    if mask is not None:
-        masks.append(mask)
-    if len(masks) > MOST_LINES:
-        raise Refused(f"{len(masks)} regions are too many for one graph; {MOST_LINES} can be told apart")
-    if not all(volume.same_grid(m) for m in masks):
-        raise Refused("the mask lies on another grid than the volume; make both from the same step")
     measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
     if segments is None and mask is None:
         return [("", volume.array[measured])]
-    found = [(m.label, volume.array[m.array & measured]) for m in masks]
+    if mask is not None and not volume.same_grid(mask):
+        raise Refused("the mask lies on another grid than the volume; make both from the same step")
+    found = [] if mask is None else [(mask.label, volume.array[mask.array & measured])]
+    if segments is not None:
+        for segment in segments.masks:  # one at a time: a hundred masks of a whole scan are more than fits
+            if segment.array.any():
+                inside = on_grid(volume, segments, segment).array & measured
+                found.append((segment.label, volume.array[inside]))
     if not any(values.size for _, values in found):
         raise Refused("none of the regions holds a measured voxel; there is nothing to draw")
     return [(label, values) for label, values in found if values.size]
+
+
+def _largest(
+    regions: list[tuple[str, NDArray[np.floating]]],
+) -> list[tuple[str, NDArray[np.floating]]]:
+    """As many as can be told apart, in the order of the segmentation."""
+    ranked = sorted(range(len(regions)), key=lambda n: -regions[n][1].size)[:MOST_LINES]
+    return [regions[n] for n in sorted(ranked)]
 
 
 def _span(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
+from node.operators.first_order import cut
 from node.operators.planes import refuse_other_frame
 from node.operators.region import placed
 from node.operators.statistics import statistics
@@ -20,13 +23,23 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
     remarks: list[Remark] = []
     for mask in segments.masks:
         try:
-            found += statistics(volume, on_grid(volume, segments, mask))
+            found += _measured(volume, segments, mask)
         except Refused as refusal:
             remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}.", missing=True))
     if not found:
         said = " ".join(remark.text for remark in remarks)
         raise Refused(f"no region could be measured. {said or 'The segmentation holds no segment.'}")
     return Report(tuple(found), tuple(remarks))
+
+
+def _measured(volume: Volume, segments: Segments, mask: Mask) -> list[Measurement]:
+    """Numbers of one segment; what was brought onto the grid for it is kept no larger than it must be."""
+    there = on_grid(volume, segments, mask)
+    numbers = statistics(volume, there)
+    if there is mask:
+        return numbers
+    small = cut(there)
+    return [replace(number, region=small) for number in numbers]
 
 
 def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
