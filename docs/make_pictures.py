@@ -15,8 +15,19 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from node.testing import Grid, Series, body_volume, head_volume, run_rule, write_ct_series, write_mr_series
+from node.testing import (
+    Grid,
+    Series,
+    body_volume,
+    head_volume,
+    run_rule,
+    write_ct_series,
+    write_mr_series,
+    write_pet_series,
+)
+from node.testing.pet import chest_uptake
 
+EXAMPLES = Path(__file__).parents[1] / "config" / "examples" / "rules"
 PICTURES = Path(__file__).parent / "pictures"
 CHEST = Grid((140, 176, 176), (2.0, 1.9, 1.9))
 HEAD = Grid((40, 160, 160), (4.0, 1.5, 1.5))
@@ -73,11 +84,18 @@ def make(pictures: Path = PICTURES) -> list[Path]:
         coronal = results(CORONAL, chest, work / "coronal")["slabs"]
         body = results(BODY, chest, work / "body")
         fused = results(FUSED, head, work / "fused")["fused"]
+        pet = write_pet_series(
+            work / "pet", chest_uptake(), series=Series("pet", study="chest", description="PET")
+        )
+        turning = results(example("pet-mip"), pet, work / "turning")["turning"]
+        pet_ct = results(example("pet-ct-fusion"), [*chest, *pet], work / "pet-ct")["fused"]
     found = {
         "coronal": grey(coronal[round(0.36 * len(coronal))], (-100.0, 900.0)),
         "segmentation": frame(body["body-as-picture"], 0.62),
         "report": written_part(frame(body["measured-as-picture"], 0)),
         "fused": frame(fused, 0.67),
+        "uptake": frame(turning, 0),
+        "pet-ct": frame(pet_ct, 0.64),
     }
     return [save(pixels, pictures / f"{name}.png") for name, pixels in found.items()]
 
@@ -96,6 +114,11 @@ def diffusion(folder: Path) -> list[Path]:
             folder / str(b), volume, series=Series(f"b{b}", study="dwi", description="DWI", changes=changes)
         )
     return made
+
+
+def example(name: str) -> str:
+    """The text of an example rule."""
+    return (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def results(rule: str, paths: list[Path], out: Path) -> dict[str, list[Dataset]]:

@@ -218,3 +218,14 @@ def test_the_disc_and_the_sines_are_what_they_say() -> None:
     (group,) = testing.sine_recording((8.0,)).groups
     spectrum = np.abs(np.fft.rfft(group.array[0]))
     assert np.fft.rfftfreq(group.array.shape[1], 1 / group.frequency)[spectrum.argmax()] == 8.0
+
+
+def test_uptake_of_the_chest_lies_where_its_outlines_are() -> None:
+    """SUVs of the PET phantom in the liver, the largest nodule and the lung are those that it says."""
+    from node.testing.pet import activity, chest_uptake
+
+    volume = chest_uptake(noise=0.0, blur=4.0)
+    for centre, suv in (((-50.0, -8.0, -85.0), 2.2), ((62.0, -22.0, 40.0), 9.0), ((-62.0, 0.0, 80.0), 0.4)):
+        k, j, i = np.rint(np.linalg.solve(volume.affine, [*centre, 1.0])[:3]).astype(int)
+        assert volume.array[k, j, i] / activity(1.0) == pytest.approx(suv, rel=0.03)
+    assert np.array_equal(chest_uptake().array, chest_uptake().array)

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import cos, pi, sin
+from math import cos, inf, pi, sin
 
 import numpy as np
 
 from node.model import Code
 from node.operator import Volume
-from node.testing.phantoms import Grid, Triple
+from node.testing.phantoms import Blob, Grid, Triple, nodules, paint
 
 BECQUEREL = Code("Bq/ml", "UCUM", "Becquerels/milliliter")
 DIAMETERS = (10.0, 13.0, 17.0, 22.0, 28.0, 37.0)
@@ -74,6 +74,36 @@ def nema_volume(
         from scipy.ndimage import gaussian_filter  # noqa: PLC0415 (few phantoms are blurred)
 
         array = gaussian_filter(array, [blur / 2.354820045 / s for s in grid.spacing])
+    return Volume(array.astype(np.float32), grid.affine, BECQUEREL)
+
+
+_CHEST = Grid((70, 96, 96), (4.0, 4.0, 4.0))
+
+
+def chest_uptake(grid: Grid = _CHEST, *, blur: float = 6.0, noise: float = 0.06, seed: int = 0) -> Volume:
+    """Return what a PET of `body_volume` may show, in Bq/ml: the same outlines, and its nodules hot.
+
+    SUV 1 in soft tissue, 0.4 in fat and lung, 1.6 in blood, 2.2 in the liver, 4 in the heart's muscle, 1.4 in the
+    spine, 9, 6, 4 and 1 in the nodules (the last is calcified). *noise* is relative, of a Gaussian drawn from *seed*.
+    """
+    from scipy.ndimage import gaussian_filter  # noqa: PLC0415 (as above)
+
+    point, soft = grid.coordinates(), min(grid.spacing)
+    suv = np.zeros(grid.shape)
+    body = (Blob((0, 0, 0), (140, 95, inf), 0.4), Blob((0, 0, 0), (128, 84, inf), 1.0))
+    lungs = (Blob((-62, -5, 22), (47, 62, 92), 0.4), Blob((62, -5, 22), (44, 60, 92), 0.4))
+    liver = (Blob((-50, -8, -85), (76, 68, 58), 2.2),)
+    heart = (Blob((16, -25, -12), (46, 38, 46), 4.0), Blob((22, -27, -14), (29, 24, 31), 1.6))
+    vessels = (Blob((24, 40, 0), (12, 12, inf), 1.6), Blob((-12, -8, 0), (9, 9, inf), 1.6))
+    spine = (Blob((0, 54, 0), (21, 16, inf), 1.4),)
+    found = tuple(
+        Blob(nodule.centre, nodule.radii, value)
+        for nodule, value in zip(nodules(), (9.0, 6.0, 4.0, 1.0), strict=True)
+    )
+    paint(suv, point, soft, (*body, *lungs, *liver, *heart, *vessels, *spine, *found))
+    seen = gaussian_filter(suv, [blur / 2.354820045 / s for s in grid.spacing])
+    grain = np.random.default_rng(seed).normal(1.0, noise, grid.shape)
+    array = np.clip(seen * grain, 0, None) * activity(1.0)
     return Volume(array.astype(np.float32), grid.affine, BECQUEREL)
 
 

@@ -109,7 +109,7 @@ def body_volume(grid: Grid = Grid(), *, noise: float = 12.0, seed: int = 0) -> V
     x, y, z = point = grid.coordinates()
     soft = min(grid.spacing)
     array = np.full(grid.shape, -1000.0)
-    _paint(array, point, soft, (Blob((0, 0, 0), (140, 95, inf), -100), Blob((0, 0, 0), (128, 84, inf), 50)))
+    paint(array, point, soft, (Blob((0, 0, 0), (140, 95, inf), -100), Blob((0, 0, 0), (128, 84, inf), 50)))
     ring = np.abs(np.hypot(x / 118, y / 76) - 1) < 0.035
     array[ring & (np.mod(z - 0.35 * y, 24) < 9)] = 350.0  # ribs slope down to the front
     lungs = (Blob((-62, -5, 22), (47, 62, 92), -850), Blob((62, -5, 22), (44, 60, 92), -850))
@@ -117,10 +117,10 @@ def body_volume(grid: Grid = Grid(), *, noise: float = 12.0, seed: int = 0) -> V
     heart = (Blob((16, -25, -12), (46, 38, 46), 50), Blob((22, -27, -14), (29, 24, 31), 190))
     vessels = (Blob((24, 40, 0), (12, 12, inf), 190), Blob((-12, -8, 0), (9, 9, inf), 170))
     bones = (Blob((0, -76, 0), (15, 5, inf), 320), Blob((0, 80, 0), (5, 9, inf), 350))
-    _paint(array, point, soft, (*lungs, *liver, *heart, *vessels, *bones))
-    _paint(array, point, soft, (Blob((0, 54, 0), (21, 16, inf), 260),))
+    paint(array, point, soft, (*lungs, *liver, *heart, *vessels, *bones))
+    paint(array, point, soft, (Blob((0, 54, 0), (21, 16, inf), 260),))
     array[(np.hypot(x / 21, (y - 54) / 16) < 1) & (np.mod(z, 25) < 6)] = 90.0  # discs between vertebrae
-    _paint(array, point, soft, (Blob((0, 74, 0), (9, 8, inf), 20), *nodules()))
+    paint(array, point, soft, (Blob((0, 74, 0), (9, 8, inf), 20), *nodules()))
     array[(np.abs(y - 110) < 4) & (np.abs(x) < 150)] = -250.0  # the table, 11 mm below the back
     array += np.random.default_rng(seed).normal(0.0, noise, grid.shape)
     return Volume(np.clip(np.rint(array), -1024, 3071).astype(np.float32), grid.affine, HOUNSFIELD)
@@ -140,8 +140,8 @@ def head_volume(
     soft = min(grid.spacing)
     array = np.zeros(grid.shape)
     shells = ((76, 96, 92, 900), (70, 90, 86, 60), (66, 86, 82, 180))
-    _paint(array, point, soft, tuple(Blob((0, 0, 0), (a, b, c), value) for a, b, c, value in shells))
-    _paint(array, point, soft, (Blob((0, 0, 0), (63, 83, 79), 480),))
+    paint(array, point, soft, tuple(Blob((0, 0, 0), (a, b, c), value) for a, b, c, value in shells))
+    paint(array, point, soft, (Blob((0, 0, 0), (63, 83, 79), 480),))
     angle = np.arctan2(y, x)
     folds = 1 + 0.05 * np.sin(11 * angle + z / 9) + 0.04 * np.sin(23 * angle - z / 5)
     array[np.sqrt((x / 55) ** 2 + (y / 74) ** 2 + (z / 70) ** 2) < folds] = 720.0  # white matter
@@ -151,14 +151,14 @@ def head_volume(
     inner = [Blob((side * 12, 4, 12), (6, 28, 14), 150) for side in (-1, 1)]
     inner += [Blob((side * 20, 2, -6), (11, 16, 12), 520) for side in (-1, 1)]
     inner += [Blob((side * 32, -80, -28), (13, 13, 13), 140) for side in (-1, 1)]
-    _paint(array, point, soft, (*inner, Blob((-34, 26, 24), (9, 9, 9), 1100)))
+    paint(array, point, soft, (*inner, Blob((-34, 26, 24), (9, 9, 9), 1100)))
     array *= 1 + 0.12 * (y / 96)
     channels = np.random.default_rng(seed).normal(0.0, noise, (2, *grid.shape))
     array = np.hypot(array + channels[0], channels[1])
     return Volume(np.clip(np.rint(array), 0, 4095).astype(np.float32), grid.affine, NO_UNITS)
 
 
-def _paint(array: Array, point: Array, soft: float, blobs: tuple[Blob, ...]) -> None:
+def paint(array: Array, point: Array, soft: float, blobs: tuple[Blob, ...]) -> None:
     """Paint *blobs* over *array*, one after the other, their edges blended over *soft* mm."""
     for blob in blobs:
         parts = zip(point, blob.centre, blob.radii, strict=True)
