@@ -197,24 +197,36 @@ def test_every_sphere_is_a_focus_the_hottest_first() -> None:
         )
         assert not (core & ~mask.array).any()
         assert not (mask.array & ~hull).any()
-    assert segments.masks[0].description == "Voxels of at least 41 % of its maximum"
+    assert segments.masks[0].description == "Voxels of at least 41 % of its maximum and 2.5 g/ml{SUVbw}"
 
 
-def test_a_focus_grows_below_the_level_it_was_found_at() -> None:
-    """One hot voxel of 5 in a cube of 3: found at 4, outlined at 41 % of 5, which is the whole cube."""
+def test_a_focus_ends_at_its_share_or_at_the_level_whichever_is_higher() -> None:
+    """A cube of 6 in one of 4.5 in one of 3: at 41 % of 6 all of it, but not what is below 4; at 80 % the core."""
     grid = Grid((30, 30, 30), (4.0, 4.0, 4.0))
     array = np.zeros(grid.shape, np.float32)
-    array[5:25, 5:25, 5:25] = 3
-    array[15, 15, 15] = 5
+    for edge, suv_ in ((5, 3.0), (9, 4.5), (12, 6.0)):
+        array[edge:-edge, edge:-edge, edge:-edge] = suv_
     volume = Volume(array, grid.affine, SUV)
-    grown = run_operator(segment_uptake, volume, at_least=4.0, smallest=0.05)
-    assert grown.masks[0].array.sum() == 20**3
-    fixed = run_operator(segment_uptake, volume, at_least=4.0, smallest=0.05, method="fixed")
-    assert fixed.masks[0].array.sum() == 1
+    options = {"at_least": 4.0, "smallest": 0.05}
+    assert run_operator(segment_uptake, volume, **options).masks[0].array.sum() == 12**3
+    assert run_operator(segment_uptake, volume, **options, fraction=80.0).masks[0].array.sum() == 6**3
+    fixed = run_operator(segment_uptake, volume, **options, fraction=80.0, method="fixed").masks[0]
+    assert (fixed.array.sum(), fixed.description) == (12**3, "Voxels of at least 4 g/ml{SUVbw}")
     box = np.zeros(grid.shape, bool)
     box[10:20] = True
-    held = run_operator(segment_uptake, volume, region(box, grid.affine), at_least=4.0, smallest=0.05)
-    assert held.masks[0].array.sum() == 10 * 20 * 20
+    held = run_operator(segment_uptake, volume, region(box, grid.affine), **options)
+    assert held.masks[0].array.sum() == 10 * 12 * 12
+
+
+def test_the_rim_of_a_hot_focus_is_no_part_of_a_weak_one() -> None:
+    """Beside a blurred sphere of 20 one of 6: the weak one stays around its own centre, and so does the hot one."""
+    strong, weak = Sphere((-25.0, 0.0, 0.0), 12.0, 20.0), Sphere((15.0, 0.0, 0.0), 10.0, 6.0)
+    grid = Grid((30, 40, 40), (3.0, 3.0, 3.0))
+    volume = run_operator(suv, with_dose(nema_volume(grid, background=0.5, spheres=(strong, weak), blur=8.0)))
+    first, second = run_operator(segment_uptake, volume, at_least=3.0, smallest=0.2).masks
+    for mask, sphere in ((first, strong), (second, weak)):
+        assert mask.array[ball(grid, sphere.centre, sphere.radius - 4).array].all()
+        assert not (mask.array & ~ball(grid, sphere.centre, sphere.radius + 4).array).any()
 
 
 @settings(max_examples=20, deadline=None)

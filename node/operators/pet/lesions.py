@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from node.operators.pet.measuring import quantity_of, refuse_other_grid
 Percent = Annotated[float, Unit("%")]
 Millilitres = Annotated[float, Unit("ml")]
 Bools = NDArray[np.bool_]
+Labels = NDArray[np.integer[Any]]
 
 MOST = 100
 """Foci; more are noise, or a level that is too low."""
@@ -36,9 +37,10 @@ def segment_uptake(
 
     A focus is a piece, connected over faces, of voxels of *at_least* a level, in *mask* if given. With *fixed* that
     is its outline; with *fraction* it is made of the voxels connected to its hottest one that have at least
-    *fraction* percent of its value (41 %: EANM guideline 2.0, doi:10.1007/s00259-014-2961-x), below *at_least* as
-    well. A voxel belongs to the hottest focus that reaches it, and what lies within a hotter one's outline is no
-    focus of its own. Foci of less than *smallest* are left out.
+    *fraction* percent of its value (41 %: EANM guideline 2.0, doi:10.1007/s00259-014-2961-x), but never below
+    *at_least*, where the outline of a weak focus would run into its surroundings. What hangs together above
+    *at_least* is one focus, outlined by its hottest voxel: a higher level parts what lies close. Foci of less than
+    *smallest* are left out.
 
     Raises Refused where there is none or there are more than 100, and where the mask is on another grid.
     """
@@ -58,8 +60,8 @@ def segment_uptake(
         raise Refused(f"no focus of at least {at_least:g} {volume.unit.value} and {smallest:g} ml was found")
     if len(found) > MOST:
         raise Refused(f"more than {MOST} foci were found; raise at_least or smallest, or give a mask")
-    outline = f"{fraction:g} % of its maximum" if share else f"{at_least:g} {volume.unit.value}"
-    said = f"Voxels of at least {outline}"
+    level = f"{at_least:g} {volume.unit.value}"
+    said = f"Voxels of at least {f'{fraction:g} % of its maximum and ' if share else ''}{level}"
     masks = tuple(
         Mask(focus.full(volume.array.shape), volume.affine, f"Uptake {n}", _TISSUE, _TISSUE, said)
         for n, focus in enumerate(found, 1)
@@ -92,16 +94,11 @@ def _foci(volume: Volume, allowed: Bools, at_least: float, share: float | None, 
     pieces, count = ndimage.label(allowed & (volume.array >= at_least), _FACES)
     boxes = ndimage.find_objects(pieces)
     hottest = [_hottest(volume, pieces, box, n) for n, box in enumerate(boxes, 1)]
-    taken = np.zeros(allowed.shape, bool)
+    tops = [float(volume.array[at]) for at in hottest]
+    levels = [at_least if share is None else max(at_least, share * top) for top in tops]
     found: list[_Focus] = []
-    for n in sorted(range(count), key=lambda n: (-float(volume.array[hottest[n]]), hottest[n])):
-        if taken[hottest[n]]:
-            continue
-        focus = _Focus(boxes[n], pieces[boxes[n]] == n + 1)
-        if share is not None:
-            level = share * float(volume.array[hottest[n]])
-            focus = _grown(volume, allowed, taken, hottest[n], level, boxes[n])
-        taken[focus.box] |= focus.inside
+    for n in sorted(range(count), key=lambda n: (-tops[n], hottest[n])):
+        focus = _outlined(volume, pieces, n + 1, boxes[n], hottest[n], levels[n])
         if focus.count >= least:
             found.append(focus)
         if len(found) > MOST:
@@ -109,31 +106,19 @@ def _foci(volume: Volume, allowed: Bools, at_least: float, share: float | None, 
     return found
 
 
-def _hottest(volume: Volume, pieces: NDArray[np.integer], box: tuple[slice, ...], n: int) -> tuple[int, ...]:
+def _hottest(volume: Volume, pieces: Labels, box: tuple[slice, ...], n: int) -> tuple[int, ...]:
     """Index of the hottest voxel of piece *n*, the first of several."""
     values = np.where(pieces[box] == n, volume.array[box], -np.inf)
     at = np.unravel_index(int(values.argmax()), values.shape)
     return tuple(int(a) + side.start for a, side in zip(at, box, strict=True))
 
 
-def _grown(
-    volume: Volume, allowed: Bools, taken: Bools, at: tuple[int, ...], level: float, box: tuple[slice, ...]
+def _outlined(
+    volume: Volume, pieces: Labels, n: int, box: tuple[slice, ...], at: tuple[int, ...], level: float
 ) -> _Focus:
-    """What is connected to the voxel *at* above *level*, sought in a box that grows until it holds all of it."""
-    margin = 1
-    while True:
-        wide = tuple(
-            slice(max(side.start - margin, 0), min(side.stop + margin, n))
-            for side, n in zip(box, allowed.shape, strict=True)
-        )
-        near = allowed[wide] & ~taken[wide] & (volume.array[wide] >= level)
-        pieces, _ = ndimage.label(near, _FACES)
-        own = pieces == pieces[tuple(a - side.start for a, side in zip(at, wide, strict=True))]
-        inner = ndimage.find_objects(own.astype(np.uint8))[0]
-        ends = zip(inner, wide, allowed.shape, strict=True)
-        if all(
-            (i.start > 0 or w.start == 0) and (w.start + i.stop < w.stop or w.stop == n) for i, w, n in ends
-        ):
-            kept = tuple(slice(w.start + i.start, w.start + i.stop) for i, w in zip(inner, wide, strict=True))
-            return _Focus(kept, own[inner])
-        margin *= 4
+    """What of piece *n* is connected to its hottest voxel above *level*."""
+    near, _ = ndimage.label((pieces[box] == n) & (volume.array[box] >= level), _FACES)
+    own = near == near[tuple(a - side.start for a, side in zip(at, box, strict=True))]
+    inner = ndimage.find_objects(own.astype(np.uint8))[0]
+    kept = tuple(slice(b.start + i.start, b.start + i.stop) for i, b in zip(inner, box, strict=True))
+    return _Focus(kept, own[inner])
