@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,8 @@ def write_enhanced_mr(path: Path, stack: Stack, *, series: Series | None = None)
     It has the functional groups that are read, not all that the class demands of a scanner.
     """
     series = series or Series("mr-enhanced")
-    first = write_mr_series(path.parent / "classic", stack.volumes[0], series=replace(series, changes={}))
-    ds = dcmread(first[0])
-    for file in first:
-        file.unlink()
-    (path.parent / "classic").rmdir()
+    with TemporaryDirectory() as folder:
+        ds = dcmread(write_mr_series(Path(folder), stack.volumes[0], series=replace(series, changes={}))[0])
     frames = [(k, volume) for k in range(len(stack.volumes[0].array)) for volume in stack.volumes]
     stored = np.stack([np.rint(volume.array[k]) for k, volume in frames]).astype("<u2")
     _enhance(ds, stack)
