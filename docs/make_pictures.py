@@ -26,6 +26,8 @@ from node.testing import (
     write_pet_series,
 )
 from node.testing.pet import chest_uptake
+from node.testing.relaxing import diffusion_stack, dynamic_stack, echo_stack
+from node.testing.stacks import write_mr_stack
 
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples" / "rules"
 PICTURES = Path(__file__).parent / "pictures"
@@ -89,6 +91,7 @@ def make(pictures: Path = PICTURES) -> list[Path]:
         )
         turning = results(example("pet-mip"), pet, work / "turning")["turning"]
         pet_ct = results(example("pet-ct-fusion"), [*chest, *pet], work / "pet-ct")["fused"]
+        magnetic = of_magnetic_resonance(work)
     found = {
         "coronal": grey(coronal[round(0.36 * len(coronal))], (-100.0, 900.0)),
         "segmentation": frame(body["body-as-picture"], 0.62),
@@ -96,6 +99,9 @@ def make(pictures: Path = PICTURES) -> list[Path]:
         "fused": frame(fused, 0.67),
         "uptake": frame(turning, 0),
         "pet-ct": frame(pet_ct, 0.64),
+        "adc": frame(magnetic["adc"], 0.6),
+        "enhancement": frame(magnetic["pe"], 0.6),
+        "relaxation": frame(magnetic["t2"], 0.6),
     }
     return [save(pixels, pictures / f"{name}.png") for name, pixels in found.items()]
 
@@ -119,6 +125,20 @@ def diffusion(folder: Path) -> list[Path]:
 def example(name: str) -> str:
     """The text of an example rule."""
     return (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
+def of_magnetic_resonance(work: Path) -> dict[str, list[Dataset]]:
+    """Maps in colour, by the ready rules, of a head whose tissues are known: ADC, enhancement (PE), T2."""
+    grid = Grid((15, 192, 192), (8.0, 1.25, 1.25))
+    cases = {
+        "adc": ("mr-adc", diffusion_stack(grid=grid, noise=150.0), "DWI"),
+        "pe": ("mr-dce", dynamic_stack(grid=grid, noise=25.0), "T1 dyn"),
+        "t2": ("mr-t2-map", echo_stack(grid=grid, noise=120.0), "T2 map"),
+    }
+    found = {}
+    for name, (rule, stack, description) in cases.items():
+        paths = write_mr_stack(work / f"mr-{name}", stack, series=Series(name, description=description))
+        text = example(rule).split("\n---\n")[0]
+        found[name] = results(text, paths, work / f"mr-{name}-out")[f"{name}_colours-as-picture"]
+    return found
 
 
 def results(rule: str, paths: list[Path], out: Path) -> dict[str, list[Dataset]]:

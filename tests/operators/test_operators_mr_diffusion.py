@@ -93,8 +93,8 @@ def test_b_values_may_be_left_out() -> None:
     found = run_operator(adc, stack(signals), least_b=100.0)
     assert found.array == pytest.approx(np.full((2, 3, 4), 1000), rel=1e-6)
     assert found.facts["b_values"] == (100, 400, 800)
-    assert found.facts["description"] == "b 100, 400, 800 s/mm2; " + "; ".join(
-        f"b {b}: one volume whose direction is not stated" for b in (100, 400, 800)
+    assert found.facts["description"] == (
+        "b 100, 400, 800 s/mm2; b 100, 400, 800: one volume whose direction is not stated"
     )
     assert [pair[1][0] for pair in found.facts["definition"][2:]] == [100, 400, 800]
     with pytest.raises(Refused, match=r"there is the one b-value 800 s/mm².*needs two"):

@@ -179,7 +179,8 @@ def _map(
 def _sentence(found: Weightings) -> str:
     """What went into the result, for people."""
     said = [f"b {_listed(found.b_values)} s/mm2"]
-    said += [f"b {group.b:.4g}: {group.how}" for group in found.groups if group.how]
+    for how in dict.fromkeys(group.how for group in found.groups if group.how):
+        said.append(f"b {_listed([group.b for group in found.groups if group.how == how])}: {how}")
     return "; ".join([*said, *found.notes])
 
 
