@@ -125,6 +125,8 @@ def diffusion(folder: Path) -> list[Path]:
 def example(name: str) -> str:
     """The text of an example rule."""
     return (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def of_magnetic_resonance(work: Path) -> dict[str, list[Dataset]]:
     """Maps in colour, by the ready rules, of a head whose tissues are known: ADC, enhancement (PE), T2."""
     grid = Grid((15, 192, 192), (8.0, 1.25, 1.25))
