@@ -126,6 +126,7 @@ CASES: dict[str, Case] = {
     "left_right": (views, {}),
     "mip": (lambda: (suv(),), {"plane": "sagittal"}),
     "mip_rotating": (lambda: (suv(),), {"views": 6}),
+    "mip_turning": (lambda: (ct(),), {"center": 200.0, "width": 900.0, "views": 6}),
     "mip_uptake": (lambda: (suv(),), {"views": 6}),
     "n4": (lambda: (head(),), {}),
     "percent_enhancement": (lambda: (dynamic_stack(grid=SMALL, noise=9.0),), {"at": 2}),
