@@ -19,6 +19,8 @@ CHEST_GRID = Grid(shape=(140, 140, 170), spacing=(2.0, 2.0, 2.0))
 class Chest:
     """What `chest_volume` draws: lungs as ellipsoids in a body, HU and millimetres."""
 
+    body: tuple[float, float] = (150.0, 110.0)
+    """Half axes of the body, an elliptic cylinder as long as the grid."""
     lung: Triple = (48.0, 70.0, 105.0)
     """Half axes of each lung."""
     apart: float = 62.0
@@ -54,10 +56,12 @@ def chest_volume(grid: Grid = CHEST_GRID, chest: Chest = Chest(), *, noise: floa
     """
     x, y, z = grid.coordinates()
     array = np.full(grid.shape, -1000.0, np.float32)
-    array[np.hypot(x / 150, y / 110) <= 1] = 30.0
-    array[np.hypot(x / 10, (y - 85) / 12) <= 1] = 400.0  # the spine
-    array[(np.abs(y - 122) < 5) & (np.abs(x) < 160)] = -100.0  # the table
-    array[(np.abs(y - 122) < 3.5) & (np.abs(x) < 158)] = -960.0  # and its foam, closed all around
+    wide, deep = chest.body
+    table = deep + 12
+    array[np.hypot(x / wide, y / deep) <= 1] = 30.0
+    array[np.hypot(x / 10, (y - deep + 25) / 12) <= 1] = 400.0  # the spine
+    array[(np.abs(y - table) < 5) & (np.abs(x) < 160)] = -100.0
+    array[(np.abs(y - table) < 3.5) & (np.abs(x) < 158)] = -960.0  # the table's foam, closed all around
     for which, middle in enumerate((chest.apart, -chest.apart)):
         _lung(array, (x - middle, y, z), chest, which)
     if chest.trachea:

@@ -44,7 +44,7 @@ def lungs(volume: Volume, **options: float) -> tuple[Mask, Mask]:
         (Chest(field=165.0), 0.01),
         (Chest(parenchyma=-700, diseased=(0.3, 0.6)), 0.01),
         (Chest(apart=46.5), 0.02),  # the two overlap by 3 mm over 35 x 52 mm
-        (Chest(lung=(22, 30, 45), apart=28, trachea=4), 0.03),  # a small child
+        (Chest(body=(80, 60), lung=(22, 30, 45), apart=28, trachea=4), 0.03),  # a small child
     ],
     ids=["plain", "no airway", "vessels", "padding", "emphysema", "fused", "child"],
 )
@@ -241,6 +241,13 @@ def test_gas_in_the_belly_is_no_lung() -> None:
     array[(x < -12) & (z < -40) & (array < 0) & (np.hypot(x / 150, y / 110) < 0.9)] = 40.0
     with pytest.raises(Refused, match="do not lie beside each other"):
         lungs(replace(volume, array=array))
+
+
+def test_two_pieces_of_stool_are_no_lungs() -> None:
+    """Ascending and descending colon lie beside each other and are no darker than lung: too small for the body."""
+    colon = Chest(lung=(22, 24, 90), apart=90, trachea=0, vessel=0, parenchyma=-700)
+    with pytest.raises(Refused, match=r"take 6 % of the body's cross-section"):
+        lungs(chest_volume(GRID, colon))
 
 
 def test_other_planes_are_refused() -> None:

@@ -30,6 +30,9 @@ ACROSS = 0.2
 """Share of a piece that lies on the other side of the middle from which on it is both lungs in one."""
 BESIDE = 0.3
 """Share of the shorter lung's height over which the two must lie beside each other."""
+OF_BODY = 0.12
+"""Share of the body's cross-section that the lungs take at least where they are widest: gas and stool in the bowel
+take less."""
 _MOST_PIECES = 8
 """Pieces that are looked at, the largest first."""
 
@@ -77,6 +80,7 @@ def segment_lungs(
     tubes = airway(field.air, field.values, _pixel(field))
     lungs = field.air if tubes is None else field.air & ~tubes
     left, right = _pair(lungs, field, at_least)
+    _check_size(left, right, body[field.box[0]])
     allowed = body[field.box]
     if volume.valid is not None:
         allowed = allowed & volume.valid[field.box]
@@ -171,6 +175,18 @@ def _check_beside(left: Bools, right: Bools) -> None:
     if np.count_nonzero(heights[0] & heights[1]) < BESIDE * shorter:
         raise Refused(
             "no pair of lungs found: the two largest pieces of air within the body do not lie beside each other"
+        )
+
+
+def _check_size(left: Bools, right: Bools, body: Bools) -> None:
+    """Refuse two pieces that are small for the body they lie in; *body* in the same slices, whole."""
+    areas = np.count_nonzero(left, axis=(1, 2)) + np.count_nonzero(right, axis=(1, 2))
+    widest = int(areas.argmax())
+    share = areas[widest] / max(1, np.count_nonzero(body[widest]))
+    if share < OF_BODY:
+        raise Refused(
+            f"no pair of lungs found: the two largest pieces of air take {100 * share:.0f} % of the body's "
+            "cross-section where they are widest, as gas in the bowel does"
         )
 
 
