@@ -149,8 +149,17 @@ def _even_step(offsets: Points) -> float:
     worst = int(np.abs(steps - usual).argmax())
     raise Refused(
         f"the slices are not evenly spaced: mostly {usual:.4g} mm apart, but {steps[worst]:.4g} mm between "
-        f"slices {worst + 1} and {worst + 2} of {len(offsets)}; an image may be missing"
+        f"slices {worst + 1} and {worst + 2} of {len(offsets)}; {_what_next(float(steps[worst]) / usual)}"
     )
+
+
+def _what_next(ratio: float) -> str:
+    """What would make an even stack, from how the odd step compares with the usual one."""
+    missing = round(ratio) - 1
+    if missing >= 1 and abs(ratio - round(ratio)) <= UNEVEN_SHARE:
+        images = "an image seems" if missing == 1 else f"{missing} images seem"
+        return f"{images} to be missing there, send the series again"
+    return "reconstruct the series with one increment"
 
 
 def _sideways(points: Points, directions: Points, spacing: Points) -> tuple[float, float]:

@@ -266,3 +266,28 @@ def test_a_file_that_is_not_dicom_needs_a_person(tmp_path: Path) -> None:
         load([junk])
     with pytest.raises(Broken, match="cannot be read"):
         load([tmp_path / "gone.dcm"])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "words"),
+    [
+        (
+            (0, 2, 4, 8),
+            "4 mm between slices 3 and 4 of 4; an image seems to be missing there, send the series",
+        ),
+        ((0, 2, 4, 12), "8 mm between slices 3 and 4 of 4; 3 images seem to be missing there"),
+        ((0, 2, 4, 5), "1 mm between slices 3 and 4 of 4; reconstruct the series with one increment"),
+        ((0, 2, 4, 7.2), "3.2 mm between slices 3 and 4 of 4; reconstruct the series with one increment"),
+    ],
+)
+def test_an_uneven_stack_is_told_what_would_mend_it(
+    tmp_path: Path, offsets: tuple[float, ...], words: str
+) -> None:
+    """A step of whole increments is a missing image; any other is an uneven reconstruction. Nothing is bent to fit."""
+
+    def change(ds: Dataset, k: int) -> None:
+        _position(ds, (0, 0, offsets[k] - 2 * k))
+
+    with pytest.raises(Refused) as refusal:
+        load(series(tmp_path, change))
+    assert words in str(refusal.value)
