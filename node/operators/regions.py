@@ -15,12 +15,14 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
     """Measure volume, mean, standard deviation, minimum, maximum and median in every segment.
 
     The numbers are those of `statistics`; a segment on another grid is brought onto the volume's as `region` does it.
-    Of a segment that is empty, or lies where nothing was measured, a sentence says so.
+    Of a segment that is empty, or lies where nothing was measured, a sentence says so; one more says how the values
+    were made where an earlier step told it (an ADC's b-values).
 
     Raises Refused where none of the segments could be measured.
     """
     found: list[Measurement] = []
-    remarks: list[Remark] = []
+    made = str(volume.facts.get("description", ""))
+    remarks = [Remark(f"The values measured: {made}.")] if made else []
     for mask in segments.masks:
         try:
             found += _measured(volume, segments, mask)

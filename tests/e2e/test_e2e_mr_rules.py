@@ -16,8 +16,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage
 
 from node.model import RunState
-from node.operator import Stack
-from node.testing import Grid, Series, head_volume, run_rule, write_mr_series
+from node.operator import Code, Mask, Stack
+from node.testing import Grid, Series, head_volume, run_rule, write_mr_series, write_segmentation
 from node.testing.mosaics import write_mosaic_series
 from node.testing.relaxing import (
     HEAD,
@@ -306,3 +306,34 @@ def test_a_real_t1_series_is_evened(tmp_path: Path) -> None:
     )
     judged = processed("mr-n4", sources, tmp_path / "out")["mr-n4"]
     assert judged.ended is None or judged.ended.state == RunState.DONE
+
+
+def test_segments_are_measured_in_the_coefficient(tmp_path: Path) -> None:
+    """A segmentation of the lesion on one volume of the series: a valid report with its ADC, coded as ADC in um2/s."""
+    stack = diffusion_stack()
+    sources = written(tmp_path / "in", stack, "ep2d diff", enhanced=False)
+    lesion = Code("52988006", "SCT", "Lesion")
+    changed = Code("49755003", "SCT", "Morphologically Altered Structure")
+    mask = Mask(LABELS == LESION, stack.volumes[0].affine, "Lesion", changed, lesion)
+    seg = write_segmentation(tmp_path / "in" / "seg.dcm", sources[: HEAD.shape[0]], [mask])
+    ended = processed("mr-adc-regions", [*sources, seg], tmp_path / "out")["mr-adc-regions"]
+    assert ended.ended.state == RunState.DONE, ended.ended.reason
+    (path,) = [ended.folder / p.path for p in ended.ended.products if p.kind == "report"]
+    found = {
+        (item.ConceptNameCodeSequence[0].CodeValue, child.ConceptCodeSequence[0].CodeMeaning): item
+        for item in _items(dcmread(path), "NUM")
+        for child in item.get("ContentSequence", ())
+        if "ConceptCodeSequence" in child
+    }
+    measured = found["113041", "Mean"].MeasuredValueSequence[0]
+    assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "um2/s"
+    assert float(measured.NumericValue) == pytest.approx(450, rel=0.01)
+    said = [item.TextValue for item in _items(dcmread(path), "TEXT")]
+    assert any("b 0, 500, 1000 s/mm2" in text for text in said)
+    assert peers.dciodvfy(path) == []
+    assert peers.pixelmed_sr(path) == []
+
+
+def _items(item: Dataset, kind: str) -> list[Dataset]:
+    own = [item] if item.get("ValueType") == kind else []
+    return own + [found for child in item.get("ContentSequence", ()) for found in _items(child, kind)]
