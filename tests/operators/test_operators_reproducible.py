@@ -110,6 +110,7 @@ def views() -> Any:
 Case = tuple[Callable[[], tuple[Any, ...]], dict[str, Any]]
 _BOXES = "left: 30, 70, 98, 106; right: 30, 22, 98, 58"
 CASES: dict[str, Case] = {
+    "as_volume": (lambda: (coefficient(),), {}),
     "adc": (lambda: (diffusion_stack(grid=SMALL, noise=20.0),), {}),
     "adc_fit": (lambda: (diffusion_stack(grid=SMALL, noise=20.0),), {}),
     "calcium_score": (lambda: (ct(), ball_mask(ct(), 90.0)), {"calibration": 0.8}),
