@@ -94,11 +94,11 @@ def _mapping(quantity: Map, low: float, high: float) -> hd.pm.RealWorldValueMapp
         intercept=0.0,
         quantity_definition=coded(quantity.quantity),
     )
-    mapping.QuantityDefinitionSequence = [*mapping.QuantityDefinitionSequence, *_definition(quantity)]
+    mapping.QuantityDefinitionSequence = [*mapping.QuantityDefinitionSequence, *definition(quantity)]
     return mapping
 
 
-def _definition(quantity: Map) -> list[Dataset]:
+def definition(quantity: Map) -> list[Dataset]:
     """What the operator adds to the quantity: method, model fit, b-values … (CID 9000), by its fact `definition`.
 
     Items of the Content Item Macro (PS3.3 10.2), whose numbers lie in the item itself.

@@ -101,23 +101,20 @@ def is_computed(header: Dataset) -> bool:
     return any(flavour.startswith(_COMPUTED) or flavour in _COMPUTED_SHORT for flavour in flavours)
 
 
-def b_share(header: Dataset) -> float:
+def b_share(header: Dataset) -> float | None:
     """By what GE's stored b-value must be multiplied: the square of the length of its gradient vector.
 
     In one table GE stores the largest b-value for all directions and weaker ones as shorter vectors (dcm2niix
-    issues 245 and 777). Raises Refused where a tensor image states a b-value and no vector at all: before
-    release 30 GE so labelled unweighted images, and a header that lost its vectors looks the same.
+    issues 245 and 777). None where that is unknown: a tensor image without a vector may be an unweighted one, which
+    releases before 30 label so, or one whose header lost it.
     """
     vector = _ge_vector(header)
     if vector is None:
         return 1.0
     length = float(np.linalg.norm(vector))
-    if length < 1e-6 and _ge_flag(header) == _GE_TENSOR:
-        raise Refused(
-            f"image {header.get('InstanceNumber') or '?'} is a GE tensor image whose gradient (0019,10BB) is zero: "
-            "whether it is unweighted, or lost its direction, is unknown; narrow the rule with `use`"
-        )
-    return 1.0 if length < 1e-6 or _UNIT_LENGTH[0] <= length <= _UNIT_LENGTH[1] else length**2
+    if length < 1e-6:
+        return None if _ge_flag(header) == _GE_TENSOR else 1.0
+    return 1.0 if _UNIT_LENGTH[0] <= length <= _UNIT_LENGTH[1] else length**2
 
 
 def _of_siemens(header: Dataset) -> Vector | None:

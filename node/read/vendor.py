@@ -66,7 +66,7 @@ def frame_facts(header: Dataset) -> dict[str, str]:
     """orientation, b_value and temporal_position of one frame, as far as its header says them.
 
     Beside what `own_facts` knows, a b-value may stand in Siemens' CSA header (images before about 2005), and GE may
-    scale it by the length of the gradient. Raises Refused where whether it does is unknown.
+    scale it by the length of the gradient: where whether it does is unknown, there is no b-value.
     """
     narrow = Dataset()
     narrow._dict.update({tag: header._dict[tag] for tag in header._dict if _says_something(tag)})
@@ -75,7 +75,8 @@ def frame_facts(header: Dataset) -> dict[str, str]:
     if "b_value" not in facts:
         facts |= _b_value_of_csa(header)
     elif header.get("DiffusionBValue") is None and (share := b_share(header)) != 1:
-        facts["b_value"] = format(round(float(facts["b_value"]) * share, 3), "g")
+        stated = float(facts.pop("b_value"))
+        facts |= {} if share is None else {"b_value": format(round(stated * share, 3), "g")}
     return facts
 
 

@@ -9,8 +9,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from node.derive.derivation import Derivation
+from node.derive.parametric_map import definition
 from node.derive.weighting import set_weighting
-from node.operator import NO_UNITS, Volume
+from node.operator import NO_UNITS, Code, Map, Volume
 
 
 def header(**said: Any) -> Dataset:
@@ -72,3 +73,24 @@ def test_an_operator_adds_a_sentence() -> None:
     assert made.told("b 100, 800 s/mm2").description == "adc 1.0 (least_b=100); b 100, 800 s/mm2"
     assert made.told("") == made
     assert len(made.told("x" * 2000).description) == 1024
+
+
+def test_a_map_says_its_method_in_codes() -> None:
+    """Items of CID 9000 in the Content Item Macro: a code, or a number and its unit in the item itself."""
+    method = (
+        Code("370129005", "SCT", "Measurement Method"),
+        Code("113250", "DCM", "Mono-exponential diffusion model"),
+    )
+    b_value = Code("113240", "DCM", "Source image diffusion b-value"), (998.6, Code("s/mm2", "UCUM", "s/mm2"))
+    made = Map(
+        np.zeros((1, 2, 2), np.float32),
+        np.eye(4),
+        Code("113041", "DCM", "Apparent Diffusion Coefficient"),
+        Code("um2/s", "UCUM", "um2/s"),
+        facts={"definition": (method, b_value)},
+    )
+    first, second = definition(made)
+    assert (first.ValueType, first.ConceptNameCodeSequence[0].CodeValue) == ("CODE", "370129005")
+    assert first.ConceptCodeSequence[0].CodeValue == "113250"
+    assert (second.ValueType, second.NumericValue) == ("NUMERIC", 998.6)
+    assert second.MeasurementUnitsCodeSequence[0].CodeValue == "s/mm2"

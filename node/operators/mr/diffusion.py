@@ -146,13 +146,14 @@ def _fit(groups: Sequence[Weighting], inside: Bools, *, quality: bool = False) -
     """Least squares of the logarithm over b, slice by slice, so that logarithms of few slices are held at once."""
     b = np.array([group.b for group in groups])
     centred = b - b.mean()
+    weights = centred / np.sum(centred**2)
     slopes = np.empty(inside.shape, np.float32)
     fits, valid = np.empty(inside.shape if quality else 0, np.float32), inside
     for k in range(len(slopes)):
         logs = np.stack([group.logarithm(k) for group in groups])
         valid[k] &= np.isfinite(logs).all(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            slope = np.tensordot(centred / (centred @ centred), logs, 1)
+            slope = np.einsum("b,brc->rc", weights, logs)  # no BLAS: its sums depend on its threads
             slopes[k] = slope
             if quality:
                 away = logs - logs.mean(axis=0)

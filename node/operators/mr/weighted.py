@@ -100,7 +100,8 @@ def _check(images: Sequence[Volume]) -> None:
         raise Refused(
             f"{without} of {len(images)} volumes state no b-value, neither in the standard attribute nor in one of "
             "the makers' private ones; were private attributes removed by an anonymiser? Where a scanner leaves it out "
-            "of unweighted images (Canon), say `unstated_b: 0`; else narrow the rule with `use`"
+            "of unweighted images (Canon), or labels them as weighted without a gradient (GE tensors before release "
+            "30), say `unstated_b: 0`; else narrow the rule with `use`"
         )
     refuse_incomparable(images)
     echoes = sorted({float(v.facts["echo_time"]) for v in images if "echo_time" in v.facts})
