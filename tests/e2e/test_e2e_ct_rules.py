@@ -217,8 +217,9 @@ def test_what_leaves_is_valid(lungs: tuple[Exit, Path, list[Path]]) -> None:
     assert [str(s.SegmentLabel) for s in described] == ["Left lung", "Right lung"]
     assert sides == ["Left", "Right"]
     reports = files(out, "emphysema")
-    pictures = [*files(out, "emphysema-as-picture"), *files(out, "histogram")]
-    assert len(pictures) == 2
+    drawn = ("lungs-as-picture", "emphysema-as-picture", "histogram")
+    pictures = [path for name in drawn for path in files(out, name)]
+    assert len(pictures) == 3
     for path in (seg, *reports, *pictures):
         assert peers.dciodvfy(path) == []
     for path in reports:
