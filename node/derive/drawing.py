@@ -37,6 +37,7 @@ PALETTE: tuple[Colour, ...] = (
 _WRITTEN = {
     "1": "",
     "[hnsf'U]": "HU",
+    "[hnsf'U]2": "HU²",
     "Cel": "°C",
     "deg": "°",
     "[degF]": "°F",
