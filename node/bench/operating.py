@@ -110,6 +110,7 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
     written: dict[str, tuple[list[Path], int]] = {}
     answered: list[Answered] = []
     verdicts: list[Verdict] = []
+    read: set[str] = set()
     for case in CASES:
         slices = asked.ct if case.series == "ct" else asked.pet
         if not slices or (asked.only and case.name not in asked.only):
@@ -124,7 +125,8 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
             say(f"{case.name} over {slices} slices, round {number} of {asked.rounds}")
             theirs.append(_bare(case, files))
             ours.append(_ours(folder / f"{case.name}-{number}", case, files, specs))
-        told = _told(case, slices, voxels * 4, ours, theirs)
+        told = _told(case, slices, voxels * 4, ours, theirs, reading=case.series not in read)
+        read.add(case.series)
         answered += told.answered
         verdicts += told.verdicts
     return Found(answered, verdicts)
@@ -176,16 +178,21 @@ def _child(module: str, *words: str, given: Any = None) -> Any:
 
 
 def _told(
-    case: Case, slices: int, size: int, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]
+    case: Case,
+    slices: int,
+    size: int,
+    ours: Sequence[Mapping[str, Any]],
+    theirs: Sequence[Mapping[str, Any]],
+    *,
+    reading: bool,
 ) -> Found:
     """The figures of one case.
 
     The ratios are of processor time, and the best of the rounds counts: what others do on this machine is not to.
     """
     what = f"{slices} slices of a {case.series.upper()}"
-    first = case is next(one for one in CASES if one.series == case.series)
     told = [
-        *(["reading"] if first else []),
+        *(["reading"] if reading else []),
         *(step for step in case.steps if step not in case.told_elsewhere),
     ]
     answered, verdicts = [], []
