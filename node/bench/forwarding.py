@@ -69,6 +69,7 @@ class Asked:
     slices: int
     ct: int = 0
     pet: int = 0
+    mr: int = 0
     """Slices that operators work on; 0 leaves them out."""
     only: Sequence[str] = ()
     """Operators' cases, or the network; empty is all."""
@@ -96,7 +97,7 @@ def measure(asked: Asked, say: tell.Say) -> Report:
         )
     with tempfile.TemporaryDirectory(prefix="pacsnode-bench-") as name:
         told = operating.measure(
-            Path(name), operating.Asked(asked.rounds, asked.ct, asked.pet, asked.only), say
+            Path(name), operating.Asked(asked.rounds, asked.ct, asked.pet, asked.mr, asked.only), say
         )
     if not told.answered:
         return found

@@ -28,7 +28,15 @@ from node.errors import Broken
 from node.flow import NODE_MAJOR, SOFTWARE, Started
 from node.model import Job, OperatorSpec, Provenance
 from node.route.rules import parse_rules
-from node.testing import Grid, Series, body_volume, write_ct_series, write_pet_series
+from node.testing import (
+    Grid,
+    Series,
+    body_volume,
+    head_volume,
+    write_ct_series,
+    write_mr_series,
+    write_pet_series,
+)
 
 RATIO, MEMORY = 1.3, 3.0
 """The budget: times the bare calls, and times the volume's bytes."""
@@ -56,7 +64,7 @@ class Case:
 
     name: str
     series: str
-    """ct or pet."""
+    """ct, pet or mr."""
     steps: Mapping[str, str] = field(default_factory=dict)
     """Operator → its options as a rule writes them, in order."""
     told_elsewhere: Sequence[str] = ()
@@ -67,7 +75,7 @@ class Case:
         """As a rule file."""
         lines = [f"  - {operator}: {options}\n    as: {operator}" for operator, options in self.steps.items()]
         return _RULE.format(
-            name=self.name.replace("_", "-"), modality={"ct": "CT", "pet": "PT"}[self.series],
+            name=self.name.replace("_", "-"), modality={"ct": "CT", "pet": "PT", "mr": "MR"}[self.series],
             steps="\n".join(lines), last=list(self.steps)[-1],
         )  # fmt: skip
 
@@ -82,6 +90,7 @@ CASES = (
     Case("smooth", "ct", {"smooth": "{width: 6 mm}"}),
     Case("suv", "pet", {"suv": "{}"}),
     Case("mip_rotating_pet", "pet", {"mip_rotating": "{views: 12, spacing: 2 mm}"}),
+    Case("n4", "mr", {"n4": "{}"}),
 )
 
 
@@ -92,6 +101,7 @@ class Asked:
     rounds: int
     ct: int
     pet: int
+    mr: int
     """Slices; 0 leaves the series out."""
     only: Sequence[str] = ()
 
@@ -112,7 +122,7 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
     verdicts: list[Verdict] = []
     read: set[str] = set()
     for case in CASES:
-        slices = asked.ct if case.series == "ct" else asked.pet
+        slices = {"ct": asked.ct, "pet": asked.pet, "mr": asked.mr}[case.series]
         if not slices or (asked.only and case.name not in asked.only):
             continue
         if case.series not in written:
@@ -133,7 +143,10 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
 
 
 def _write(folder: Path, series: str, slices: int) -> tuple[list[Path], int]:
-    """A chest of 512 x 512 pixels, or its uptake in 400 x 400; a slab of it again and again."""
+    """A chest of 512 x 512 pixels, or its uptake in 400 x 400, a slab of it again and again; or a head of 256 x 256."""
+    if series == "mr":
+        head = head_volume(Grid((slices, 256, 256), (1.0, 0.94, 0.94)))
+        return write_mr_series(folder, head, series=Series("mr", "bench")), head.array.size
     side = 512 if series == "ct" else 400
     spacing = (1.0, 0.75, 0.75) if series == "ct" else (2.0, 1.5, 1.5)
     made = body_volume(Grid((40, side, side), spacing))

@@ -93,6 +93,7 @@ def bench_send(rounds: int, ct: int, mr: int, as_json: bool) -> int:
 @_count("--slices", 300, "CT slices of 512 kB that are received and forwarded.")
 @_some("--ct", 500, "CT slices of 512 x 512 that operators work on; 0 is none.")
 @_some("--pet", 300, "PET slices of 400 x 400 that operators work on; 0 is none.")
+@_some("--mr", 180, "MR slices of 256 x 256 that operators work on; 0 is none.")
 @click.option(
     "--only", multiple=True, metavar="NAME",
     help="The network, or an operator such as mip; may be given several times.",
@@ -100,7 +101,7 @@ def bench_send(rounds: int, ct: int, mr: int, as_json: bool) -> int:
 @as_json
 @verb
 def bench_turnaround(
-    rounds: int, slices: int, ct: int, pet: int, only: tuple[str, ...], as_json: bool
+    rounds: int, slices: int, ct: int, pet: int, mr: int, only: tuple[str, ...], as_json: bool
 ) -> int:
     """Receive and forward beside Orthanc, a rule's result after the last image, operators beside bare calls."""
     from node.bench import forwarding, operating, tell  # noqa: PLC0415 - imports phantoms and peers
@@ -109,7 +110,7 @@ def bench_turnaround(
     if unknown := [name for name in only if name not in known]:
         raise click.BadParameter(f"{unknown[0]} is not measured; known are {', '.join(known)}")
     with stoppable(), tell.progress() as say:
-        found = forwarding.measure(forwarding.Asked(rounds, slices, ct, pet, only), say)
+        found = forwarding.measure(forwarding.Asked(rounds, slices, ct, pet, mr, only), say)
     tell.report(found, as_json)
     return DONE
 

@@ -191,7 +191,7 @@ def test_the_budget_is_told_line_by_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
     """Both durabilities and both Orthancs forward all slices; the result of a rule comes after the last image."""
     need("storescu", "Orthanc")
-    found = bench("turnaround", "--rounds", "1", "--slices", "8", "--ct", "0", "--pet", "0")
+    found = bench("turnaround", "--rounds", "1", "--slices", "8", "--ct", "0", "--pet", "0", "--mr", "0")
     assert [row["way"] for row in found["rows"]] == [
         "PACSNode, power", "PACSNode, process", "Orthanc", "Orthanc, Nagle on",
     ]  # fmt: skip
@@ -205,7 +205,7 @@ def test_turnaround_measures_forwarding_and_a_result(place: Path) -> None:
 
 def test_turnaround_measures_operators(place: Path) -> None:
     """Each step beside the bare calls, the memory of the run, and how often a file is read: once; nothing is left."""
-    words = ("--rounds", "1", "--ct", "12", "--pet", "8")
+    words = ("--rounds", "1", "--ct", "12", "--pet", "8", "--mr", "0")
     chosen = ("statistics", "suv")
     found = bench("turnaround", *words, *(word for name in chosen for word in ("--only", name)))
     told = {one["what"]: one["found"] for one in found["budget"]}
