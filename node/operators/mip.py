@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -91,9 +92,7 @@ def mip_rotating(
     seen = _coarser(volume, pixel) if spacing else volume
     step = _row_step(seen, pixel)
     points = [_view(seen, 360.0 * n / views, (pixel, step)) for n in range(views)]
-    frames = [square(frame, pixel) for frame in _views(seen, points, combine)]
-    array = np.concatenate([frame.array for frame in frames])
-    valid = np.concatenate([_measured(frame) for frame in frames])
+    array, valid = _stacked((square(frame, pixel) for frame in _views(seen, points, combine)), views)
     if not valid.any():
         raise Refused(_NOTHING)
     facts = {k: v for k, v in volume.facts.items() if k not in ("slice_thickness", "frame_of_reference")}
@@ -107,6 +106,16 @@ def mip_rotating(
         title=f"Rotating {_NAMES[combine]} projection, {views} views",
         facts={**facts, "combined": combine, "projection": combine, "angles": angles},
     )
+
+
+def _stacked(frames: Iterator[Volume], count: int) -> tuple[NDArray[np.float32], Bools]:
+    """The *count* frames of one size in one array, each put there as it comes, and where they were measured."""
+    first = next(frames)
+    array = np.empty((count, *first.array.shape[1:]), np.float32)
+    valid = np.empty(array.shape, bool)
+    for n, frame in enumerate(chain((first,), frames)):
+        array[n], valid[n] = frame.array[0], _measured(frame)[0]
+    return array, valid
 
 
 def _views(volume: Volume, points: Sequence[Lattice], combine: Combine) -> Iterator[Volume]:
