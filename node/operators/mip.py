@@ -22,6 +22,7 @@ from node.operators.resample import resample
 from node.operators.sampling import (
     AT_ONCE,
     FEW_AT_ONCE,
+    SLACK,
     Bools,
     Floats,
     Lattice,
@@ -148,8 +149,19 @@ def _view(volume: Volume, degrees: float, steps: tuple[float, float]) -> Lattice
     low, size = extent(volume, AXIAL)  # along z, y, x
     across = math.hypot(size[1], size[2])  # the circle in which the patient turns
     centre = axes.T @ AXIAL @ (low + size / 2)
-    box = np.array([across, size[0], across])
+    deep, wide = (_as_centred(across, steps[0], float(side)) for side in size[1:])
+    box = np.array([deep, size[0], wide])
     return covering(centre - box / 2, box, axes, (steps[0], steps[1], steps[0]))
+
+
+def _as_centred(length: float, step: float, side: float) -> float:
+    """*length* made a whole number of steps, as odd or even as those of *side*.
+
+    Lines through a voxel grid about the same centre then go through its voxels' centres in the front view, and in the
+    lateral ones where rows and columns are alike: between them a maximum would be a mean of neighbours.
+    """
+    count = math.ceil(length / step - SLACK)
+    return step * (count + (count - round(side / step)) % 2)
 
 
 def _through(volume: Volume, combine: Combine) -> Volume:

@@ -185,3 +185,14 @@ def test_views_of_axial_slices_are_those_of_points_in_space(
     assert np.abs(quick.array - slow.array).max() < 1e-3
     assert (quick.valid is None) == (slow.valid is None)
     assert quick.valid is None or np.array_equal(quick.valid, slow.valid)
+
+
+@pytest.mark.parametrize("count", [39, 40, 41, 42])
+@pytest.mark.parametrize("view", [0, 1, 2, 3])
+def test_a_single_hot_voxel_keeps_its_value_from_four_sides(count: int, view: int) -> None:
+    """From the front, the back and both sides lines go through voxel centres, however many columns there are."""
+    grid = Grid((5, count, count), (2.0, 2.0, 2.0))
+    array = np.zeros(grid.shape, np.float32)
+    array[2, 7, 11] = 10.0
+    made = run_operator(mip_rotating, Volume(array, grid.affine, NO_UNITS), views=4)
+    assert made.array[view].max() == pytest.approx(10.0, rel=1e-5)
