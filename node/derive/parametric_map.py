@@ -30,7 +30,8 @@ def parametric_map(making: Making, quantity: Map) -> Dataset:
     array = np.array(quantity.array, np.float32)
     if quantity.valid is not None:
         array[~quantity.valid] = np.nan
-    center, width = (float(v) for v in pixels.display_window(quantity.array, quantity.valid))
+    shown = quantity.facts.get("window") or pixels.display_window(quantity.array, quantity.valid)
+    center, width = (float(v) for v in shown)
     # Exact, since real numbers of a small range have a width below 1 (C.11.2.1.3.2).
     window = hd.VOILUTTransformation(center, width, voi_lut_function="LINEAR_EXACT")
     plan, operators = making.job.plan, making.job.provenance.operators

@@ -51,4 +51,5 @@ def mapping_item(scale: Scale, unit: Code, quantity: Code | None = None) -> Data
 
 def _label(unit: Code) -> str:
     """What people call it: the annotation of an SUV (SUVbw), else the unit."""
-    return unit.value.rstrip("}").partition("{")[2] or unit.value
+    note = unit.value.partition("{")[2].partition("}")
+    return unit.value if note[2] or not note[0] else note[0]

@@ -33,6 +33,8 @@ _PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validat
 _ANY_PROCEDURE = Coded("363679005", "SCT", "Imaging procedure")
 _SOURCE = Coded("260753009", "SCT", "Source")
 _IMAGING_MEASUREMENTS, _MEASUREMENT_GROUP = "126010", "125007"
+_PER_REPORT = 1000
+"""Regions of one report are numbered from a multiple of this, so that no two of an output are tracked as one."""
 _ANATOMY = (("91723000", "SCT"), ("123037004", "SCT"))
 """Category Anatomical Structure, in this edition of CID 7150 and in earlier ones: its types are finding sites, too."""
 
@@ -59,7 +61,8 @@ def _report(making: Making, report: Report, segments: Sequence[Segment], index: 
     for measurement in report.measurements:
         key = (id(measurement.region), measurement.site, measurement.laterality)
         regions.setdefault(key, []).append(measurement)
-    groups = [_group(making, number, group, segments) for number, group in enumerate(regions.values(), 1)]
+    first = _PER_REPORT * (index - 1) + 1
+    groups = [_group(making, number, group, segments) for number, group in enumerate(regions.values(), first)]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(making),
         procedure_reported=_PROCEDURES.get(making.sources.text("Modality"), _ANY_PROCEDURE),

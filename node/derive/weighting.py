@@ -29,7 +29,7 @@ def set_weighting(dataset: Dataset, volume: Volume, headers: Sequence[Dataset]) 
         direction = _agreed(headers, "DiffusionGradientOrientation")
     if direction is not None:
         dataset.DiffusionGradientOrientation = [float(v) for v in direction]
-    elif kind == "ISOTROPIC":
+    elif kind in ("ISOTROPIC", "NONE"):
         dataset.DiffusionDirectionality = kind
 
 

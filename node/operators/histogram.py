@@ -71,18 +71,18 @@ def _regions(
 ) -> list[tuple[str, NDArray[np.floating]]]:
     """The measured values of what is drawn, by name, regions that hold none left out."""
     measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
-    if segments is None and mask is None:
-        return [("", volume.array[measured])]
     if mask is not None and not volume.same_grid(mask):
         raise Refused("the mask lies on another grid than the volume; make both from the same step")
     found = [] if mask is None else [(mask.label, volume.array[mask.array & measured])]
+    if segments is None and mask is None:
+        found = [("", volume.array[measured])]
     if segments is not None:
         for segment in segments.masks:  # one at a time: a hundred masks of a whole scan are more than fits
             if segment.array.any():
                 inside = on_grid(volume, segments, segment).array & measured
                 found.append((segment.label, volume.array[inside]))
     if not any(values.size for _, values in found):
-        raise Refused("none of the regions holds a measured voxel; there is nothing to draw")
+        raise Refused("no voxel of what is to be drawn was measured; there is nothing to draw")
     return [(label, values) for label, values in found if values.size]
 
 
@@ -101,7 +101,7 @@ def _span(
     if low is None or high is None:
         ends = [np.percentile(values, _SPREAD) for values in drawn]
         first, last = float(min(e[0] for e in ends)), float(max(e[1] for e in ends))
-        step = _width(max(last - first, 1e-9))
+        step = _width(max(last - first, 1e-9, 1e-6 * max(abs(first), abs(last))))
         low = math.floor(first / step) * step if low is None else low
         high = (math.floor(last / step) + 1) * step if high is None else high
     if low >= high:

@@ -119,9 +119,7 @@ def _check(returned: Any, kind: str) -> None:
     if not _is(returned, kind):
         raise Broken(f"it promised a {kind} and returned {type(returned).__name__}")
     if isinstance(returned, Report):
-        if not returned.measurements and not returned.remarks:
-            raise Broken("its report says nothing: no number and no remark")
-        _check_numbers(returned.measurements)
+        _check_report(returned)
     elif isinstance(returned, Volume | Mask | FractionalMask | Map):
         _check_grid(returned)
     elif isinstance(returned, Stack | Segments):
@@ -136,6 +134,14 @@ def _check(returned: Any, kind: str) -> None:
         _check_picture(returned)
     elif isinstance(returned, Recording):
         _check_recording(returned)
+
+
+def _check_report(returned: Report) -> None:
+    if not returned.measurements and not returned.remarks:
+        raise Broken("its report says nothing: no number and no remark")
+    if not all(remark.text.strip() for remark in returned.remarks):
+        raise Broken("a remark of its report is empty")
+    _check_numbers(returned.measurements)
 
 
 def _check_numbers(measurements: Sequence[Any]) -> None:

@@ -106,7 +106,10 @@ def _places(offsets: NDArray[np.float64], measures: Dataset) -> tuple[float, NDA
                 "deep it is, is unknown"
             )
         return step, np.zeros(len(offsets), np.int64)
-    for asked in (stated, float(apart.min())):
+    # Planes as thin as stated, with others between them that hold nothing; else the nearest are neighbours.
+    thin = 0.0 if stated else number(measures, "SliceThickness") or 0.0
+    thin = thin if thin < apart.min() * (1 - UNEVEN_SHARE) else 0.0
+    for asked in (stated, thin, float(apart.min())):
         fitted = _fitted(offsets, asked)
         if fitted is not None:
             return fitted

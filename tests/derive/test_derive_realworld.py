@@ -10,7 +10,9 @@ import pytest
 from derive_material import HU, affine, complaints, ct_headers, job, volume
 from pydicom import dcmread
 
+from node.derive import pixels
 from node.derive.making import Sources
+from node.derive.realworld import mapping_item
 from node.derive.write import write
 from node.operator import NO_UNITS, Code, Volume
 from node.testing import sphere_volume, write_nm_tomo
@@ -77,3 +79,13 @@ def test_spect_says_that_it_holds_counts(tmp_path: Path) -> None:
     (mapping,) = dcmread(path).RealWorldValueMappingSequence
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "{counts}"
     assert complaints(path) <= complaints(source)
+
+
+@pytest.mark.parametrize(
+    ("unit", "label"),
+    [("g/ml{SUVbw}", "SUVbw"), ("{counts}", "counts"), ("{counts}/s", "{counts}/s"), ("Bq/ml", "Bq/ml")],
+)
+def test_a_mapping_is_called_by_what_people_say(unit: str, label: str) -> None:
+    """The annotation where it is the unit's end, else the whole unit."""
+    item = mapping_item(pixels.Scale("1", "0", signed=True, padding=None), Code(unit, "UCUM", unit))
+    assert label == item.LUTLabel

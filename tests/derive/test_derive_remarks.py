@@ -197,3 +197,21 @@ def test_sentences_stand_once_behind_the_numbers(tmp_path: Path) -> None:
         len(bare) - 1
     )
     assert (told[-1] > 100).sum() > (pages(Table("M", (), columns, (), "foot"))[0] > 100).sum()
+
+
+def test_regions_of_two_reports_are_tracked_apart(tmp_path: Path) -> None:
+    """The report on a segment of its own tracking and the one on the whole images share no tracking UID."""
+    left, _ = both()
+    whole = numbers(None)
+    results = {"body": left, "stats": Report((*numbers(left), *whole))}
+    products = write(results, job("body", "stats"), sources(), tmp_path)
+    uids = [
+        group.tracking_uid
+        for product in products[1:]
+        for content in [hd.sr.srread(tmp_path / product.path).content]
+        for group in (
+            *content.get_volumetric_roi_measurement_groups(),
+            *content.get_image_measurement_groups(),
+        )
+    ]
+    assert len(uids) == len(set(uids)) == 2

@@ -255,3 +255,10 @@ def test_other_planes_are_refused() -> None:
     coronal = Grid(shape=(50, 60, 60), spacing=(5, 5, 5), row=(1, 0, 0), column=(0, 0, -1))
     with pytest.raises(Refused, match="reformat"):
         lungs(chest_volume(coronal))
+
+
+def test_a_patient_on_the_side_is_told_what_to_do() -> None:
+    """Rows that run from front to back tell no left from right: refused before anything is divided by nothing."""
+    aside = Grid(shape=(40, 60, 60), spacing=(5, 5, 5), row=(0, 1, 0), column=(-1, 0, 0))
+    with pytest.raises(Refused, match=r"left and right cannot be told; `reformat"):
+        lungs(chest_volume(aside))

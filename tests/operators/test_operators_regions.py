@@ -162,3 +162,13 @@ def test_of_many_regions_the_largest_are_drawn(drawn: list[graphs.Line]) -> None
     picture = run_operator(histogram, volume(), made)
     assert [line.label for line in drawn] == [f"R{n}" for n in range(9) if n != 4]
     assert picture.title == "Histogram of CT number, the 8 largest of 9 regions"
+
+
+def test_a_histogram_of_nothing_is_refused() -> None:
+    """A volume of padding alone has no histogram, without a region as well; one of a single large value has."""
+    given = volume()
+    empty = replace(given, valid=np.zeros(given.array.shape, bool))
+    with pytest.raises(Refused, match="no voxel of what is to be drawn was measured"):
+        run_operator(histogram, empty)
+    same = replace(given, array=np.full(given.array.shape, 1e6, np.float32))
+    assert run_operator(histogram, same).colour

@@ -18,6 +18,7 @@ from node.operator import (
     Measurement,
     Picture,
     Recording,
+    Remark,
     Report,
     Segments,
     Stack,
@@ -182,6 +183,7 @@ LEAD = Channel("I", None, CODE)
         (Map(GREY.astype(complex), np.eye(4), CODE, CODE), Map, "not real numbers"),
         (Recording(()), Recording, "no group of channels"),
         (Report(()), Report, "says nothing: no number and no remark"),
+        (Report((), (Remark(" "),)), Report, "a remark of its report is empty"),
         (Report((Measurement(CODE, float("nan"), CODE),)), Report, "t is nan, not a number"),
         (Stack(()), Stack, "its Stack is empty"),
         (

@@ -317,3 +317,27 @@ def test_real_segmentations_as_dcmqi_reads_them(sample: tuple[str, str], tmp_pat
         image = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
         assert int((sitk.GetArrayFromImage(image) > 0).sum()) == int(mask.array.sum())
         assert np.allclose(image.GetSpacing()[::-1], mask.spacing, rtol=1e-5)
+
+
+def test_thin_planes_far_apart_are_no_thick_ones(written: Path) -> None:
+    """Without Spacing Between Slices, planes of 3 mm in every other slice are 3 mm deep, with empty ones between."""
+
+    def sparse(ds: Dataset) -> None:
+        del ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+        frames = list(ds.PerFrameFunctionalGroupsSequence)
+        number = [f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in frames]
+        place = [np.array(f.PlanePositionSequence[0].ImagePositionPatient, float) for f in frames]
+        apart = [round(float(np.linalg.norm(p - place[0])) / 3.0) for p in place]
+        kept = [i for i in range(len(frames)) if number[i] == 1 and apart[i] % 2 == 0]
+        pixels = ds.pixel_array[kept]
+        ds.PerFrameFunctionalGroupsSequence = Sequence([frames[i] for i in kept])
+        ds.NumberOfFrames = len(kept)
+        ds.PixelData = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+        left.append(int(pixels.sum()))
+
+    left: list[int] = []
+    (found, *_) = read(changed(written, sparse)).masks
+    assert found.spacing[0] == pytest.approx(3.0, rel=1e-3)
+    assert int(found.array.sum()) == left[0] > 0
+    filled = np.flatnonzero(found.array.any(axis=(1, 2)))
+    assert (np.diff(filled) == 2).all()

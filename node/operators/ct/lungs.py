@@ -33,6 +33,8 @@ BESIDE = 0.3
 OF_BODY = 0.12
 """Share of the body's cross-section that the lungs take at least where they are widest: gas and stool in the bowel
 take less."""
+_UPRIGHT = 0.9
+"""Cosine between rows and the patient's left-right axis above which left and right are told by columns."""
 _MOST_PIECES = 8
 """Pieces that are looked at, the largest first."""
 
@@ -73,6 +75,11 @@ def segment_lungs(
     refuse_other_units(volume, "segment_lungs")
     if not is_axial(volume):
         raise Refused("lungs are sought in axial slices; `reformat: {plane: axial, …}` first")
+    if abs(volume.axes[0, 2]) < _UPRIGHT:
+        raise Refused(
+            "rows of the images do not run from one side of the patient to the other (a decubitus scan?), so left and "
+            "right cannot be told; `reformat: {plane: axial, …}` first"
+        )
     if close < 0 or at_least <= 0:
         raise Refused(f"close {close:g} mm must be 0 or more, and at_least {at_least:g} ml more than 0")
     body = segment_body(volume).array
