@@ -267,7 +267,7 @@ def tomogram(folder: Path) -> list[Path]:
 SCENES = (
     Scene("CT", contrast_chest, (
         Shot("reformat", "ct-mpr", "coronal", "`reformat`: coronal slabs of 5 mm", 0.36),
-        Shot("mip-rotating", "ct-rotating-mip", "rotating", "`mip_rotating`, `window`: a rotating projection", 0.0),
+        Shot("mip-rotating", "ct-rotating-mip", "rotating", "`mip_turning`: a rotating projection", 0.0),
     )),
     Scene("CT", native_chest, (
         Shot("lungs", "ct-lungs", "lungs", "`segment_lungs`: left and right", 0.5, page=True),
