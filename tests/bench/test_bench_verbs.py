@@ -233,8 +233,8 @@ def test_an_operator_that_is_not_measured_is_no_name() -> None:
 @pytest.mark.parametrize(
     ("words", "sent"),
     [
-        (("turnaround", "--rounds", "5", "--slices", "20"), signal.SIGINT),
-        (("turnaround", "--rounds", "5", "--slices", "20"), signal.SIGTERM),
+        (("turnaround", "--rounds", "5", "--slices", "20", "--only", "network"), signal.SIGINT),
+        (("turnaround", "--rounds", "5", "--slices", "20", "--only", "network"), signal.SIGTERM),
         (("receive", "--rounds", "9", "--mr", "20", "--only", "mr1"), signal.SIGTERM),
     ],
 )
