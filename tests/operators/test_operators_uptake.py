@@ -299,6 +299,40 @@ def test_a_liver_that_is_too_small_has_a_remark() -> None:
     assert "a sphere of 3 cm diameter does not fit into the region" in report.remarks[0].text
 
 
+@pytest.mark.parametrize(
+    ("spacing", "box", "tissue", "words"),
+    [
+        ((4.0, 4.0, 4.0), (2, 30, 30), "liver", "around its deepest voxel there is room for 4 mm"),
+        ((4.0, 4.0, 4.0), (1, 1, 1), "liver", "around its deepest voxel there is room for 4 mm"),
+        ((20.0, 4.0, 4.0), (1, 30, 30), "liver", "around its deepest voxel there is room for 20 mm"),
+        ((4.0, 4.0, 4.0), (30, 30, 2), "blood_pool", "widest over 20 mm there is room for 4 mm"),
+        ((4.0, 5.3, 5.3), (30, 1, 1), "blood_pool", "widest over 20 mm there is room for 5 mm"),
+        ((15.0, 2.0, 2.0), (1, 30, 30), "blood_pool", "it is 15 mm long"),
+    ],
+)
+def test_a_shape_that_hangs_out_of_the_region_is_no_reference(
+    spacing: tuple[float, float, float], box: tuple[int, int, int], tissue: str, words: str
+) -> None:
+    """Neither a slab thinner than 3 cm nor a single voxel holds the sphere, however the region is cut out."""
+    grid = Grid((32, 32, 32), spacing)
+    inside = np.zeros(grid.shape, bool)
+    inside[tuple(slice(1, 1 + n) for n in box)] = True
+    volume = Volume(np.full(grid.shape, 8, np.float32), grid.affine, SUV)
+    report = run_operator(reference_uptake, volume, region(inside, grid.affine, "Liver"), tissue=tissue)
+    assert report.measurements == ()
+    assert words in report.remarks[0].text
+
+
+def test_what_just_holds_the_shape_is_a_reference() -> None:
+    """Fifteen voxels of 2 mm hold the sphere of 3 cm, also at the image's edge; one layer less does not."""
+    grid = Grid((15, 15, 15), (2.0, 2.0, 2.0))
+    volume = Volume(np.ones(grid.shape, np.float32), grid.affine, SUV)
+    whole = np.ones(grid.shape, bool)
+    assert run_operator(reference_uptake, volume, region(whole, grid.affine, "Liver")).measurements
+    whole[-1] = False
+    assert not run_operator(reference_uptake, volume, region(whole, grid.affine, "Liver")).measurements
+
+
 def test_a_sphere_of_its_own_has_its_own_value() -> None:
     """The phantom's spheres may be given: one of SUV 20 in nothing has a maximum of 20."""
     volume = run_operator(

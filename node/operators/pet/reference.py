@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,9 +22,11 @@ from node.operators.pet.measuring import (
 )
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 LIVER_RADIUS, POOL_RADIUS, POOL_LENGTH = 15.0, 5.0, 20.0
 """mm: a sphere of 3 cm in the liver, a cylinder 1 cm wide and 2 cm long in the descending aorta."""
+_ROUNDING = 1e-6
 MEASURABLE = Code("PERCISTMIN", "99PACSNODE", "Least peak of a measurable focus (PERCIST 1.0)")
 
 
@@ -86,7 +89,7 @@ class _Found:
 
 
 def _found(volume: Volume, inside: Bools, shape: Callable[[Volume, Bools], _Found]) -> _Found:
-    """A shape in the box that holds the region: nothing else can hold the shape."""
+    """A shape in the box that holds the region; all around the box is outside."""
     ends = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in ends)
     affine = volume.affine.copy()
@@ -103,20 +106,19 @@ def _sphere(volume: Volume, inside: Bools) -> _Found:
     """The sphere around the deepest voxel."""
     depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
     at = tuple(int(n) for n in np.unravel_index(int(depth.argmax()), depth.shape))
-    k, j, i = (
-        ((np.arange(n) - a) * s) ** 2 for n, a, s in zip(inside.shape, at, volume.spacing, strict=True)
-    )
-    away = k[:, None, None] + j[None, :, None] + i[None, None, :]
-    return _checked(volume, inside, away <= LIVER_RADIUS**2, at, f"it is {2 * depth[at]:.0f} mm wide")
+    room = _room(inside, at, volume.spacing)
+    if room < LIVER_RADIUS - _ROUNDING:
+        return _Found(None, reason=f"around its deepest voxel there is room for {2 * room:.0f} mm")
+    return _Found(_away(inside.shape, at, volume.spacing) <= LIVER_RADIUS**2, _position(volume, at))
 
 
 def _cylinder(volume: Volume, inside: Bools) -> _Found:
     """The cylinder, along the slices' normal, where the region is widest over its length."""
     if abs(volume.axes[2, 0]) < 0.9:
         raise Refused("the slices do not follow each other along the body; reformat them to axial first")
-    count = max(1, round(POOL_LENGTH / float(volume.spacing[0])))
+    count = math.ceil(POOL_LENGTH / float(volume.spacing[0]) - _ROUNDING)
     if len(inside) < count:
-        return _Found(None, reason=f"the volume is {len(inside) * volume.spacing[0]:.0f} mm long")
+        return _Found(None, reason=f"it is {len(inside) * volume.spacing[0]:.0f} mm long")
     wide = np.stack(
         [
             ndimage.distance_transform_edt(np.pad(layer, 1), sampling=volume.spacing[1:])[1:-1, 1:-1]
@@ -124,19 +126,37 @@ def _cylinder(volume: Volume, inside: Bools) -> _Found:
         ]
     )
     least = np.lib.stride_tricks.sliding_window_view(wide, count, axis=0).min(axis=-1)
-    first, j, i = np.unravel_index(int(least.argmax()), least.shape)
-    rows, columns = (np.arange(n) for n in inside.shape[1:])
-    away = ((rows - j) * volume.spacing[1])[:, None] ** 2 + ((columns - i) * volume.spacing[2])[None, :] ** 2
+    first, j, i = (int(n) for n in np.unravel_index(int(least.argmax()), least.shape))
+    along = slice(first, first + count)
+    room = _room(np.asarray(inside[along].all(axis=0)), (j, i), volume.spacing[1:])
+    if room < POOL_RADIUS - _ROUNDING:
+        return _Found(
+            None, reason=f"where it is widest over {POOL_LENGTH:g} mm there is room for {2 * room:.0f} mm"
+        )
     shape = np.zeros(inside.shape, bool)
-    shape[first : first + count] = away <= POOL_RADIUS**2
-    at = (first + (count - 1) / 2, float(j), float(i))
-    return _checked(
-        volume, inside, shape, at, f"it is {2 * least[first, j, i]:.0f} mm wide over {POOL_LENGTH:g} mm"
-    )
+    shape[along] = _away(inside.shape[1:], (j, i), volume.spacing[1:]) <= POOL_RADIUS**2
+    return _Found(shape, _position(volume, (first + (count - 1) / 2, float(j), float(i))))
 
 
-def _checked(volume: Volume, inside: Bools, shape: Bools, at: tuple[float, ...], reason: str) -> _Found:
-    if not shape.any() or (shape & ~inside).any():
-        return _Found(None, reason=reason)
+def _room(inside: Bools, at: tuple[int, ...], spacing: Floats) -> float:
+    """How far (mm) it is from the centre of a voxel to the nearest point outside the region, or outside the image.
+
+    A voxel is a box here, and not its centre: else a region of one voxel would have room for what is larger than it.
+    """
+    outside = ~np.pad(inside, 1)
+    away = _away(outside.shape, tuple(a + 1 for a in at), spacing, less=0.5)
+    return float(np.sqrt(away[outside].min()))
+
+
+def _away(shape: tuple[int, ...], at: tuple[int, ...], spacing: Floats, less: float = 0.0) -> Floats:
+    """Squared distance (mm²) of each voxel from the one *at*, along each axis *less* voxels."""
+    found = np.zeros(shape)
+    for axis, (n, a, step) in enumerate(zip(shape, at, spacing, strict=True)):
+        one = (np.maximum(np.abs(np.arange(n) - a) - less, 0) * step) ** 2
+        found += one.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    return found
+
+
+def _position(volume: Volume, at: tuple[float, ...]) -> tuple[float, float, float]:
     x, y, z = (float(v) for v in (volume.affine @ np.array([*at, 1.0]))[:3])
-    return _Found(shape, (x, y, z))
+    return (x, y, z)
