@@ -82,7 +82,8 @@ def _factor(volume: Volume, normalisation: Normalisation) -> float:
             f"SUVs are of PET images (Modality PT); these are {facts.get('modality', 'of unknown modality')}"
         )
     if "suv_factor" in facts:  # what Philips stores is SUVbw per count
-        return float(facts["suv_factor"]) * _mass(facts, normalisation) / _mass(facts, "bw")
+        factor = float(facts["suv_factor"])
+        return factor if normalisation == "bw" else factor * _mass(facts, normalisation) / _mass(facts, "bw")
     per_count = float(facts["activity_factor"]) if volume.unit.value == "{counts}" else 1.0
     left = _fact(facts, "injected_dose") * 2 ** (-float(facts.get("decay_time", 0.0)) / _half_life(facts))
     return per_count * _mass(facts, normalisation) / left
