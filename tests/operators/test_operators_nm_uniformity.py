@@ -230,6 +230,16 @@ def test_a_rule_that_knows_the_camera_may_say_how_many_pixels_make_one() -> None
         (flood(flood_frames()), {"summed": 0}, "give 1 or more"),
         (flood(flood_frames()), {"summed": 100}, "cannot be summed"),
         (flood(flood_frames()), {"width": 12.0, "height": 12.0}, "too small"),
+        (
+            flood(np.full((1, 20, 30), 2e4)),
+            {"width": 192.1, "height": 128.0},
+            r"larger than the image, .* 192 x 128 mm",
+        ),
+        (
+            flood(np.full((1, 20, 30), 2e4)),
+            {"width": 190.0, "height": 130.0},
+            "190 x 130 mm is larger than the image",
+        ),
         (flood(np.zeros((1, 32, 32))), {}, "holds no counts"),
         (flood(np.ones((9, 32, 32))), {}, "one for each head"),
         (replace(flood(flood_frames()), spacing=(6.4, 3.2)), {}, "not square"),

@@ -42,6 +42,7 @@ MOST_FRAMES = 8
 KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float64)
 WINDOW = 5
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+_ROUNDING = 1e-6
 _PARTS = 4
 """Points per pixel and direction by which is told how much of it lies in the central field."""
 
@@ -80,7 +81,7 @@ def uniformity(
     to one, by default as many as come nearest to 6.4 mm. Each frame is a flood of its own.
 
     Raises Refused where pixels are not square or their size is unknown (and *summed* is not given), where the field is
-    too small, where there are more than 8 frames, and where the image does not hold counts.
+    too small or larger than the image, where there are more than 8 frames, and where the image does not hold counts.
     """
     picture = counted(picture)
     if (width is None) != (height is None):
@@ -92,6 +93,7 @@ def uniformity(
     factor, size, remarks = _summing(picture, summed)
     if width is not None and size is None:
         raise Refused("width and height are in mm, and the image states no pixel spacing; leave them out")
+    _refuse_larger(picture, width, height)
     measurements: list[Measurement] = []
     for number, frame in enumerate(picture.array, 1):
         words = frame_words(picture, number - 1) if len(picture.array) > 1 else ""
@@ -119,6 +121,18 @@ def uniformity(
         if width is None else f"Useful field: {width:g} x {height:g} mm about the centre of the image."
     ))  # fmt: skip
     return Report(tuple(measurements), tuple(remarks))
+
+
+def _refuse_larger(picture: Picture, width: float | None, height: float | None) -> None:
+    """A useful field that reaches out of the image was imaged in part: a zoomed flood, or another camera's size."""
+    if width is None or height is None or picture.spacing is None:
+        return
+    rows, columns = (n * step for n, step in zip(picture.array.shape[1:3], picture.spacing, strict=True))
+    if width > columns * (1 + _ROUNDING) or height > rows * (1 + _ROUNDING):
+        raise Refused(
+            f"the useful field of {width:g} x {height:g} mm is larger than the image, which has {columns:.4g} x "
+            f"{rows:.4g} mm; give that of this camera, or a flood that holds all of it"
+        )
 
 
 def binned(counts: Floats, factor: int) -> Floats:
