@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.operator import NO_UNITS, Picture, Refused, Report
+from node.operators.nm.frames import joined
 from node.operators.nm.geometric import geometric_mean
 from node.operators.nm.sides import left_right
 from node.testing import Phase, kidney_frames, lung_frames, nuclear_picture, run_operator
@@ -139,6 +140,32 @@ def test_two_objects_of_one_view_each_are_one_acquisition() -> None:
         left_right(front, replace(back, spacing=(2.4, 2.4)))
     with pytest.raises(Refused, match="other rows or columns"):
         geometric_mean(front, replace(back, array=back.array[:, :64]))
+
+
+def test_two_objects_keep_what_they_state_of_their_frames() -> None:
+    """Directions, windows, collimators … of both are joined; what one does not state is dropped; padding stays."""
+    frames = lung_frames(left=0.4)
+    facts = (
+        {"column_directions": ((0.0, 0, -1),), "row_directions": ((1.0, 0, 0),), "collimators": ("PARA",)},
+        {"column_directions": ((0.0, 0, -1),), "row_directions": ((-1.0, 0, 0),), "rotations": (1,)},
+    )
+    front, back = (nuclear_picture(frames[i : i + 1], (BOTH[i],)) for i in (0, 1))
+    front = replace(front, facts={**front.facts, **facts[0]}, valid=np.ones(front.array.shape, bool))
+    back = replace(back, facts={**back.facts, **facts[1]})
+    front.valid[:, 0] = False  # type: ignore[index]
+    for pair in ((front, back), (back, front)):  # the order of Instance Numbers says nothing of views
+        made = run_operator(geometric_mean, *pair)
+        assert np.array_equal(made.array, geometric_mean(lungs(left=0.4)).array)
+        assert made.facts["shown_orientation"] == ("L", "F")
+        window = run_operator(geometric_mean, *pair, energy_window=1)
+        assert np.array_equal(window.array, made.array)
+        assert abs(share(left_right(*pair, energy_window=1), "Left", "Geometric") - 40) < 0.1
+        both = joined(*pair)
+        assert len(both.facts["column_directions"]) == 2
+        assert not {"collimators", "rotations"} & both.facts.keys()
+        assert both.valid is not None
+        assert np.count_nonzero(~both.valid) == 128
+        assert not both.valid[pair.index(front), 0].any()
 
 
 def test_background_is_taken_from_each_view_first() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.operator import Picture, Refused
 
@@ -53,7 +54,10 @@ def selected(picture: Picture, frames: Sequence[int]) -> Picture:
 
 
 def joined(first: Picture, second: Picture) -> Picture:
-    """The frames of both, where they are of one camera setting. Raises Refused where they are not."""
+    """The frames of both, where they are of one camera setting. Raises Refused where they are not.
+
+    Facts of frames that only one of the two states are dropped, but for views: a rule may name the others.
+    """
     if first.colour or second.colour or first.array.shape[1:] != second.array.shape[1:]:
         raise Refused("the two images have other rows or columns; they are no views of one acquisition")
     if first.unit != second.unit or first.spacing != second.spacing:
@@ -62,9 +66,7 @@ def joined(first: Picture, second: Picture) -> Picture:
         )
     counts = (len(first.array), len(second.array))
     facts: dict[str, Any] = dict(first.facts)
-    for name in (
-        "views", "view_codes", "row_directions", "energy_windows", "frame_durations", "energy_window_names",
-    ):  # fmt: skip
+    for name in PER_FRAME:
         own, theirs = first.facts.get(name), second.facts.get(name)
         facts.pop(name, None)
         if own and theirs:
@@ -74,8 +76,14 @@ def joined(first: Picture, second: Picture) -> Picture:
     totals = [p.facts.get("counts_accumulated") for p in (first, second)]
     facts["counts_accumulated"] = sum(totals) if all(totals) else None
     facts["detectors"] = (1,) * counts[0] + (2,) * counts[1]
-    for name in ("phases", "time_slices", "time_slots", "rr_intervals"):
-        facts.pop(name, None)
     return Picture(
-        np.concatenate([first.array, second.array]), first.unit, first.spacing, first.plane, facts=facts
-    )
+        np.concatenate([first.array, second.array]), first.unit, first.spacing, first.plane,
+        _both_valid(first, second), facts=facts,
+    )  # fmt: skip
+
+
+def _both_valid(first: Picture, second: Picture) -> NDArray[np.bool_] | None:
+    if first.valid is None and second.valid is None:
+        return None
+    stated = [np.ones(p.array.shape, bool) if p.valid is None else p.valid for p in (first, second)]
+    return np.concatenate(stated)
