@@ -25,6 +25,7 @@ GRID = Grid((40, 96, 96), (3.0, 3.0, 3.0))
 HALF_VOXEL = 3.0 * math.sqrt(3) / 2
 """mm from a voxel's centre to its corner."""
 SUV = KINDS["bw"].unit
+BECQUEREL = Code("Bq/ml", "UCUM", "Becquerels/milliliter")
 LIVER = Code("10200004", "SCT", "Liver")
 
 
@@ -157,6 +158,28 @@ def test_activities_have_no_glycolysis(phantom: Volume) -> None:
     report = run_operator(uptake, activity, ball(GRID, nema_spheres()[5].centre, 15))
     assert {m.name.value for m in report.measurements} == {"110821", "126032"}
     assert any("no total lesion glycolysis, which is of SUV" in r.text for r in report.remarks)
+
+
+def test_each_sentence_says_for_itself_whether_a_number_is_missing() -> None:
+    """No peak and no glycolysis are missing numbers, whichever else is there; a peak above the maximum is none."""
+    grid = Grid((12, 20, 20), (3.0, 3.0, 3.0))
+    array = np.full(grid.shape, 3.0, np.float32)
+    array[:, :, 10:] = 9.0
+    for unit, first, expected in (
+        (SUV, 0, {"no peak": True}),
+        (SUV, 5, {"the peak exceeds": False}),
+        (BECQUEREL, 0, {"no peak": True, "no total lesion": True}),
+        (BECQUEREL, 5, {"the peak exceeds": False, "no total lesion": True}),
+    ):
+        inside = np.zeros(grid.shape, bool)
+        inside[first, 8:12, 8:10] = True
+        report = run_operator(uptake, Volume(array, grid.affine, unit), region(inside, grid.affine))
+        assert {
+            words: remark.missing
+            for remark in report.remarks
+            for words in ("no peak", "the peak exceeds", "no total lesion")
+            if words in remark.text
+        } == expected
 
 
 @pytest.mark.parametrize(

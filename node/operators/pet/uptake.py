@@ -75,7 +75,9 @@ def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) ->
     ]
     if best is not None:
         found.append(Measurement(name, best.value, volume.unit, PEAK, method, mask))
-    remarks = [Remark(f"{mask.label}: {said}.", missing=best is None) for said in _said(volume, best, top)]
+    remarks = [
+        Remark(f"{mask.label}: {said}.", missing=missing) for said, missing in _said(volume, best, top)
+    ]
     limits = [(fraction / 100 * top, of_maximum(fraction))]
     if threshold is not None:
         limits.append((threshold, at_least(threshold, volume.unit)))
@@ -92,14 +94,14 @@ def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) ->
     return _Uptake(mask.label, tuple(found), tuple(remarks), best)
 
 
-def _said(volume: Volume, best: Peak | None, top: float) -> Iterator[str]:
-    """Why a number is missing, or more than it seems."""
+def _said(volume: Volume, best: Peak | None, top: float) -> Iterator[tuple[str, bool]]:
+    """Why a number is missing, or more than it seems; and whether one is missing."""
     if best is None:
-        yield "no peak, since a sphere of 1 cm³ reaches out of the image everywhere in the region"
+        yield "no peak, since a sphere of 1 cm³ reaches out of the image everywhere in the region", True
     elif best.value > top:
-        yield "the peak exceeds the maximum, since its sphere reaches into hotter tissue outside"
+        yield "the peak exceeds the maximum, since its sphere reaches into hotter tissue outside", False
     if total_unit(volume) is None:
-        yield f"no total lesion glycolysis, which is of SUV and not of {volume.unit.value}"
+        yield f"no total lesion glycolysis, which is of SUV and not of {volume.unit.value}", True
 
 
 def _centres(found: Sequence[_Uptake]) -> list[Remark]:
