@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Volume
-from node.operators.region import placed
+from node.operators.region import placed, told_apart
 from node.operators.statistics import CUBIC_MM, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 
 FEATURES = {
@@ -74,12 +74,13 @@ def first_order_segments(
 ) -> Report:
     """Measure every segment of a segmentation as `first_order` does, on the grid of *volume* (see `region`).
 
+    Where several have one label, their number is put behind it.
     A segment that is empty, or of which nothing can be measured, becomes a remark. Raises Refused where that is
     all of them.
     """
     numbers: list[Measurement] = []
     remarks: list[Remark] = []
-    for mask in segments.masks:
+    for mask in told_apart(segments):
         try:
             there = placed(volume, segments, mask)
             found, said = _measured(volume, there, at_least, at_most, cut(there))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from node.operator import Mask, Number, Picture, Refused, Segments, Volume
 from node.operators import graphs
 from node.operators.colour import unit_text
-from node.operators.regions import on_grid
+from node.operators.region import on_grid
 from node.operators.statistics import quantity
 
 MOST_LINES = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,27 @@ def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
     return Mask(
         ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality, mask.stored
     )
+
+
+def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
+    """*mask*, one of *segments*: itself where it lies on the volume's grid, so that reports point at it."""
+    refuse_other_frame(volume, segments, "the segmentation was made on other images")
+    return mask if volume.same_grid(mask) else placed(volume, segments, mask)
+
+
+def told_apart(segments: Segments) -> Iterator[Mask]:
+    """The masks as they are, with their number behind a label that several have.
+
+    A shallow copy, since the voxels of a received segment are unpacked only when they are asked for.
+    """
+    labels = [mask.label for mask in segments.masks]
+    for number, mask in enumerate(segments.masks, 1):
+        if labels.count(mask.label) == 1:
+            yield mask
+            continue
+        named = copy(mask)
+        object.__setattr__(named, "label", f"{mask.label} {number}")
+        yield named
 
 
 def names_of(mask: Mask) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
 from node.operators.first_order import cut
-from node.operators.planes import refuse_other_frame
-from node.operators.region import placed
+from node.operators.region import on_grid, told_apart
 from node.operators.statistics import statistics
 
 
@@ -15,15 +14,16 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
     """Measure volume, mean, standard deviation, minimum, maximum and median in every segment.
 
     The numbers are those of `statistics`; a segment on another grid is brought onto the volume's as `region` does it.
-    Of a segment that is empty, or lies where nothing was measured, a sentence says so; one more says how the values
-    were made where an earlier step told it (an ADC's b-values).
+    Where several have one label, their number is put behind it. Of a segment that is empty, or lies where nothing was
+    measured, a sentence says so; one more says how the values were made where an earlier step told it (an ADC's
+    b-values).
 
     Raises Refused where none of the segments could be measured.
     """
     found: list[Measurement] = []
     made = str(volume.facts.get("description", ""))
     remarks = [Remark(f"The values measured: {made}.")] if made else []
-    for mask in segments.masks:
+    for mask in told_apart(segments):
         try:
             found += _measured(volume, segments, mask)
         except Refused as refusal:
@@ -42,9 +42,3 @@ def _measured(volume: Volume, segments: Segments, mask: Mask) -> list[Measuremen
         return numbers
     small = cut(there)
     return [replace(number, region=small) for number in numbers]
-
-
-def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
-    """*mask*, one of *segments*: itself where it lies on the volume's grid, so that reports point at it."""
-    refuse_other_frame(volume, segments, "the segmentation was made on other images")
-    return mask if volume.same_grid(mask) else placed(volume, segments, mask)

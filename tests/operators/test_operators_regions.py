@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from node.operator import Code, Mask, Refused, Report, Segments, Volume, affine_of
 from node.operators import graphs
+from node.operators.first_order import first_order_segments
 from node.operators.histogram import histogram
 from node.operators.regions import region_statistics
 from node.operators.segment import ANATOMY
@@ -52,6 +54,17 @@ def test_every_region_is_measured_under_its_name() -> None:
     direct = region_statistics(volume(), made)
     assert {id(m.region) for m in direct.measurements} == {id(mask) for mask in made.masks}
     assert report.remarks == ()
+
+
+@pytest.mark.parametrize("operator", [region_statistics, first_order_segments])
+def test_segments_of_one_label_are_told_apart_by_number(
+    operator: Callable[[Volume, Segments], Report],
+) -> None:
+    """Two nodes and a liver: Node 1, Liver and Node 3, in numbers and in sentences."""
+    nodes = column(2, "Node"), replace(column(7, "Node"), array=np.zeros((3, 4, 10), bool))
+    report = run_operator(operator, volume(), segments(nodes[0], column(4, "Liver"), nodes[1]))
+    assert list(dict.fromkeys(m.region.label for m in report.measurements)) == ["Node 1", "Liver"]
+    assert any("Node 3" in remark.text and remark.missing for remark in report.remarks)
 
 
 def test_an_empty_region_is_told() -> None:

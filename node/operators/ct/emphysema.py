@@ -19,7 +19,7 @@ from node.operators.ct.common import (
 )
 from node.operators.ct.kernels import SHARP, SMOOTH, matching
 from node.operators.ct.lungs import BOTH, LEFT, LUNG, RIGHT
-from node.operators.regions import on_grid
+from node.operators.region import on_grid
 from node.operators.statistics import MEAN, VOLUME, VOXEL_SUM
 
 LAA = Code("LAA950", "99PACSNODE", "Low attenuation area of lung below -950 HU (LAA-950)")

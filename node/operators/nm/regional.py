@@ -6,8 +6,7 @@ import numpy as np
 
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
 from node.operators.nm.codes import BINDING, MEAN, RATIO, RELATIVE_MEAN, TOMOGRAPHIC
-from node.operators.region import region
-from node.operators.regions import on_grid
+from node.operators.region import on_grid, region
 
 _PROPORTIONAL = ("{counts}", "{counts}/s", "{propcounts}", "{propcounts}/s", "Bq/ml")
 """Units of what doubles where there is twice as much."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,7 +24,7 @@ from node.operators.pet.measuring import (
     total_unit,
 )
 from node.operators.pet.spheres import Peak, peak
-from node.operators.regions import on_grid
+from node.operators.region import on_grid, told_apart
 
 Percent = Annotated[float, Unit("%")]
 
@@ -155,7 +154,7 @@ def uptake_segments(
     quantity_of(volume)
     found: list[_Uptake] = []
     remarks: list[Remark] = []
-    for mask in _told_apart(segments):
+    for mask in told_apart(segments):
         try:
             one = _of(volume, on_grid(volume, segments, mask), fraction, threshold)
         except Refused as reason:
@@ -167,18 +166,3 @@ def uptake_segments(
         raise Refused("no segment can be measured: " + " ".join(remark.text for remark in remarks))
     measurements = tuple(m for one in found for m in one.measurements)
     return Report(measurements, (*remarks, *_centres(found), *origin_of(volume)))
-
-
-def _told_apart(segments: Segments) -> Iterator[Mask]:
-    """The masks as they are, with their number behind a label that several have.
-
-    A shallow copy, since the voxels of a received segment are unpacked only when they are asked for.
-    """
-    labels = [mask.label for mask in segments.masks]
-    for number, mask in enumerate(segments.masks, 1):
-        if labels.count(mask.label) == 1:
-            yield mask
-            continue
-        named = copy(mask)
-        object.__setattr__(named, "label", f"{mask.label} {number}")
-        yield named
