@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Volume
-from node.operators.region import placed, told_apart
+from node.operators.region import brought, told_apart
 from node.operators.statistics import CUBIC_MM, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 
 FEATURES = {
@@ -82,8 +82,8 @@ def first_order_segments(
     remarks: list[Remark] = []
     for mask in told_apart(segments):
         try:
-            there = placed(volume, segments, mask)
-            found, said = _measured(volume, there, at_least, at_most, cut(there))
+            there = brought(volume, segments, mask)
+            found, said = _measured(volume, there.mask, at_least, at_most, there.region)
         except Refused as refusal:
             said = (Remark(f"{mask.label}: {refusal}", missing=True),)
         else:
@@ -92,16 +92,6 @@ def first_order_segments(
     if not numbers:
         raise Refused("; ".join(remark.text for remark in remarks))
     return Report(tuple(numbers), tuple(remarks))
-
-
-def cut(mask: Mask) -> Mask:
-    """*mask* without the empty outside, so that a hundred regions need not be a hundred volumes."""
-    whole = [np.flatnonzero(mask.array.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    first = np.array([inside[0] for inside in whole])
-    box = tuple(slice(int(inside[0]), int(inside[-1]) + 1) for inside in whole)
-    affine = mask.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ first
-    return replace(mask, array=mask.array[box].copy(), affine=affine)
 
 
 def _measured(

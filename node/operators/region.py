@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,32 @@ def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
     """*mask*, one of *segments*: itself where it lies on the volume's grid, so that reports point at it."""
     refuse_other_frame(volume, segments, "the segmentation was made on other images")
     return mask if volume.same_grid(mask) else placed(volume, segments, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Brought:
+    """A segment where it is to be measured."""
+
+    mask: Mask
+    """On the volume's grid."""
+    region: Mask
+    """What numbers are said to be of: the segment itself where that is *mask*, so that reports point at it."""
+
+
+def brought(volume: Volume, segments: Segments, mask: Mask) -> Brought:
+    """*mask*, one of *segments*, for a report that keeps many: what was made for it is kept no larger than it is."""
+    there = on_grid(volume, segments, mask)
+    return Brought(there, mask if there is mask else cut(there))
+
+
+def cut(mask: Mask) -> Mask:
+    """*mask* without the empty outside, so that a hundred regions need not be a hundred volumes."""
+    whole = [np.flatnonzero(mask.array.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    first = np.array([inside[0] for inside in whole])
+    box = tuple(slice(int(inside[0]), int(inside[-1]) + 1) for inside in whole)
+    affine = mask.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ first
+    return replace(mask, array=mask.array[box].copy(), affine=affine)
 
 
 def told_apart(segments: Segments) -> Iterator[Mask]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
-from node.operators.first_order import cut
-from node.operators.region import on_grid, told_apart
+from node.operators.region import brought, told_apart
 from node.operators.statistics import statistics
 
 
@@ -36,9 +35,5 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
 
 def _measured(volume: Volume, segments: Segments, mask: Mask) -> list[Measurement]:
     """Numbers of one segment; what was brought onto the grid for it is kept no larger than it must be."""
-    there = on_grid(volume, segments, mask)
-    numbers = statistics(volume, there)
-    if there is mask:
-        return numbers
-    small = cut(there)
-    return [replace(number, region=small) for number in numbers]
+    there = brought(volume, segments, mask)
+    return [replace(number, region=there.region) for number in statistics(volume, there.mask)]

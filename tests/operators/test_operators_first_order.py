@@ -180,13 +180,28 @@ def test_every_segment_of_a_segmentation() -> None:
     expected: NDArray[np.float64] = volume.array[around.array].astype(np.float64)
     assert values["Around", "Q4LE"] == pytest.approx(expected.mean())
     assert values["Around", "118565006"] == pytest.approx(expected.size * volume.voxel_volume)
-    assert [remark.text for remark in report.remarks] == ["Nothing: the segment Nothing is empty"]
-    (region,) = {id(m.region): m.region for m in report.measurements if m.region.label == "In"}.values()
-    assert region.array.all(axis=None) or region.array.shape < inside.array.shape
-    assert region.array.sum() == inside.array.sum()
-    assert np.array_equal(_points(region), _points(inside))
-    with pytest.raises(Refused, match="Nothing: the segment Nothing is empty"):
+    said = "Nothing: the region Nothing cannot be measured: it is empty"
+    assert [remark.text for remark in report.remarks] == [said]
+    with pytest.raises(Refused, match=said):
         first_order_segments(volume, Segments((nothing,), frame))
+
+
+def test_a_report_points_at_segments_on_the_grid_of_the_image() -> None:
+    """They are the regions of the numbers themselves; what was brought onto the grid is kept no larger than it is."""
+    frame = {"frame_of_reference": "1"}
+    volume = replace(sphere_volume(Grid((12, 20, 16), (4.0, 2.0, 2.5)), radius=12.0), facts=frame)
+    inside = ball_mask(volume, 8.0, label="In")
+    here = first_order_segments(volume, Segments((inside,), frame))
+    assert all(m.region is inside for m in here.measurements)
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 0]
+    part = replace(inside, array=inside.array[1:], affine=affine)
+    there = first_order_segments(volume, Segments((part,), frame))
+    assert [m.value for m in there.measurements] == [m.value for m in here.measurements]
+    (region,) = {id(m.region): m.region for m in there.measurements}.values()
+    assert region is not None
+    assert region.array.shape < part.array.shape
+    assert np.array_equal(_points(region), _points(inside))
 
 
 def _points(mask: Mask) -> NDArray[np.float64]:
