@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from node.operator import Code, Mask, Refused, Report, Segments, Volume, affine_
 from node.operators import graphs
 from node.operators.first_order import first_order_segments
 from node.operators.histogram import histogram
+from node.operators.nm.regional import uptake_ratios
+from node.operators.pet.uptake import uptake_segments
 from node.operators.regions import region_statistics
 from node.operators.segment import ANATOMY
 from node.testing import HOUNSFIELD, run_operator
@@ -93,6 +96,35 @@ def test_a_segmentation_of_half_the_stack_is_brought_onto_it() -> None:
     assert region is not None
     assert region.array.shape == (2, 4, 1)  # no larger than it must be: a segmentation may have a hundred
     assert (region.affine @ [0, 0, 0, 1])[:3].tolist() == (AFFINE @ [1, 0, 4, 1])[:3].tolist()
+
+
+COUNTS = Code("{counts}", "UCUM", "Counts")
+
+
+@pytest.mark.parametrize(
+    ("operator", "unit"),
+    [
+        (region_statistics, HOUNSFIELD),
+        (first_order_segments, HOUNSFIELD),
+        (uptake_segments, Code("Bq/ml", "UCUM", "Becquerels/milliliter")),
+        (partial(uptake_ratios, reference="Pool"), COUNTS),
+    ],
+)
+def test_what_is_brought_onto_the_grid_is_kept_no_larger_than_it_is(
+    operator: Callable[[Volume, Segments], Report], unit: Code
+) -> None:
+    """A hundred small segments on another grid are not a hundred whole volumes until the report is written."""
+    affine = AFFINE.copy()
+    affine[:3, 3] += affine[:3, 0]
+    masks = [column(4, "Liver"), column(7, "Pool")]
+    made = segments(*(replace(mask, array=mask.array[1:], affine=affine) for mask in masks))
+    report = operator(replace(volume(), unit=unit), made)
+    regions = [m.region for m in report.measurements if m.region]
+    assert {region.label for region in regions} == {"Liver", "Pool"}
+    assert {region.array.shape for region in regions} == {(2, 4, 1)}
+    for region in regions:
+        first = [1, 0, 4 if region.label == "Liver" else 7, 1]
+        assert (region.affine @ [0, 0, 0, 1]).tolist() == (AFFINE @ first).tolist()
 
 
 def test_another_frame_of_reference_is_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
 from node.operators.nm.codes import BINDING, MEAN, RATIO, RELATIVE_MEAN, TOMOGRAPHIC
-from node.operators.region import on_grid, region
+from node.operators.region import brought, region
 
 _PROPORTIONAL = ("{counts}", "{counts}/s", "{propcounts}", "{propcounts}/s", "Bq/ml")
 """Units of what doubles where there is twice as much."""
@@ -33,20 +33,20 @@ def uptake_ratios(volume: Volume, segments: Segments, *, reference: str) -> Repo
     others = 0
     for segment in segments.masks:
         try:
-            mask = on_grid(volume, segments, segment)
+            there = brought(volume, segments, segment)
         except Refused as refusal:
             remarks.append(Remark(f"Nothing was measured in {segment.label}: {refusal}.", missing=True))
             continue
-        mean = _mean(volume, mask)
+        mean = _mean(volume, there.mask)
         if mean is None:
             remarks.append(Remark(f"Nothing was measured in {segment.label}.", missing=True))
             continue
-        measurements.append(Measurement(TOMOGRAPHIC, mean, volume.unit, MEAN, region=mask))
-        if _same(mask, against):
+        measurements.append(Measurement(TOMOGRAPHIC, mean, volume.unit, MEAN, region=there.region))
+        if _same(there.mask, against):
             continue
         others += 1
-        measurements.append(Measurement(RELATIVE_MEAN, mean / divisor, RATIO, region=mask))
-        measurements.append(Measurement(BINDING, (mean - divisor) / divisor, RATIO, region=mask))
+        measurements.append(Measurement(RELATIVE_MEAN, mean / divisor, RATIO, region=there.region))
+        measurements.append(Measurement(BINDING, (mean - divisor) / divisor, RATIO, region=there.region))
     if not others:
         raise Refused(f"there is no region beside the reference {reference}")
     remarks.append(Remark(f"Ratios are of mean values, against {against.label}."))

@@ -24,7 +24,7 @@ from node.operators.pet.measuring import (
     total_unit,
 )
 from node.operators.pet.spheres import Peak, peak
-from node.operators.region import on_grid, told_apart
+from node.operators.region import Brought, brought, told_apart
 
 Percent = Annotated[float, Unit("%")]
 
@@ -44,7 +44,7 @@ def uptake(
     Raises Refused where the region is empty or on another grid, nothing in it was measured, or the volume is in
     another unit. What only one number lacks is said in a remark.
     """
-    one = _of(volume, mask, fraction, threshold)
+    one = _of(volume, Brought(mask, mask), fraction, threshold)
     return Report(one.measurements, (*one.remarks, *_centres([one]), *origin_of(volume)))
 
 
@@ -58,7 +58,8 @@ class _Uptake:
     peak: Peak | None
 
 
-def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) -> _Uptake:
+def _of(volume: Volume, there: Brought, fraction: float, threshold: float | None) -> _Uptake:
+    mask, region = there.mask, there.region
     if not 0 < fraction < 100:
         raise Refused(f"fraction {fraction:g} % is out of range: more than 0, less than 100")
     name, method = quantity_of(volume), method_of(volume)
@@ -69,11 +70,11 @@ def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) ->
     best = peak(volume, mask)
     top = float(values.max())
     found = [
-        Measurement(name, top, volume.unit, MAXIMUM, method, mask),
-        Measurement(name, float(values.mean(dtype=np.float64)), volume.unit, MEAN, method, mask),
+        Measurement(name, top, volume.unit, MAXIMUM, method, region),
+        Measurement(name, float(values.mean(dtype=np.float64)), volume.unit, MEAN, method, region),
     ]
     if best is not None:
-        found.append(Measurement(name, best.value, volume.unit, PEAK, method, mask))
+        found.append(Measurement(name, best.value, volume.unit, PEAK, method, region))
     remarks = [
         Remark(f"{mask.label}: {said}.", missing=missing) for said, missing in _said(volume, best, top)
     ]
@@ -89,7 +90,7 @@ def _of(volume: Volume, mask: Mask, fraction: float, threshold: float | None) ->
                 )
             )
             continue
-        found += _volume(volume, mask, values[values >= limit], how)
+        found += _volume(volume, region, values[values >= limit], how)
     return _Uptake(mask.label, tuple(found), tuple(remarks), best)
 
 
@@ -129,14 +130,14 @@ def at_least(threshold: float, unit: Code) -> Code:
     return Code(f"ATLEAST{threshold:g}"[:16], "99PACSNODE", f"Voxels of at least {threshold:g} {unit.value}")
 
 
-def _volume(volume: Volume, mask: Mask, above: NDArray[Any], how: Code) -> list[Measurement]:
+def _volume(volume: Volume, region: Mask, above: NDArray[Any], how: Code) -> list[Measurement]:
     """How much lies above a threshold, and its glycolysis."""
     millilitres = above.size * volume.voxel_volume / 1000
-    found = [Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=mask)]
+    found = [Measurement(METABOLIC_VOLUME, millilitres, MILLILITER, method=how, region=region)]
     unit = total_unit(volume)
     if unit is not None:
         total = float(above.mean(dtype=np.float64)) * millilitres if above.size else 0.0
-        found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=mask))
+        found.append(Measurement(GLYCOLYSIS, total, unit, method=how, region=region))
     return found
 
 
@@ -156,7 +157,7 @@ def uptake_segments(
     remarks: list[Remark] = []
     for mask in told_apart(segments):
         try:
-            one = _of(volume, on_grid(volume, segments, mask), fraction, threshold)
+            one = _of(volume, brought(volume, segments, mask), fraction, threshold)
         except Refused as reason:
             remarks.append(Remark(f"{mask.label}: not measured, since {reason}.", missing=True))
         else:
