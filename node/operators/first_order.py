@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Volume
-from node.operators.region import brought, told_apart
+from node.operators.region import beyond, brought, told_apart
 from node.operators.statistics import CUBIC_MM, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 
 FEATURES = {
@@ -66,7 +66,8 @@ def first_order(
     """
     if not volume.same_grid(mask):
         raise Refused("the mask lies on another grid than the volume; make both from the same step")
-    return Report(*_measured(volume, mask, at_least, at_most, mask))
+    numbers, remarks = _measured(volume, mask, at_least, at_most, mask)
+    return Report(numbers, (*beyond(mask), *remarks))
 
 
 def first_order_segments(
@@ -88,6 +89,7 @@ def first_order_segments(
             said = (Remark(f"{mask.label}: {refusal}", missing=True),)
         else:
             numbers += found
+            said = (*there.remarks, *said)
         remarks += [remark for remark in said if remark not in remarks]
     if not numbers:
         raise Refused("; ".join(remark.text for remark in remarks))

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 
-from node.operator import Mask, Refused, Segments, Volume
+from node.operator import Mask, Refused, Remark, Segments, Volume
 from node.operators.planes import refuse_other_frame
 from node.operators.sampling import directions_of, image_of
 
@@ -19,6 +19,7 @@ Bools = NDArray[np.bool_]
 Points = NDArray[np.floating[Any]]
 ON_THE_GRID = 0.05
 """Voxels: where all voxel centres of a mask lie this near to centres of the image, its grid is the image's own."""
+_BEYOND = " % of it lie outside the image"
 _SHOWN = 20
 """Names that a refusal lists."""
 
@@ -40,7 +41,10 @@ def region(volume: Volume, segments: Segments, *, name: str) -> Mask:
 
 
 def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
-    """*mask*, one of *segments*, on the grid of *volume*. Raises Refused as `region` does."""
+    """*mask*, one of *segments*, on the grid of *volume*. Raises Refused as `region` does.
+
+    A part of a segment is not the segment that was received, and reports must not point at it as such.
+    """
     refuse_other_frame(volume, segments, "the segmentation was made on other images")
     theirs = mask.array
     if not theirs.any():
@@ -51,11 +55,26 @@ def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
     if not ours.any():
         raise Refused(f"nothing of the segment {mask.label} lies in the image")
     outside = _outside(theirs, steps, volume.array.shape)
-    said = f"{outside:.2g} % of it lie outside the image" if outside else ""
+    said = _percent(outside) + _BEYOND if outside else ""
     description = "; ".join(filter(None, (mask.description, said)))
     return Mask(
-        ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality, mask.stored
-    )
+        ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality,
+        None if outside else mask.stored,
+    )  # fmt: skip
+
+
+def _percent(outside: float) -> str:
+    if outside >= 99:
+        return "more than 99"
+    return f"{outside:.2g}"
+
+
+def beyond(mask: Mask) -> tuple[Remark, ...]:
+    """The sentence for reports on a region of which a part lies outside the image, as `placed` describes it."""
+    said = mask.description.rpartition("; ")[2]
+    if not said.endswith(_BEYOND):
+        return ()
+    return (Remark(f"{mask.label}: {said} and were not measured.", missing=True),)
 
 
 def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:
@@ -72,6 +91,11 @@ class Brought:
     """On the volume's grid."""
     region: Mask
     """What numbers are said to be of: the segment itself where that is *mask*, so that reports point at it."""
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What of the segment lies outside the image."""
+        return () if self.region is self.mask else beyond(self.mask)
 
 
 def brought(volume: Volume, segments: Segments, mask: Mask) -> Brought:

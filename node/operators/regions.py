@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
+from node.operator import Measurement, Refused, Remark, Report, Segments, Volume
 from node.operators.region import brought, told_apart
 from node.operators.statistics import statistics
 
@@ -24,16 +24,12 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
     remarks = [Remark(f"The values measured: {made}.")] if made else []
     for mask in told_apart(segments):
         try:
-            found += _measured(volume, segments, mask)
+            there = brought(volume, segments, mask)
+            found += [replace(n, region=there.region) for n in statistics(volume, there.mask)]
+            remarks += there.remarks
         except Refused as refusal:
             remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}.", missing=True))
     if not found:
         said = " ".join(remark.text for remark in remarks)
         raise Refused(f"no region could be measured. {said or 'The segmentation holds no segment.'}")
     return Report(tuple(found), tuple(remarks))
-
-
-def _measured(volume: Volume, segments: Segments, mask: Mask) -> list[Measurement]:
-    """Numbers of one segment; what was brought onto the grid for it is kept no larger than it must be."""
-    there = brought(volume, segments, mask)
-    return [replace(number, region=there.region) for number in statistics(volume, there.mask)]

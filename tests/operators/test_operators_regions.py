@@ -9,12 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from node.operator import Code, Mask, Refused, Report, Segments, Volume, affine_of
+from node.operator import Code, Mask, Refused, Report, Segments, StoredSegment, Volume, affine_of
 from node.operators import graphs
-from node.operators.first_order import first_order_segments
+from node.operators.ct.calcium import calcium_score
+from node.operators.first_order import first_order, first_order_segments
 from node.operators.histogram import histogram
 from node.operators.nm.regional import uptake_ratios
-from node.operators.pet.uptake import uptake_segments
+from node.operators.pet.uptake import uptake, uptake_segments
+from node.operators.region import region
 from node.operators.regions import region_statistics
 from node.operators.segment import ANATOMY
 from node.testing import HOUNSFIELD, run_operator
@@ -92,24 +94,23 @@ def test_a_segmentation_of_half_the_stack_is_brought_onto_it() -> None:
     part = replace(mask, array=mask.array[1:], affine=affine)
     report = run_operator(region_statistics, volume(), segments(part))
     assert [m.value for m in report.measurements][:2] == [16.0, 40.0]
-    (region,) = {m.region for m in report.measurements}
-    assert region is not None
-    assert region.array.shape == (2, 4, 1)  # no larger than it must be: a segmentation may have a hundred
-    assert (region.affine @ [0, 0, 0, 1])[:3].tolist() == (AFFINE @ [1, 0, 4, 1])[:3].tolist()
+    (kept,) = {m.region for m in report.measurements}
+    assert kept is not None
+    assert kept.array.shape == (2, 4, 1)  # no larger than it must be: a segmentation may have a hundred
+    assert (kept.affine @ [0, 0, 0, 1])[:3].tolist() == (AFFINE @ [1, 0, 4, 1])[:3].tolist()
 
 
 COUNTS = Code("{counts}", "UCUM", "Counts")
+BECQUEREL = Code("Bq/ml", "UCUM", "Becquerels/milliliter")
+MEASURED = [
+    (region_statistics, HOUNSFIELD),
+    (first_order_segments, HOUNSFIELD),
+    (uptake_segments, BECQUEREL),
+    (partial(uptake_ratios, reference="Pool"), COUNTS),
+]
 
 
-@pytest.mark.parametrize(
-    ("operator", "unit"),
-    [
-        (region_statistics, HOUNSFIELD),
-        (first_order_segments, HOUNSFIELD),
-        (uptake_segments, Code("Bq/ml", "UCUM", "Becquerels/milliliter")),
-        (partial(uptake_ratios, reference="Pool"), COUNTS),
-    ],
-)
+@pytest.mark.parametrize(("operator", "unit"), MEASURED)
 def test_what_is_brought_onto_the_grid_is_kept_no_larger_than_it_is(
     operator: Callable[[Volume, Segments], Report], unit: Code
 ) -> None:
@@ -120,11 +121,49 @@ def test_what_is_brought_onto_the_grid_is_kept_no_larger_than_it_is(
     made = segments(*(replace(mask, array=mask.array[1:], affine=affine) for mask in masks))
     report = operator(replace(volume(), unit=unit), made)
     regions = [m.region for m in report.measurements if m.region]
-    assert {region.label for region in regions} == {"Liver", "Pool"}
-    assert {region.array.shape for region in regions} == {(2, 4, 1)}
-    for region in regions:
-        first = [1, 0, 4 if region.label == "Liver" else 7, 1]
-        assert (region.affine @ [0, 0, 0, 1]).tolist() == (AFFINE @ first).tolist()
+    assert {one.label for one in regions} == {"Liver", "Pool"}
+    assert {one.array.shape for one in regions} == {(2, 4, 1)}
+    for one in regions:
+        first = [1, 0, 4 if one.label == "Liver" else 7, 1]
+        assert (one.affine @ [0, 0, 0, 1]).tolist() == (AFFINE @ first).tolist()
+
+
+@pytest.mark.parametrize(("operator", "unit"), MEASURED)
+def test_a_segment_partly_outside_is_not_reported_as_whole(
+    operator: Callable[[Volume, Segments], Report], unit: Code
+) -> None:
+    """Its numbers are of the part inside, which is not the received segment; a sentence says how much is missing."""
+    affine = AFFINE.copy()
+    affine[:3, 3] += 2 * affine[:3, 0]
+    half = replace(column(4, "Liver"), affine=affine, stored=StoredSegment("1.2", 1))
+    half.array[2] = False  # two slices: the last of the image, and the one beyond it
+    whole = replace(column(7, "Pool"), stored=StoredSegment("1.2", 2))
+    affine_of_part = AFFINE.copy()
+    affine_of_part[:3, 3] += affine_of_part[:3, 0]
+    part = replace(whole, array=whole.array[1:], affine=affine_of_part, label="Part")
+    report = operator(replace(volume(), unit=unit), segments(half, whole, part))
+    said = [remark for remark in report.remarks if "outside the image" in remark.text]
+    assert [(remark.text, remark.missing) for remark in said] == [
+        ("Liver: 50 % of it lie outside the image and were not measured.", True)
+    ]
+    stored = {m.region.label: m.region.stored for m in report.measurements if m.region}
+    assert stored == {"Liver": None, "Pool": whole.stored, "Part": whole.stored}
+
+
+@pytest.mark.parametrize(
+    ("operator", "unit"), [(first_order, HOUNSFIELD), (uptake, BECQUEREL), (calcium_score, HOUNSFIELD)]
+)
+def test_a_region_partly_outside_is_not_reported_as_whole(
+    operator: Callable[[Volume, Mask], Report], unit: Code
+) -> None:
+    """What `region` cut off is said by what measures in it, too; of a whole region nothing is."""
+    affine = AFFINE.copy()
+    affine[:3, 3] += 2 * affine[:3, 0]
+    image = replace(volume(), unit=unit)
+    found = region(image, segments(replace(column(4, "Liver"), affine=affine)), name="Liver")
+    text = "Liver: 67 % of it lie outside the image and were not measured."
+    assert [r.missing for r in operator(image, found).remarks if r.text == text] == [True]
+    assert not [r for r in operator(image, column(4, "Liver")).remarks if "outside the image" in r.text]
 
 
 def test_another_frame_of_reference_is_refused() -> None:

@@ -19,6 +19,7 @@ from node.operators.ct.common import (
     refuse_other_units,
     thickness_of,
 )
+from node.operators.region import beyond
 from node.operators.statistics import CUBIC_MM
 
 Calibration = Annotated[float, Unit("mg/(ml.[hnsf'U])")]
@@ -87,6 +88,7 @@ def calcium_score(volume: Volume, mask: Mask, *, calibration: Calibration | None
         Remark(f"Candidate calcium in {mask.label}: all of it that is at least {BRIGHT:g} HU bright and {LEAST_MM2:g} "
                "mm² large in a slice. Bone, valves, stents and calcium outside the coronary arteries count if they "
                "lie in the region.", THRESHOLD),
+        *beyond(mask),
         *why,
         *_about_mass(calibration),
         *acquired_as(volume),

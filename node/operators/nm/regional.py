@@ -41,6 +41,7 @@ def uptake_ratios(volume: Volume, segments: Segments, *, reference: str) -> Repo
         if mean is None:
             remarks.append(Remark(f"Nothing was measured in {segment.label}.", missing=True))
             continue
+        remarks += there.remarks
         measurements.append(Measurement(TOMOGRAPHIC, mean, volume.unit, MEAN, region=there.region))
         if _same(there.mask, against):
             continue

@@ -24,7 +24,7 @@ from node.operators.pet.measuring import (
     total_unit,
 )
 from node.operators.pet.spheres import Peak, peak
-from node.operators.region import Brought, brought, told_apart
+from node.operators.region import Brought, beyond, brought, told_apart
 
 Percent = Annotated[float, Unit("%")]
 
@@ -45,7 +45,7 @@ def uptake(
     another unit. What only one number lacks is said in a remark.
     """
     one = _of(volume, Brought(mask, mask), fraction, threshold)
-    return Report(one.measurements, (*one.remarks, *_centres([one]), *origin_of(volume)))
+    return Report(one.measurements, (*beyond(mask), *one.remarks, *_centres([one]), *origin_of(volume)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +157,13 @@ def uptake_segments(
     remarks: list[Remark] = []
     for mask in told_apart(segments):
         try:
-            one = _of(volume, brought(volume, segments, mask), fraction, threshold)
+            there = brought(volume, segments, mask)
+            one = _of(volume, there, fraction, threshold)
         except Refused as reason:
             remarks.append(Remark(f"{mask.label}: not measured, since {reason}.", missing=True))
         else:
             found.append(one)
-            remarks += one.remarks
+            remarks += [*there.remarks, *one.remarks]
     if not found:
         raise Refused("no segment can be measured: " + " ".join(remark.text for remark in remarks))
     measurements = tuple(m for one in found for m in one.measurements)
