@@ -280,3 +280,25 @@ def test_what_gives_no_coefficient_is_refused(name: str) -> None:
     broken, words = REFUSALS[name]
     with pytest.raises(Refused, match=words):
         run_operator(adc, broken(stack([(0, 1000.0), (1000, 400.0)])))
+
+
+@pytest.mark.parametrize("operator", [adc, trace])
+def test_kinds_of_images_are_not_averaged(operator: Callable[..., Any]) -> None:
+    """Magnitude and phase of one b-value are refused, and so are other kinds that only Image Type tells apart."""
+    values = [(0.0, 100.0), (0.0, 9.0), (800.0, 50.0), (800.0, 9.0)]
+    with pytest.raises(Refused, match="magnitude and phase images are in one series; narrow the rule"):
+        run_operator(operator, stack(values, component=["M", "P"] * 2))
+    kinds = [("ORIGINAL", "PRIMARY", kind) for kind in ("DIFFUSION", "FILTERED")] * 2
+    by = ("b_value", "image_type")
+    words = r"have the same b-value and direction \(Image Type ORIGINAL\\PRIMARY\\DIFFUSION and ORIGINAL\\PRIMARY\\FILT"
+    with pytest.raises(Refused, match=words):
+        run_operator(operator, replace(stack(values, image_type=kinds), by=by))
+
+
+def test_kinds_that_belong_to_b_values_are_taken() -> None:
+    """Unweighted images and the scanner's trace differ in Image Type by design, and maps that came along do."""
+    kinds = [("ORIGINAL", "PRIMARY", kind, "M") for kind in ("DIFFUSION", "TRACEW")]
+    series = stack([(0.0, 100.0), (800.0, 50.0)], image_type=kinds, component=["M", "M"])
+    expected = np.log(2) / 800 * 1e6
+    assert run_operator(adc, series).array == pytest.approx(expected)
+    assert run_operator(adc, replace(series, by=("b_value", "image_type"))).array == pytest.approx(expected)

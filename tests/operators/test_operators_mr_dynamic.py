@@ -182,3 +182,26 @@ def test_numbers_out_of_range_are_refused() -> None:
         run_operator(signal_enhancement_ratio, stack, early=3, late=2)
     with pytest.raises(Refused, match="no voxel enhances as asked"):
         run_operator(time_to_peak, over_time([100.0, 101.0]))
+
+
+def of_kinds(*kinds: str, **more: Any) -> Stack:
+    """Volumes over time whose Image Type ends in *kinds*; *more* are facts of all."""
+    stack = over_time([100.0 + 40 * n for n in range(len(kinds))], ("content_time",), **more)
+    volumes = [
+        replace(v, facts={**v.facts, "image_type": ("DERIVED", "PRIMARY", kind)})
+        for v, kind in zip(stack.volumes, kinds, strict=True)
+    ]
+    return replace(stack, volumes=tuple(volumes))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_water_and_fat_are_no_series_over_time(operator: Any) -> None:
+    """Water and fat that alternate, and phase beside magnitude, are refused by name; one kind is not."""
+    words = r"several kinds \(Image Type DERIVED\\PRIMARY\\FAT and DERIVED\\PRIMARY\\WATER\)"
+    with pytest.raises(Refused, match=words):
+        run_operator(operator, of_kinds("WATER", "FAT", "WATER", "FAT"))
+    assert run_operator(operator, of_kinds("WATER", "WATER", "WATER"))
+    both = over_time([100.0, 150.0, 160.0], component="M")
+    last = replace(both.volumes[2], facts={**both.volumes[2].facts, "component": "P"})
+    with pytest.raises(Refused, match="magnitude and phase images are in one series; narrow the rule"):
+        run_operator(operator, replace(both, volumes=(*both.volumes[:2], last)))

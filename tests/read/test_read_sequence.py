@@ -32,6 +32,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]},
         {"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC"), "computed": "yes"},
     ),
+    "a magnitude": (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M_SE", "M", "SE"]},
+        {"image_type": ("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"), "component": "M"},
+    ),
+    "a phase": (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "SE"]},
+        {"image_type": ("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "SE"), "component": "P"},
+    ),
+    "a phase in words": (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP"]},
+        {"image_type": ("ORIGINAL", "PRIMARY", "PHASE MAP"), "component": "P"},
+    ),
+    "enhanced real": ({"ComplexImageComponent": "REAL"}, {"component": "R"}),
+    "enhanced mixed": ({"ComplexImageComponent": "MIXED"}, {}),
     "nothing": ({}, {}),
 }
 

@@ -18,6 +18,8 @@ _DARK = 0.5
 _BRIGHT_PERCENTILE = 98.0
 """Otsu's threshold is sought below this: the few brightest voxels must not be the one class and all else the other."""
 
+_COMPONENTS = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
+
 
 def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
     """The measured voxels of *volume* within *mask*; without one those from *above*, or from half of Otsu's threshold.
@@ -38,7 +40,14 @@ def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
 
 
 def refuse_incomparable(volumes: Sequence[Volume]) -> None:
-    """Raise Refused where the values of *volumes* cannot be compared with each other: a unit, or unknown scaling."""
+    """Raise Refused where the values of *volumes* cannot be compared: a unit, unknown scaling, or several components.
+
+    Phase, real and imaginary images lie in one series with their magnitude on some scanners.
+    """
+    kinds = sorted({str(v.facts["component"]) for v in volumes if v.facts.get("component")}, key="MPRI".find)
+    if len(kinds) > 1:
+        named = " and ".join(_COMPONENTS.get(kind, kind) for kind in kinds)
+        raise Refused(f"{named} images are in one series; narrow the rule with `use`")
     for volume in volumes:
         if volume.unit != NO_UNITS:
             raise Refused(f"the values are in {volume.unit.value}, not the signal of an MR image")

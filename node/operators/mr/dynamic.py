@@ -164,9 +164,20 @@ def _in_time(stack: Stack, least: int) -> tuple[Volume, ...]:
     if len(stack.volumes) < least:
         raise Refused(f"{len(stack.volumes)} volumes were acquired; at least {least} are needed")
     refuse_incomparable(stack.volumes)
+    _refuse_kinds(stack.volumes)
     if all("time" in volume.facts for volume in stack.volumes):
         return tuple(sorted(stack.volumes, key=lambda volume: float(volume.facts["time"])))
     return stack.volumes
+
+
+def _refuse_kinds(volumes: Sequence[Volume]) -> None:
+    """Refuse what is of several kinds, as water and fat of a Dixon series: they differ in more than time."""
+    kinds = {"\\".join(v.facts["image_type"]) for v in volumes if v.facts.get("image_type")}
+    if len(kinds) > 1:
+        raise Refused(
+            f"the volumes are of several kinds (Image Type {' and '.join(sorted(kinds))}), so they differ in more than "
+            "time; narrow the rule with `use`"
+        )
 
 
 def _native(volumes: Sequence[Volume], before: int) -> Volume:

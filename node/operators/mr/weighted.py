@@ -70,7 +70,7 @@ def weightings(
     *unstated* is the b-value of volumes that state none, where the rule says so. Diffusion maps that came along
     (Image Type ADC, FA …) are left out. Where a b-value has three directions or more, they are used; else the
     scanner's own trace where there is one; else what there is. Raises Refused where a volume states no b-value,
-    values have a unit, or echo times differ.
+    values have a unit, echo times differ, or images of several kinds share what weighted them.
     """
     images = [v for v in stack.volumes if v.facts.get("computed") != "yes"]
     silent = sum("b_value" not in v.facts for v in images) if unstated is not None else 0
@@ -79,6 +79,7 @@ def weightings(
     notes = [f"not used: {maps} diffusion map{'s' if maps > 1 else ''}"] if maps else []
     notes += [f"{silent} volumes state no b-value, {unstated:g} by the rule"] if silent else []
     _check(images)
+    _refuse_kinds(stack.by, images)
     used = [v for v in images if v.facts["b_value"] >= least and (most is None or v.facts["b_value"] <= most)]
     groups = []
     for alike in _alike(sorted(used, key=lambda v: float(v.facts["b_value"]))):
@@ -109,6 +110,22 @@ def _check(images: Sequence[Volume]) -> None:
         raise Refused(
             f"the b-values have different echo times ({echoes[0]:g} to {echoes[-1]:g} ms): their signal differs by "
             "T2 as well; part them with `split: [EchoTime]`"
+        )
+
+
+def _refuse_kinds(by: Sequence[str], images: Sequence[Volume]) -> None:
+    """Refuse images that only Image Type tells apart; that it differs between b-values is as Siemens writes it."""
+    if "image_type" not in by:
+        return
+    kinds: dict[tuple[object, ...], set[str]] = {}
+    for volume in images:
+        weighted = tuple(volume.facts.get(name) for name in by if name != "image_type")
+        kinds.setdefault(weighted, set()).add("\\".join(volume.facts.get("image_type", ())))
+    several = next((sorted(found) for found in kinds.values() if len(found) > 1), None)
+    if several:
+        raise Refused(
+            f"images of several kinds have the same b-value and direction (Image Type {' and '.join(several)}); "
+            "narrow the rule with `use`"
         )
 
 
