@@ -205,3 +205,16 @@ def test_water_and_fat_are_no_series_over_time(operator: Any) -> None:
     last = replace(both.volumes[2], facts={**both.volumes[2].facts, "component": "P"})
     with pytest.raises(Refused, match="magnitude and phase images are in one series; narrow the rule"):
         run_operator(operator, replace(both, volumes=(*both.volumes[:2], last)))
+
+
+def test_what_never_has_signal_has_no_peak() -> None:
+    """A voxel of 0 in every volume is not valid, though 0 is 20 % of 0 more than 0; nor where 0 % are enough."""
+    stack = over_time([100.0, 180.0, 140.0])
+    for volume in stack.volumes:
+        volume.array[0, 0, 0] = 0
+    affine = stack.volumes[0].affine
+    mask = Mask(np.ones((2, 3, 4), bool), affine, "L", Code("1", "X", "x"), Code("1", "X", "x"))
+    for least in (20.0, 0.0):
+        found = run_operator(time_to_peak, stack, mask, least_enhancement=least)
+        assert found.valid is not None
+        assert np.argwhere(~found.valid).tolist() == [[0, 0, 0]]

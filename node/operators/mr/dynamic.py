@@ -143,6 +143,7 @@ def time_to_peak(
         peak[higher] = volume.array[higher]
         when[higher] = float(volume.facts["time"])
     valid = _measured(tissue(native, mask, above), *volumes)
+    valid &= peak > native.array  # what never has signal has no peak
     valid &= peak - native.array >= np.float32(least_enhancement / 100) * native.array
     when[~valid] = 0
     times = ", ".join(f"{v.facts['time']:g}" for v in volumes)
