@@ -15,18 +15,23 @@ def moments_of(volumes: Sequence[Sequence[Dataset]]) -> Moments:
     """Seconds of each volume from the earliest, and the attribute that says it; `((), "")` where none does.
 
     A volume begins with the earliest of its slices. Content Time is not asked: it says when an image was made,
-    which may be long after the acquisition (PS3.3 C.7.6.1). Times of which all are equal say nothing.
+    which may be long after the acquisition (PS3.3 C.7.6.1). Times of which all are equal say nothing, and an
+    attribute that tells all volumes apart says more than one that only tells some, as an Acquisition Time that
+    the scanner writes once for all phases after the first.
     """
     if len(volumes) < 2:
         return (), ""
+    best: Moments = ((), "")
+    most = 1
     for keyword, seconds in _SOURCES.items():
         found = [[seconds(header) for header in headers] for headers in volumes]
         if any(value is None for values in found for value in values):
             continue
         begins = [min(value for value in values if value is not None) for values in found]
-        if len(set(begins)) > 1:
-            return tuple(round(begin - min(begins), 6) for begin in begins), keyword
-    return (), ""
+        times = tuple(round(begin - min(begins), 6) for begin in begins)
+        if len(set(begins)) > most:
+            best, most = (times, keyword), len(set(begins))
+    return best
 
 
 def _moment(header: Dataset) -> float | None:

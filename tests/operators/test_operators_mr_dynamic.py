@@ -218,3 +218,11 @@ def test_what_never_has_signal_has_no_peak() -> None:
         found = run_operator(time_to_peak, stack, mask, least_enhancement=least)
         assert found.valid is not None
         assert np.argwhere(~found.valid).tolist() == [[0, 0, 0]]
+
+
+def test_volumes_that_begin_at_once_have_no_peak() -> None:
+    """Where several volumes state one time, which of them came first is unknown: refused with the time."""
+    stack = over_time([100.0, 180.0, 140.0, 120.0])
+    tied = [replace(v, facts={**v.facts, "time": min(v.facts["time"], 60.0)}) for v in stack.volumes]
+    with pytest.raises(Refused, match=r"3 volumes are said to begin at 60 s \(AcquisitionTime\)"):
+        run_operator(time_to_peak, replace(stack, volumes=tuple(tied)))

@@ -146,6 +146,20 @@ def test_times_are_those_of_the_acquisition(tmp_path: Path) -> None:
     assert all("time" not in volume.facts for volume in unstated.volumes)
 
 
+def test_the_time_that_tells_all_apart_is_taken(tmp_path: Path) -> None:
+    """An Acquisition Time shared by all phases but the first yields to Trigger Time; alone it is kept, ties and all."""
+    told = [
+        {"AcquisitionDate": "20240101", "AcquisitionTime": f"1000{n and 30:02}", "AcquisitionNumber": n + 1}
+        for n in range(4)
+    ]
+    alone = load(images(tmp_path / "alone", told)).value
+    assert [volume.facts["time"] for volume in alone.volumes] == [0, 30, 30, 30]
+    triggered = [{**one, "TriggerTime": str(20000 * n)} for n, one in enumerate(told)]
+    both = load(images(tmp_path / "both", triggered)).value
+    assert [volume.facts["time"] for volume in both.volumes] == [0, 20, 40, 60]
+    assert {volume.facts["time_from"] for volume in both.volumes} == {"TriggerTime"}
+
+
 def test_frames_of_an_enhanced_object_make_a_stack(tmp_path: Path) -> None:
     """The frames of one multi-frame object are parted as single images are, with their frame numbers."""
     stored = np.stack([np.full((5, 6), 10 * n + k, np.int16) for k in range(2) for n in range(3)])

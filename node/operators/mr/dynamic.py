@@ -128,7 +128,7 @@ def time_to_peak(
     *before* volumes) is *above* a level (default: half of Otsu's threshold), and where it rises by at least
     *least_enhancement* percent: elsewhere the highest of several noisy values says nothing.
 
-    Raises Refused where the images do not state when they were acquired.
+    Raises Refused where the images do not state when they were acquired, or say it of several volumes at once.
     """
     volumes = _in_time(stack, before + 1)
     if any("time" not in volume.facts for volume in volumes):
@@ -136,6 +136,7 @@ def time_to_peak(
             "when the volumes were acquired is not stated: none of Acquisition Time, Trigger Time or Temporal "
             "Position Time Offset tells them apart (Content Time is when an image was made); only the order is known"
         )
+    _refuse_ties(volumes)
     native = _native(volumes, before)
     peak, when = native.array.astype(np.float32), np.zeros(native.array.shape, np.float32)
     for volume in volumes[before:]:
@@ -152,6 +153,17 @@ def time_to_peak(
         f"volumes at {times} s; enhancement of {least_enhancement:g} % or more"
     )
     return _map(when, TIME_TO_PEAK, SECOND, "TIME TO PEAK", valid, native, said)
+
+
+def _refuse_ties(volumes: Sequence[Volume]) -> None:
+    times = [float(volume.facts["time"]) for volume in volumes]
+    tied = sorted({time for time in times if times.count(time) > 1})
+    if tied:
+        raise Refused(
+            f"{times.count(tied[0])} volumes are said to begin at {tied[0]:g} s "
+            f"({volumes[0].facts.get('time_from', 'as stated')}), so when the signal is highest is unknown; narrow the "
+            "rule with `use` if they belong to different acquisitions"
+        )
 
 
 def _in_time(stack: Stack, least: int) -> tuple[Volume, ...]:
