@@ -163,3 +163,22 @@ def test_what_holds_no_times_is_refused(name: str) -> None:
     operator, stack, words = REFUSALS[name]
     with pytest.raises(Refused, match=words):
         run_operator(operator, stack())
+
+
+@pytest.mark.parametrize(
+    ("operator", "make"), [(t2_map, echo_stack), (t1_map, flip_stack), (t1_map, inversion_stack)]
+)
+def test_what_one_volume_did_not_measure_has_no_time(operator: Any, make: Any) -> None:
+    """A voxel that any of the volumes did not measure is not valid, whichever of them is the brightest."""
+    stack = make()
+    whole = run_operator(operator, stack, above=1.0)
+    assert whole.valid is not None
+    at = tuple(np.argwhere(whole.valid)[len(np.argwhere(whole.valid)) // 2])
+    for number, volume in enumerate(stack.volumes):
+        valid = np.ones(volume.array.shape, bool)
+        valid[at] = False
+        volumes = list(stack.volumes)
+        volumes[number] = replace(volume, valid=valid)
+        found = run_operator(operator, replace(stack, volumes=tuple(volumes)), above=1.0)
+        assert found.valid is not None
+        assert np.argwhere(found.valid != whole.valid).tolist() == [list(at)]

@@ -39,6 +39,15 @@ def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
     return inside
 
 
+def measured(volumes: Sequence[Volume]) -> Bools | None:
+    """Where all of *volumes* were measured; None where that is everywhere. Not to be written into."""
+    found: Bools | None = None
+    for volume in volumes:
+        if volume.valid is not None:
+            found = volume.valid if found is None else found & volume.valid
+    return found
+
+
 def refuse_incomparable(volumes: Sequence[Volume]) -> None:
     """Raise Refused where the values of *volumes* cannot be compared: a unit, unknown scaling, or several components.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
-from node.operators.mr.background import refuse_incomparable, tissue
+from node.operators.mr.background import measured, refuse_incomparable, tissue
 
 Percent = Annotated[float, Unit("%")]
 Bools = NDArray[np.bool_]
@@ -47,7 +47,7 @@ def dce_subtract(stack: Stack, *, before: int = 1, clip_negative: bool = False) 
         array = volume.array.astype(np.float32) - native.array
         if clip_negative:
             np.maximum(array, 0, out=array)
-        valid = _both(volume.valid, native.valid)
+        valid = measured((volume, native))
         if valid is not None:
             array[~valid] = 0
         facts = {k: v for k, v in volume.facts.items() if k != "window"}
@@ -69,7 +69,7 @@ def percent_enhancement(
     """
     volumes = _in_time(stack, before + 1)
     native, one = _native(volumes, before), _number(volumes, at, before, "at")
-    valid = _measured(tissue(native, mask, above), native, one)
+    valid = _within(tissue(native, mask, above), native, one)
     array = _enhancement(one, native, valid)
     said = f"100 (S1 - S0) / S0; S0: {_before(before)}, S1: {_point(one, volumes)}"
     return _map(array, PERCENT_ENHANCEMENT, PERCENT, "ENHANCEMENT", valid, native, said)
@@ -100,7 +100,7 @@ def signal_enhancement_ratio(
     other = _number(volumes, len(volumes) if late is None else late, before, "late")
     if volumes.index(other) <= volumes.index(one):
         raise Refused("`late` must name a volume after `early`")
-    valid = _measured(tissue(native, mask, above), native, one, other)
+    valid = _within(tissue(native, mask, above), native, one, other)
     gain, later = one.array - native.array, other.array - native.array
     valid &= later > 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,7 +143,7 @@ def time_to_peak(
         higher = volume.array > peak
         peak[higher] = volume.array[higher]
         when[higher] = float(volume.facts["time"])
-    valid = _measured(tissue(native, mask, above), *volumes)
+    valid = _within(tissue(native, mask, above), *volumes)
     valid &= peak > native.array  # what never has signal has no peak
     valid &= peak - native.array >= np.float32(least_enhancement / 100) * native.array
     when[~valid] = 0
@@ -202,10 +202,7 @@ def _native(volumes: Sequence[Volume], before: int) -> Volume:
     array = (
         sum((v.array.astype(np.float32) for v in volumes[1:before]), first.array.astype(np.float32)) / before
     )
-    valid = first.valid
-    for volume in volumes[1:before]:
-        valid = _both(valid, volume.valid)
-    return replace(first, array=array, valid=valid)
+    return replace(first, array=array, valid=measured(volumes[:before]))
 
 
 def _number(volumes: Sequence[Volume], number: int, before: int, option: str) -> Volume:
@@ -223,17 +220,9 @@ def _enhancement(volume: Volume, native: Volume, valid: Bools) -> Floats:
     return np.divide(array * 100, native.array, out=np.zeros_like(array), where=valid)
 
 
-def _both(one: Bools | None, other: Bools | None) -> Bools | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return one & other
-
-
-def _measured(inside: Bools, *volumes: Volume) -> Bools:
-    for volume in volumes:
-        if volume.valid is not None:
-            inside &= volume.valid
-    return inside
+def _within(inside: Bools, *volumes: Volume) -> Bools:
+    valid = measured(volumes)
+    return inside if valid is None else inside & valid
 
 
 def _point(volume: Volume, volumes: Sequence[Volume]) -> str:

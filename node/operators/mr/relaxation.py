@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
-from node.operators.mr.background import refuse_incomparable, tissue
+from node.operators.mr.background import measured, refuse_incomparable, tissue
 from node.operators.mr.inversion import LEAST_TIMES, inversion_times
 
 Ms = Annotated[float, Unit("ms")]
@@ -121,6 +121,9 @@ def _of_inversion(volumes: Sequence[Volume], mask: Mask | None, longest: float, 
     _repetition_time(volumes)
     times = np.array([float(v.facts["inversion_time"]) for v in volumes])
     inside = _bright(volumes, mask, above)
+    valid = measured(volumes)
+    if valid is not None:
+        inside &= valid
     found = np.zeros(inside.shape)
     for k in range(len(found)):
         if inside[k].any():
@@ -177,10 +180,11 @@ def _bright(volumes: Sequence[Volume], mask: Mask | None, above: float | None) -
 
 
 def _positive(inside: Bools, volumes: Sequence[Volume]) -> Bools:
+    valid = measured(volumes)
+    if valid is not None:
+        inside &= valid
     for volume in volumes:
         inside &= volume.array > 0
-        if volume.valid is not None:
-            inside &= volume.valid
     return inside
 
 
