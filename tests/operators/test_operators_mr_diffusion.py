@@ -302,3 +302,22 @@ def test_kinds_that_belong_to_b_values_are_taken() -> None:
     expected = np.log(2) / 800 * 1e6
     assert run_operator(adc, series).array == pytest.approx(expected)
     assert run_operator(adc, replace(series, by=("b_value", "image_type"))).array == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_what_one_direction_did_not_measure_has_no_trace(missing: int) -> None:
+    """A voxel that any direction did not measure is not valid in the trace of its b-value, and only there."""
+    series = stack(
+        [(0.0, 100.0), (800.0, 50.0), (800.0, 40.0)],
+        directionality=["NONE", "DIRECTIONAL", "DIRECTIONAL"],
+        gradient=[None, (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)],
+    )
+    valid = np.ones((2, 3, 4), bool)
+    valid[1, 2, 3] = False
+    volumes = list(series.volumes)
+    volumes[missing] = replace(volumes[missing], valid=valid)
+    first, second = run_operator(trace, replace(series, volumes=tuple(volumes))).volumes
+    assert first.valid is None
+    assert second.valid is not None
+    assert np.argwhere(~second.valid).tolist() == [[1, 2, 3]]
+    assert second.array[0] == pytest.approx(np.sqrt(50 * 40))

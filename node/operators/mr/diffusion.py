@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit
-from node.operators.mr.background import tissue
+from node.operators.mr.background import measured, tissue
 from node.operators.mr.weighted import SAME_B_LEAST, Weighting, Weightings, weightings
 
 BValue = Annotated[float, Unit("s/mm2")]
@@ -38,7 +38,8 @@ def trace(stack: Stack, *, unstated_b: BValue | None = None) -> Stack:
 
     For directions spread evenly (three at right angles, or many) that is the image which an isotropic weighting
     would give, whatever the tissue's direction. Where the scanner made the trace itself and fewer than three
-    directions are there, its trace is passed on. Voxels of 0 in any direction are 0.
+    directions are there, its trace is passed on. Voxels of 0 in any direction are 0;
+    what one direction did not measure is not valid.
 
     Raises Refused where volumes state no b-value or echo times differ, and where there is nothing to combine.
     """
@@ -55,7 +56,10 @@ def trace(stack: Stack, *, unstated_b: BValue | None = None) -> Stack:
         kept = {k: v for k, v in first.facts.items() if k not in ("gradient", "window", "image_type")}
         kind = "ISOTROPIC" if group.b > SAME_B_LEAST else "NONE"
         said = {"b_value": group.b, "directionality": kind, "description": _sentence(found)}
-        volumes.append(replace(first, array=array, facts={**kept, **said}))
+        valid = measured(group.volumes)
+        if valid is not None and len(group.volumes) > 1:
+            array[~valid] = 0
+        volumes.append(replace(first, array=array, valid=valid, facts={**kept, **said}))
     return Stack(tuple(volumes), ("b_value",), stack.facts)
 
 
