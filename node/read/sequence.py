@@ -16,8 +16,9 @@ def sequence_facts(headers: Sequence[Dataset]) -> dict[str, Any]:
     `image_type`: its values. `component`: M, P, R or I (magnitude, phase, real, imaginary) as Complex Image Component
     (0008,9208; PS3.3 C.8.13.3.1.2) says or, in classic images, a value of Image Type. `computed`: yes where Image
     Type names a diffusion map (ADC, FA …). `echo`: spin or gradient, from Scanning Sequence (0018,0020; PS3.3
-    C.8.3.1.1.2) or Echo Pulse Sequence (0018,9008; C.8.13.4); absent where both or neither are named. `spoiled`: yes or no, from Sequence Variant (0018,0021) or Spoiling
-    (0018,9016). `acquisition_type`: 2D or 3D, as MR Acquisition Type says.
+    C.8.3.1.1.2) or Echo Pulse Sequence (0018,9008; C.8.13.4); absent where both or neither are named. `spoiled`: yes
+    or no, from Sequence Variant (0018,0021) or Spoiling (0018,9016). `acquisition_type`: 2D or 3D, as MR Acquisition
+    Type says.
     """
     found: dict[str, Any] = {}
     for name, read in _FACTS.items():
