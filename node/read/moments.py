@@ -34,6 +34,31 @@ def moments_of(volumes: Sequence[Sequence[Dataset]]) -> Moments:
     return best
 
 
+CLOCKS = {"AcquisitionDateTime": "", "AcquisitionTime": "AcquisitionDate", "ContentTime": "ContentDate"}
+"""Times of day → what says of which day; a time of day alone puts what came after midnight first."""
+
+
+def clock_of(headers: Sequence[Dataset], keyword: str) -> list[tuple[str, ...]]:
+    """What each header says of *keyword*, one of CLOCKS, with its date where all state one; `()` where it says nothing.
+
+    As digits that can be put in order, with every decimal of the seconds.
+    """
+    times = [_digits(str(header.get(keyword) or ""), 14 if not CLOCKS[keyword] else 6) for header in headers]
+    days = [str(header.get(CLOCKS[keyword]) or "") if CLOCKS[keyword] else "" for header in headers]
+    if not all(len(day) == 8 and day.isdigit() for day in days):
+        days = [""] * len(headers)
+    return [(day + time,) if time else () for day, time in zip(days, times, strict=True)]
+
+
+def _digits(text: str, length: int) -> str:
+    """A time in one form, so that 1200, 120000 and 120000.00 are one value; what is no time stays as it is."""
+    whole, _, fraction = text.strip().partition(".")
+    if not whole.isdigit() or (fraction and not fraction.isdigit()):
+        return text.strip()
+    fraction = fraction.rstrip("0")
+    return whole.ljust(length, "0") + (f".{fraction}" if fraction else "")
+
+
 def _moment(header: Dataset) -> float | None:
     """Acquisition DateTime, else Acquisition Date and Time."""
     stated = str(header.get("AcquisitionDateTime") or "")

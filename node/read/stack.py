@@ -21,7 +21,7 @@ from node.read.diffusion import directionality_of, gradient_of, told_apart_by
 from node.read.frames import Frame, sources
 from node.read.kinds import frames_of, kind_of
 from node.read.loaded import Loaded, Part
-from node.read.moments import moments_of
+from node.read.moments import CLOCKS, clock_of, moments_of
 from node.read.philips import comparable
 from node.read.split import Key, Value, choose, column_of, part_frames, places_of, rank_of, said
 from node.read.volume import volume_of
@@ -126,6 +126,13 @@ def _column(frames: Sequence[Frame], name: str) -> list[Value]:
     return column_of(frames, name)
 
 
+def _told(frames: Sequence[Frame], keyword: str) -> list[Value]:
+    """What tells images apart, times with their date."""
+    if keyword in CLOCKS:
+        return clock_of([frame.header for frame in frames], keyword)
+    return column_of(frames, keyword)
+
+
 def _varies(column: Sequence[Value], places: Sequence[int]) -> bool:
     """Whether one place has several values: what differs from slice to slice only was not varied."""
     first: dict[int, Value] = {}
@@ -144,7 +151,7 @@ def _further(
     """One more name and column with which nothing is left in one place. Raises Refused where there is none."""
     most = max(Counter(places).values())
     for keyword, name in _TELLING.items():
-        column = column_of(frames, keyword)
+        column = _told(frames, keyword)
         keys = set(zip(*chosen, column, strict=True))
         if _apart([*chosen, column], places) and len(keys) == most:
             return name, column
@@ -166,7 +173,7 @@ def _ranks(
     None where that is not stated for all, or where it would mix volumes: the second image of one slice must
     come after the first image of every slice, or the images of each slice must follow each other.
     """
-    numbers = [_number(value) for value in column_of(frames, keyword)]
+    numbers = [_number(value) for value in _told(frames, keyword)]
     if any(number is None for number in numbers):
         return None
     alike: dict[Key, list[int]] = {}

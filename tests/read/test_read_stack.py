@@ -160,6 +160,26 @@ def test_the_time_that_tells_all_apart_is_taken(tmp_path: Path) -> None:
     assert {volume.facts["time_from"] for volume in both.volumes} == {"TriggerTime"}
 
 
+@pytest.mark.parametrize("event", ["Acquisition", "Content"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_volumes_keep_their_order_across_midnight(tmp_path: Path, event: str, shared: bool) -> None:
+    """What was taken after midnight comes last, whether volumes share a time or each slice has its own."""
+    told: list[dict[str, object]] = []
+    for day, clock in (
+        ("01", "235800"),
+        ("01", "235900"),
+        ("02", "000000"),
+        ("02", "000200"),
+        ("02", "000500"),
+    ):
+        times = clock if shared else tuple(f"{clock}.{k}" for k in range(3))
+        told.append({f"{event}Date": f"202401{day}", f"{event}Time": times, "InstanceNumber": 1})
+    stack = load(images(tmp_path, told)).value
+    assert order(stack) == [0, 1, 2, 3, 4]
+    if event == "Acquisition":
+        assert [volume.facts["time"] for volume in stack.volumes] == [0, 60, 120, 240, 420]
+
+
 def test_frames_of_an_enhanced_object_make_a_stack(tmp_path: Path) -> None:
     """The frames of one multi-frame object are parted as single images are, with their frame numbers."""
     stored = np.stack([np.full((5, 6), 10 * n + k, np.int16) for k in range(2) for n in range(3)])
