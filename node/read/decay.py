@@ -30,6 +30,26 @@ _AGREE = 2.0
 """s within which the bed positions of one series must give the same start."""
 
 
+class Scan:
+    """All images of one series, which are asked once when their scan began: a dynamic one has many volumes."""
+
+    def __init__(self, headers: Sequence[Dataset]) -> None:
+        self._headers = headers
+        self._starts: dict[float, datetime | str] = {}
+
+    def start(self, half_life: float) -> datetime:
+        """What `scan_start` says of the series."""
+        if half_life not in self._starts:
+            try:
+                self._starts[half_life] = scan_start(self._headers, half_life)
+            except Refused as reason:
+                self._starts[half_life] = str(reason)
+        found = self._starts[half_life]
+        if isinstance(found, str):
+            raise Refused(found)
+        return found
+
+
 def scan_start(headers: Sequence[Dataset], half_life: float) -> datetime:
     """The moment to which a series with Decay Correction START is corrected. Raises Refused where that is unknown."""
     started = [_when(header, "Series") for header in headers]

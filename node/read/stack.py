@@ -17,6 +17,7 @@ from typing import Any
 
 from node.errors import Refused
 from node.operator import Stack, Volume
+from node.read.decay import Scan
 from node.read.diffusion import directionality_of, gradient_of, told_apart_by
 from node.read.frames import Frame, sources
 from node.read.kinds import frames_of, kind_of
@@ -68,7 +69,8 @@ def stacks(paths: Sequence[Path], split: Sequence[str], each_part: str) -> Itera
 def _stack(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Stack]:
     """Read *frames* as volumes on one grid. Raises Refused where they cannot be told apart or do not match."""
     by, groups = _groups(frames)
-    read = [volume_of(group, kind, _label(by, key), frames) for key, group in groups]
+    scan = Scan([frame.header for frame in frames])
+    read = [volume_of(group, kind, _label(by, key), scan) for key, group in groups]
     _refuse_other_grids([one.value for one in read], [one.label for one in read])
     times, source = moments_of([one.headers for one in read])
     volumes = comparable([(one.value, one.headers) for one in read])

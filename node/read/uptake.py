@@ -18,7 +18,7 @@ from pydicom.datadict import tag_for_keyword
 
 from node.errors import Refused
 from node.model import Code
-from node.read.decay import corrected_to, given_at, scan_start
+from node.read.decay import Scan, corrected_to, given_at
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _CORRECTIONS = {"ATTN": "AttenuationCorrected", "DECY": "DecayCorrected"}
 """Corrected Image (0028,0051) of classic images → the attribute of enhanced ones."""
 
 
-def uptake_facts(headers: Sequence[Dataset], series: Sequence[Dataset], unit: Code) -> dict[str, Any]:
+def uptake_facts(headers: Sequence[Dataset], series: Scan | Sequence[Dataset], unit: Code) -> dict[str, Any]:
     """Facts for an operator that makes SUVs, of images in *unit* with *headers*; *series* are all of its series.
 
     `injected_dose` (Bq at the time it was given), `half_life` (s), `decay_time` (s from the dose to the moment
@@ -52,7 +52,8 @@ def uptake_facts(headers: Sequence[Dataset], series: Sequence[Dataset], unit: Co
     gathered.take("patient_weight", lambda: _weight(headers), needed=needed)
     gathered.take("patient_size", lambda: _size(headers), needed=False)
     gathered.take("patient_sex", lambda: _word(headers, "PatientSex"), needed=False)
-    _take_dose(gathered, headers, series, needed=needed)
+    scan = series if isinstance(series, Scan) else Scan(series)
+    _take_dose(gathered, headers, scan, needed=needed)
     if gathered.reasons:
         gathered.found["suv_missing"] = "; ".join(gathered.reasons)
     return gathered.found
@@ -94,9 +95,7 @@ def _take_unit(gathered: _Gathered, headers: Sequence[Dataset], unit: Code) -> N
         gathered.reasons.append(f"the values are in {unit.value}{said}, no activity concentration")
 
 
-def _take_dose(
-    gathered: _Gathered, headers: Sequence[Dataset], series: Sequence[Dataset], *, needed: bool
-) -> None:
+def _take_dose(gathered: _Gathered, headers: Sequence[Dataset], scan: Scan, *, needed: bool) -> None:
     correction = gathered.take("decay_correction", lambda: _decay_correction(headers), needed=needed)
     dose = gathered.take("", lambda: _dose_item(headers), needed=needed)
     if dose is None:
@@ -109,7 +108,7 @@ def _take_dose(
         gathered.found["decay_time"] = 0.0
     if correction != "START" or half_life is None:
         return
-    until = gathered.take("corrected_to", lambda: _corrected_to(headers, series, half_life), needed=needed)
+    until = gathered.take("corrected_to", lambda: _corrected_to(headers, scan, half_life), needed=needed)
     if until is None:
         return
     given = gathered.take("given_at", lambda: given_at(dose, headers[0], until, half_life), needed=needed)
@@ -197,11 +196,11 @@ def _decay_correction(headers: Sequence[Dataset]) -> str:
     return word
 
 
-def _corrected_to(headers: Sequence[Dataset], series: Sequence[Dataset], half_life: float) -> datetime:
+def _corrected_to(headers: Sequence[Dataset], scan: Scan, half_life: float) -> datetime:
     """The moment that the images are corrected to: of an enhanced object its own, else the start of the scan."""
     stated = corrected_to(headers[0])
     if stated is None:
-        return scan_start(series, half_life)
+        return scan.start(half_life)
     if any(corrected_to(header) != stated for header in headers):
         raise Refused("DecayCorrectionDateTime is not one in all images")
     return stated

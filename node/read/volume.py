@@ -15,6 +15,7 @@ from pydicom import Dataset
 
 from node.operator import Volume
 from node.read.ct_facts import ct_facts
+from node.read.decay import Scan
 from node.read.fill import Filled
 from node.read.frames import Frame, sources
 from node.read.geometry import Grid, SamePlace, grid
@@ -40,7 +41,8 @@ def volumes(paths: Sequence[Path], split: Sequence[str], each_part: str) -> Iter
     parts = [("", frames)]
     if split:
         parts = choose(part_frames(frames, split), each_part, f"`split: [{', '.join(split)}]`")
-    return iter([Part(label, partial(volume_of, of_part, kind, label, frames)) for label, of_part in parts])
+    scan = Scan([frame.header for frame in frames])
+    return iter([Part(label, partial(volume_of, of_part, kind, label, scan)) for label, of_part in parts])
 
 
 def load(paths: Sequence[Path]) -> Loaded[Volume]:
@@ -52,8 +54,8 @@ def load(paths: Sequence[Path]) -> Loaded[Volume]:
     return next(volumes(paths, (), "refuse")).load()
 
 
-def volume_of(frames: Sequence[Frame], kind: str, label: str, series: Sequence[Frame] = ()) -> Loaded[Volume]:
-    """Read *frames* as one volume; some facts are of all frames of its *series*.
+def volume_of(frames: Sequence[Frame], kind: str, label: str, scan: Scan | None = None) -> Loaded[Volume]:
+    """Read *frames* as one volume; some facts are of the whole *scan*.
 
     Raises Refused where they are none, Broken where a file is gone.
     """
@@ -67,7 +69,7 @@ def volume_of(frames: Sequence[Frame], kind: str, label: str, series: Sequence[F
     filled = Filled(ordered, measure.scales, place)
     facts = _facts(headers, kind, place, measure)
     if kind == "PT":
-        facts |= uptake_facts(headers, [frame.header for frame in series or frames], measure.unit)
+        facts |= uptake_facts(headers, scan or headers, measure.unit)
     volume = Volume(filled.array, filled.affine, measure.unit, filled.valid, facts)
     return Loaded(volume, headers, tuple(f.number for f in ordered), label)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from cProfile import Profile
 from datetime import datetime
 from pathlib import Path
+from pstats import Stats
 from typing import Any
 
 import numpy as np
 import pytest
 from peers import need_samples
 from pydicom import Dataset, dcmread
-from pydicom.uid import EnhancedPETImageStorage
-from volume_phantoms import code, enhanced, item, mapping, save
+from pydicom.uid import EnhancedPETImageStorage, PositronEmissionTomographyImageStorage
+from volume_phantoms import blank, code, enhanced, item, mapping, save
 
 from node.errors import Refused
 from node.model import Code
 from node.read.decay import average_rate
+from node.read.series import parts
 from node.read.uptake import uptake_facts
 from node.read.volume import load, volumes
 
@@ -328,3 +331,21 @@ def test_a_spect_stored_as_pet_has_its_suv_only_with_a_date() -> None:
         dose(RadiopharmaceuticalStartDateTime="20240101100000", **lutetium), CorrectedImage=["DECY"]
     )
     assert "without ATTN" in facts_of(uncorrected)["suv_missing"]
+
+
+def test_a_dynamic_series_is_asked_once_when_it_began(tmp_path: Path) -> None:
+    """However many volumes a series has, each image is asked for its moment once; all have the start of the whole."""
+    paths = []
+    for n in range(4):
+        for k in range(2):
+            ds = blank(PositronEmissionTomographyImageStorage, np.full((4, 4), n, np.int16))
+            ds.update(image(AcquisitionTime=f"100{n}00", FrameReferenceTime=str(60000 * n + 30000)))
+            ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 2 * k]
+            ds.PixelSpacing, ds.Modality, ds.InstanceNumber = [2, 2], "PT", 2 * n + k + 1
+            ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+            paths.append(save(ds, tmp_path / f"{n}{k}.dcm"))
+    with Profile() as profile:
+        loaded = next(iter(parts("Stack", paths, (), "refuse"))).load()
+    assert [volume.facts["decay_time"] for volume in loaded.value.volumes] == [3600.0] * 4
+    asked = {name: calls for (_, _, name), (calls, *_) in Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    assert asked["_acquired"] == len(paths)
