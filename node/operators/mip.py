@@ -28,6 +28,7 @@ from node.operators.sampling import (
     Lattice,
     Source,
     covering,
+    lowest,
     settled,
     square,
 )
@@ -126,7 +127,7 @@ def _views(volume: Volume, points: Sequence[Lattice], combine: Combine) -> Itera
         source = Source(volume)
         yield from (_project(source, view, combine, volume.unit) for view in points)
         return
-    low = float(volume.array.min())
+    low = lowest(volume)
     for view in points:
         best, share = table.project(view, combine)
         yield _settled(view, best, share, combine, low, volume.unit)
@@ -180,7 +181,7 @@ def _deep(volume: Volume, combine: Combine) -> tuple[Floats, Floats, float]:
         found = volume.array.max(axis=0) if combine == "max" else volume.array.min(axis=0)
         if np.isfinite(found).all():
             return found.astype(np.float32), np.full(found.shape, len(volume.array), np.float32), 0.0
-    low = float(volume.array.min())
+    low = lowest(volume)
     array, share = reduced(volume.array, np.ones(len(volume.array), np.float32), volume.valid, combine, low)
     return array, share, low
 

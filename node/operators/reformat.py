@@ -173,7 +173,10 @@ def reduced(
     counted = weights[:, None, None] if valid is None else valid * weights[:, None, None]
     share = np.broadcast_to(counted.sum(axis=0), block.shape[1:]).astype(np.float32)
     if combine == "mean":
-        total = np.einsum("kji,kji->ji", block, np.broadcast_to(counted, block.shape), dtype=np.float64)
+        each = np.broadcast_to(counted, block.shape)
+        total = np.einsum("kji,kji->ji", block, each, dtype=np.float64)
+        if valid is not None and not np.isfinite(total).all():  # NaN times nothing is NaN
+            total = np.einsum("kji,kji->ji", np.where(valid, block, 0), each, dtype=np.float64)
         mean = np.divide(total, share, out=np.full(share.shape, low), where=share > 0)
         return mean.astype(np.float32), share
     inside = weights >= ENOUGH * (1 - SLACK)

@@ -103,10 +103,10 @@ class Source:
         self.interpolation = interpolation
         self.transform = transform
         self.axes, self.spacing = volume.axes, volume.spacing
-        self.low = float(volume.array.min())
+        self.low = lowest(volume)
         self.measured: sitk.Image | None = None
         """None where every voxel was measured: whether a point lies inside is then all there is to ask."""
-        if volume.valid is None and not math.isnan(self.low):
+        if volume.valid is None and not np.isnan(volume.array.min()):
             self.values = image_of(volume.array.astype(np.float32, copy=False), volume)
             return
         measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
@@ -156,6 +156,15 @@ class Source:
         reach = np.abs(self.axes.T @ lattice.axes)  # source axis × lattice axis
         step = 1 / np.max(reach / self.spacing[:, None], axis=0)
         return _three(max(1, math.ceil(s / f - SLACK)) for s, f in zip(lattice.spacing, step, strict=True))
+
+
+def lowest(volume: Volume) -> float:
+    """The source's lowest value, which stands where nothing was measured; NaN is none, and 0 where there is no other."""
+    low = float(volume.array.min())
+    if math.isnan(low):
+        numbers = volume.array[~np.isnan(volume.array)]
+        low = float(numbers.min()) if numbers.size else 0.0
+    return low
 
 
 def means(source: Source, lattice: Lattice) -> tuple[Floats, Floats]:

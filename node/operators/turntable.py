@@ -31,7 +31,7 @@ class Turntable:
         self._values[:] = flat.T
         self._measured: Floats | None = None
         if measured is not None and not measured.all():
-            self._values *= measured.T
+            self._values[~measured.T] = 0  # whatever stands there, even NaN
             self._measured = measured.T.astype(np.float32)
 
     def sees(self, points: Lattice) -> bool:

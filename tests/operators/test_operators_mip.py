@@ -196,3 +196,17 @@ def test_a_single_hot_voxel_keeps_its_value_from_four_sides(count: int, view: in
     array[2, 7, 11] = 10.0
     made = run_operator(mip_rotating, Volume(array, grid.affine, NO_UNITS), views=4)
     assert made.array[view].max() == pytest.approx(10.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["max", "min", "mean"])
+def test_what_was_not_measured_may_be_nan(combine: Any) -> None:
+    """NaN where nothing was measured gives the same projections, turning and still, as any other number there."""
+    volume = body_volume(Grid((6, 24, 24), (4.0, 8.0, 8.0)))
+    valid = np.ones(volume.array.shape, bool)
+    valid[1:3, 8:12, 8:12] = valid[4] = False
+    plain = replace(volume, array=np.where(valid, volume.array, volume.array[valid].min()), valid=valid)
+    odd = replace(volume, array=np.where(valid, volume.array, np.nan).astype(np.float32), valid=valid)
+    for operator, options in ((mip_rotating, {"views": 4}), (mip, {})):
+        expected, found = (run_operator(operator, v, combine=combine, **options) for v in (plain, odd))
+        assert np.isfinite(found.array).all()
+        assert np.array_equal(found.array, expected.array)
