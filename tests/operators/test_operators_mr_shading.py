@@ -99,6 +99,12 @@ def test_padding_is_not_asked() -> None:
         (lambda v: replace(v, unit=HOUNSFIELD), {}, r"values are in \[hnsf'U\]"),
         (lambda v: replace(v, unit=Code("Bq/ml", "UCUM", "x")), {}, "MR images of arbitrary units only"),
         (lambda v: replace(v, array=np.zeros_like(v.array)), {}, "0 voxels above 0"),
+        (
+            lambda v: replace(v, array=v.array[9:10]),
+            {},
+            r"has 1 x 96 x 96 voxels .* needs 2 or more along each",
+        ),
+        (lambda v: replace(v, array=v.array[:, 40:41]), {}, r"has 20 x 1 x 96 voxels"),
         (lambda v: v, {"shrink": 0}, "shrink 0 is out of range: 1 to 16"),
         (lambda v: v, {"levels": 9}, "levels 9 is out of range"),
         (lambda v: v, {"iterations": 0}, "iterations 0 is out of range"),
@@ -115,3 +121,12 @@ def test_few_slices_are_corrected_too() -> None:
     grid = Grid((2, 96, 96), (6.0, 2.5, 2.5))
     _, bad, white = shaded(grid)
     assert spread(run_operator(n4, bad), white) < spread(bad, white) / 2
+
+
+def test_two_slices_are_enough() -> None:
+    """The least that is not refused is corrected: two slices, with finite values."""
+    _, bad, white = shaded()
+    thin, where = replace(bad, array=bad.array[9:11]), white[9:11]
+    good = run_operator(n4, thin)
+    assert np.isfinite(good.array).all()
+    assert spread(good, where) < spread(thin, where)

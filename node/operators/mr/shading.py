@@ -17,6 +17,8 @@ from node.operators.sampling import image_of
 
 Bools = NDArray[np.bool_]
 
+LEAST_SIDE = 2
+"""Voxels along each axis: the B-spline has no extent across a lone slice, and ITK fails on it."""
 LEAST_VOXELS = 1000
 """Fewer tell shading from structure no more: the filter's histogram has 200 bins."""
 
@@ -37,7 +39,8 @@ def n4(
     interpolated. Values stay in arbitrary units, comparable within the image only.
 
     Raises Refused for values that have a unit (Hounsfield, Bq/ml, a quantitative map): dividing them by a field
-    would make them wrong; and where an option is out of range or too little of the image is bright.
+    would make them wrong; for a single slice; and where an option is out of range or too little
+    of the image is bright.
     """
     _check(volume, shrink, iterations, levels)
     array = np.ascontiguousarray(volume.array, np.float32)
@@ -75,6 +78,12 @@ def _check(volume: Volume, shrink: int, iterations: int, levels: int) -> None:
         raise Refused(
             f"the values are in {volume.unit.value}: shading is corrected in MR images of arbitrary units only, "
             "since measured values would be wrong after it"
+        )
+    if min(volume.array.shape) < LEAST_SIDE:
+        sides = " x ".join(str(n) for n in volume.array.shape)
+        raise Refused(
+            f"the volume has {sides} voxels (slices, rows, columns): a field in space needs {LEAST_SIDE} or more along "
+            "each; send the whole series rather than one slice of it"
         )
     for name, value, most in (
         ("shrink", shrink, 16),
