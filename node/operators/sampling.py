@@ -159,7 +159,7 @@ class Source:
 
 
 def lowest(volume: Volume) -> float:
-    """The source's lowest value, which stands where nothing was measured; NaN is none, and 0 where there is no other."""
+    """The lowest value of a source, which stands where nothing was measured; NaN is none, and 0 if nothing else is."""
     low = float(volume.array.min())
     if math.isnan(low):
         numbers = volume.array[~np.isnan(volume.array)]

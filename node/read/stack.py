@@ -17,6 +17,7 @@ from typing import Any
 
 from node.errors import Refused
 from node.operator import Stack, Volume
+from node.read.alike import TOLERANCES, gathered, same_gradient, stated
 from node.read.decay import Scan
 from node.read.diffusion import directionality_of, gradient_of, told_apart_by
 from node.read.frames import Frame, sources
@@ -38,6 +39,10 @@ _VARIED = {
     "temporal_position": "temporal_position",
 }
 """What an acquisition varies on purpose → how `Stack.by` calls it."""
+_FLOATING = ("RepetitionTime", "InversionTime", "EchoTime", "FlipAngle")
+"""What may float from image to image without being varied."""
+_GATED = "RepetitionTime"
+"""The one that floats with the patient's heart or breath, also where only times tell the volumes apart."""
 _TELLING = {
     "ImageType": "image_type",
     "TriggerTime": "trigger_time",
@@ -75,7 +80,12 @@ def _stack(frames: Sequence[Frame], kind: str, label: str) -> Loaded[Stack]:
     times, source = moments_of([one.headers for one in read])
     volumes = comparable([(one.value, one.headers) for one in read])
     for number, (volume, (_, group)) in enumerate(zip(volumes, groups, strict=True)):
-        facts: dict[str, Any] = {**volume.facts, **_directions(group), "part": number}
+        facts: dict[str, Any] = {
+            **_floating(group, volume),
+            **volume.facts,
+            **_directions(group),
+            "part": number,
+        }
         if times:
             facts |= {"time": times[number], "time_from": source}
         volumes[number] = replace(volume, facts=facts)
@@ -91,11 +101,19 @@ def _common(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {k: v for k, v in first.items() if k != "part" and all(other.get(k) == v for other in others)}
 
 
+def _floating(group: Sequence[Frame], volume: Volume) -> dict[str, Any]:
+    """What the slices of one volume mean as one value and write as several."""
+    silent = [name for name in TOLERANCES if _VARIED[name] not in volume.facts and name != "gradient"]
+    found = {_VARIED[name]: stated([frame.header for frame in group], name) for name in silent}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _directions(group: Sequence[Frame]) -> dict[str, Any]:
     """Gradient and directionality of one volume, where its slices agree."""
-    gradients = {gradient_of(frame.header) for frame in group}
+    gradients = [gradient_of(frame.header) for frame in group]
+    alike = all(same_gradient(gradient, gradients[0]) for gradient in gradients)
     kinds = {directionality_of(frame.header) for frame in group}
-    found: dict[str, Any] = {"gradient": next(iter(gradients))} if len(gradients) == 1 else {}
+    found: dict[str, Any] = {"gradient": gradients[0]} if alike else {}
     if len(kinds) == 1:
         found["directionality"] = next(iter(kinds))
     return {name: value for name, value in found.items() if value}
@@ -104,12 +122,7 @@ def _directions(group: Sequence[Frame]) -> dict[str, Any]:
 def _groups(frames: Sequence[Frame]) -> tuple[tuple[str, ...], list[tuple[Key, tuple[Frame, ...]]]]:
     """What tells the volumes apart, and each with the values that name it, in ascending order."""
     places = places_of(frames)
-    columns = {name: _column(frames, name) for name in _VARIED}
-    varied = {name: column for name, column in columns.items() if _varies(column, places)}
-    names, chosen = [_VARIED[name] for name in varied], list(varied.values())
-    if not _apart(chosen, places):
-        name, column = _further(frames, chosen, places)
-        names, chosen = [*names, name], [*chosen, column]
+    names, chosen = _chosen(frames, places)
     groups: dict[Key, list[int]] = {}
     for i in range(len(frames)):
         groups.setdefault(tuple(column[i] for column in chosen), []).append(i)
@@ -118,6 +131,45 @@ def _groups(frames: Sequence[Frame]) -> tuple[tuple[str, ...], list[tuple[Key, t
     _refuse_holes(names, groups, places)
     keys = sorted(groups, key=lambda key: [rank_of(value) for value in key])
     return tuple(names), [(key, tuple(frames[i] for i in groups[key])) for key in keys]
+
+
+def _chosen(frames: Sequence[Frame], places: Sequence[int]) -> tuple[list[str], list[list[Value]]]:
+    """Names and columns that tell the volumes apart, each with one image in every place where that can be had.
+
+    Values that are meant as one are one, unless only their differences tell the volumes apart. What a scanner
+    lets float from image to image (a gated repetition time) fills no whole volumes, and is left out where the
+    others do.
+    """
+    written = {name: _column(frames, name) for name in _VARIED}
+    meant = {name: gathered(name, column) for name, column in written.items()}
+    varied = {name: column for name, column in meant.items() if _varies(column, places)}
+    as_written = {name: column for name, column in written.items() if _varies(column, places)}
+    for columns in (varied, as_written, *(_without(varied, name) for name in _FLOATING if name in varied)):
+        if _whole(list(columns.values()), places):
+            return [_VARIED[name] for name in columns], list(columns.values())
+    gated = _without(varied, _GATED)
+    for columns in (varied, gated) if _GATED in varied else (varied,):
+        names, chosen = [_VARIED[name] for name in columns], list(columns.values())
+        further = None if _apart(chosen, places) else _further(frames, chosen, places)
+        if further and _whole([*chosen, further[1]], places):
+            return [*names, further[0]], [*chosen, further[1]]
+    names, chosen = [_VARIED[name] for name in varied], list(varied.values())
+    if not _apart(chosen, places):
+        name, column = _needed(_further(frames, chosen, places), places)
+        names, chosen = [*names, name], [*chosen, column]
+    return names, chosen
+
+
+def _without(columns: Mapping[str, list[Value]], name: str) -> dict[str, list[Value]]:
+    return {other: column for other, column in columns.items() if other != name}
+
+
+def _whole(columns: Sequence[Sequence[Value]], places: Sequence[int]) -> bool:
+    """Whether the columns tell volumes apart that have one image in every place each."""
+    if not _apart(columns, places):
+        return False
+    sizes = Counter(zip(*columns, strict=True)) if columns else Counter({(): len(places)})
+    return set(sizes.values()) == {len(set(places))}
 
 
 def _column(frames: Sequence[Frame], name: str) -> list[Value]:
@@ -149,8 +201,8 @@ def _apart(columns: Sequence[Sequence[Value]], places: Sequence[int]) -> bool:
 
 def _further(
     frames: Sequence[Frame], chosen: Sequence[Sequence[Value]], places: Sequence[int]
-) -> tuple[str, list[Value]]:
-    """One more name and column with which nothing is left in one place. Raises Refused where there is none."""
+) -> tuple[str, list[Value]] | None:
+    """One more name and column with which nothing is left in one place; None where there is none."""
     most = max(Counter(places).values())
     for keyword, name in _TELLING.items():
         column = _told(frames, keyword)
@@ -161,9 +213,15 @@ def _further(
         ranks = _ranks(frames, chosen, places, keyword)
         if ranks is not None:
             return ORDER, ranks
+    return None
+
+
+def _needed(further: tuple[str, list[Value]] | None, places: Sequence[int]) -> tuple[str, list[Value]]:
+    if further is not None:
+        return further
     raise Refused(
-        f"{most} images lie in one place and nothing tells which of them belong together: no b-value, time, echo, "
-        "acquisition or instance number does; narrow the rule with `use`"
+        f"{max(Counter(places).values())} images lie in one place and nothing tells which of them belong together: no "
+        "b-value, time, echo, acquisition or instance number does; narrow the rule with `use`"
     )
 
 

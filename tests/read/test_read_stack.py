@@ -114,6 +114,63 @@ def test_an_order_that_would_mix_volumes_is_refused(tmp_path: Path) -> None:
         load(paths)
 
 
+X, Y = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+JITTER: dict[str, tuple[list[dict[str, object]], str, dict[str, list[float]]]] = {
+    "echo times": (
+        [{"EchoTime": ("20", "20.004", "20")}, {"EchoTime": ("40.002", "40", "40.004")}],
+        "echo_time",
+        {"echo_time": [20.0013, 40.002]},
+    ),
+    "b-values": (
+        [{"DiffusionBValue": (0.0, 0.4, 0.0)}, {"DiffusionBValue": (799.6, 800.0, 800.4)}],
+        "b_value",
+        {"b_value": [0.1333, 800.0]},
+    ),
+    "gradients": (
+        [
+            {"DiffusionBValue": 800.0, "DiffusionGradientOrientation": X},
+            {"DiffusionBValue": 800.0, "DiffusionGradientOrientation": ([0.00002, 1.0, 0.0], Y, Y)},
+        ],
+        "gradient",
+        {"b_value": [800.0, 800.0]},
+    ),
+    "gated repetition times": (
+        [{"TemporalPositionIdentifier": n + 1, "RepetitionTime": times} for n, times in
+         enumerate((("900", "950", "903"), ("909", "901", "970"), ("904", "990", "905")))],
+        "temporal_position",
+        {},
+    ),
+    "gated repetition times over time": (
+        [{"ContentTime": f"1000{n}0", "RepetitionTime": times} for n, times in
+         enumerate((("900", "950", "903"), ("909", "901", "970"), ("904", "990", "905")))],
+        "content_time",
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JITTER)
+def test_what_floats_a_little_makes_no_volumes(tmp_path: Path, name: str) -> None:
+    """Values that a scanner reached rather than was told are one value, their mean, or tell nothing apart."""
+    told, by, facts = JITTER[name]
+    stack = load(images(tmp_path, told)).value
+    assert stack.by == (by,)
+    assert len(stack.volumes) == len(told)
+    for fact, values in facts.items():
+        assert [volume.facts[fact] for volume in stack.volumes] == pytest.approx(values, abs=1e-3)
+    if by == "gradient":
+        assert all(len(volume.facts["gradient"]) == 3 for volume in stack.volumes)
+    else:
+        assert order(stack) == list(range(len(told)))
+
+
+def test_what_floats_less_than_it_was_varied_tells_apart(tmp_path: Path) -> None:
+    """Echoes nearer than the tolerance are still told apart where they fill whole volumes."""
+    stack = load(images(tmp_path, [{"EchoTime": "0.03"}, {"EchoTime": "0.06"}])).value
+    assert stack.by == ("echo_time",)
+    assert [volume.facts["echo_time"] for volume in stack.volumes] == [0.03, 0.06]
+
+
 def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     """A volume with fewer slices than the others is refused with its name and both numbers."""
     paths = images(tmp_path, [{"DiffusionBValue": 0.0}, {"DiffusionBValue": 800.0}])
