@@ -176,7 +176,7 @@ class _Capture:
         """Rescale, window and what the numbers mean; multi-frame captures always state them (C.8.6.3)."""
         stored, unit = self.stored, self.picture.unit
         identity = (stored.slope, stored.intercept) == ("1", "0")
-        if several or not identity or unit != NO_UNITS:
+        if several or not identity or unit.value != NO_UNITS.value:
             dataset.RescaleSlope, dataset.RescaleIntercept = stored.slope, stored.intercept
             dataset.RescaleType = "HU" if unit.value == "[hnsf'U]" else "US"
         if several:
@@ -185,7 +185,7 @@ class _Capture:
             dataset.WindowCenter, dataset.WindowWidth = stored.window
             if not float(stored.slope).is_integer():  # LINEAR would show a width of 2 as 1 (C.11.2.1.2)
                 dataset.VOILUTFunction = "LINEAR_EXACT"
-        if unit != NO_UNITS and not stored.inverted:
+        if unit.value != NO_UNITS.value and not stored.inverted:
             item = Dataset()
             item.LUTLabel = item.LUTExplanation = unit.meaning[:16]
             item.MeasurementUnitsCodeSequence = [code_item(unit)]

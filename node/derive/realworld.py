@@ -19,7 +19,7 @@ _LABEL, _EXPLANATION = 16, 64
 
 def set_mapping(dataset: Dataset, volume: Volume, scale: Scale) -> None:
     """Say what the stored values of *volume* mean, unless they are of no unit."""
-    if volume.unit != NO_UNITS:
+    if volume.unit.value != NO_UNITS.value:
         quantity = volume.facts.get("quantity")
         named = quantity if isinstance(quantity, Code) else None
         dataset.RealWorldValueMappingSequence = [mapping_item(scale, volume.unit, named)]

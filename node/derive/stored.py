@@ -76,7 +76,7 @@ def _grey(picture: Picture) -> Stored:
     stored = np.rint((values.astype(np.float64) - float(intercept)) / float(slope)).clip(0, 65535)
     if picture.valid is not None:
         stored[~picture.valid] = 0
-    unit = "" if picture.unit == NO_UNITS else f" {picture.unit.value}"
+    unit = "" if picture.unit.value == NO_UNITS.value else f" {picture.unit.value}"
     said = f"stored as value * {slope} + {intercept}{unit}, shown from {shown[0]:.6g} to {shown[1]:.6g}{unit}"
     return Stored(stored.astype(np.uint16), slope, intercept, window(*shown), photometric, said)
 

@@ -41,7 +41,7 @@ def segment_threshold(
     if volume.valid is not None:
         array &= volume.valid
     upper = "" if at_most is None else f" and at most {at_most:g}"
-    unit = "" if volume.unit == NO_UNITS else f" {volume.unit.value}"
+    unit = "" if volume.unit.value == NO_UNITS.value else f" {volume.unit.value}"
     rule = f"at least {at_least:g}{upper}{unit}"
     if not array.any():
         raise Refused(f"no measured voxel is {rule}")

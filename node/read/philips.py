@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from node.operator import NO_UNITS, Volume
 from node.read.private import private_element
+from node.read.realworld import mappings_of
 
 Scaling = tuple[float, float, float, float]
 """RS, RI, SS, SI."""
@@ -45,7 +46,7 @@ def comparable(volumes: Sequence[tuple[Volume, Sequence[Dataset]]]) -> list[Volu
     """
     as_read = [volume for volume, _ in volumes]
     first = volumes[0][1][0]
-    if not _text(first, "Manufacturer").startswith("PHILIPS") or as_read[0].unit != NO_UNITS:
+    if not _text(first, "Manufacturer").startswith("PHILIPS") or as_read[0].unit.value != NO_UNITS.value:
         return as_read
     found = [[scaling_of(header) for header in headers] for _, headers in volumes]
     every = [one for of_volume in found for one in of_volume]
@@ -69,6 +70,11 @@ def scaling_of(header: Dataset) -> Scaling | None:
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:
+    """What made the values as they were read: the one Real World Value Mapping where there is one, else the rescale."""
+    mappings = mappings_of(header)
+    if len(mappings) == 1:
+        scale = mappings[0].scale
+        return (scale.slope, scale.intercept) if scale.table is None else (np.nan, np.nan)
     return float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
 
 

@@ -44,9 +44,10 @@ def test_a_ct_says_its_hounsfield_units_in_ucum(tmp_path: Path, padded: bool) ->
         assert complaints(tmp_path / product.path) == set()
 
 
-def test_what_has_no_unit_has_no_mapping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [NO_UNITS, Code("1", "UCUM", "Unity")])
+def test_what_has_no_unit_has_no_mapping(tmp_path: Path, unit: Code) -> None:
     """Arbitrary intensities are not said to be anything."""
-    given = replace(volume(SHAPE, PLACE), unit=NO_UNITS)
+    given = replace(volume(SHAPE, PLACE), unit=unit)
     (product, *_) = write({"thick": given}, job("thick"), Sources(tuple(ct_headers(*SHAPE, PLACE))), tmp_path)
     assert "RealWorldValueMappingSequence" not in dcmread(tmp_path / product.path)
 

@@ -226,3 +226,11 @@ def test_volumes_that_begin_at_once_have_no_peak() -> None:
     tied = [replace(v, facts={**v.facts, "time": min(v.facts["time"], 60.0)}) for v in stack.volumes]
     with pytest.raises(Refused, match=r"3 volumes are said to begin at 60 s \(AcquisitionTime\)"):
         run_operator(time_to_peak, replace(stack, volumes=tuple(tied)))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_no_units_in_other_words(operator: Any) -> None:
+    """(1, UCUM) means no units whatever its meaning is called."""
+    stack = over_time([100.0, 180.0, 140.0])
+    named = tuple(replace(v, unit=Code("1", "UCUM", "Unity")) for v in stack.volumes)
+    assert run_operator(operator, replace(stack, volumes=named))

@@ -130,3 +130,10 @@ def test_two_slices_are_enough() -> None:
     good = run_operator(n4, thin)
     assert np.isfinite(good.array).all()
     assert spread(good, where) < spread(thin, where)
+
+
+def test_no_units_in_other_words() -> None:
+    """(1, UCUM) means no units whatever its meaning is called."""
+    bad = shaded()[1]
+    found = run_operator(n4, replace(bad, unit=Code("1", "UCUM", "Unity")), iterations=1, levels=1)
+    assert np.array_equal(found.array, run_operator(n4, bad, iterations=1, levels=1).array)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.operator import NO_UNITS, Picture, Refused, Report
+from node.operator import NO_UNITS, Code, Picture, Refused, Report
 from node.operators.nm.frames import joined
 from node.operators.nm.geometric import geometric_mean
 from node.operators.nm.sides import left_right
@@ -196,8 +196,9 @@ def test_one_view_is_shared_alone_and_said_so() -> None:
 def test_a_capture_whose_pixels_are_its_counts_is_measured_and_others_are_not() -> None:
     """Grey values without unit are counts where they add up to the Counts Accumulated, and nothing otherwise."""
     bare = replace(lungs(), unit=NO_UNITS)
-    report = left_right(bare)
-    assert any("add up to its Counts Accumulated" in remark.text for remark in report.remarks)
+    for unit in (NO_UNITS, Code("1", "UCUM", "Unity")):
+        report = left_right(replace(bare, unit=unit))
+        assert any("add up to its Counts Accumulated" in remark.text for remark in report.remarks)
     wrong = replace(bare, facts={**bare.facts, "counts_accumulated": 5.0})
     for picture in (wrong, replace(bare, facts={"modality": "NM"})):
         with pytest.raises(Refused, match="does not say that it holds counts"):

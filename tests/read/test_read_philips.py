@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage
-from volume_phantoms import blank, enhanced, item, save
+from volume_phantoms import blank, enhanced, item, mapping, save
 
 from node.operator import Stack
 from node.read.series import parts
@@ -99,5 +99,20 @@ def test_frames_of_an_enhanced_object_are_scaled_each(tmp_path: Path) -> None:
         group.add_new(0x20050014, "LO", "Philips MR Imaging DD 005")
         group.add_new(0x2005140F, "SQ", [own])
     stack = load([save(ds, tmp_path / "e.dcm")])
+    for volume, truth in zip(stack.volumes, TRUTH, strict=True):
+        assert volume.array == pytest.approx(np.full((2, 5, 6), truth), rel=1e-5)
+
+
+@pytest.mark.parametrize("meaning", ["no units", "Unity"])
+def test_a_mapping_to_no_units_is_undone_too(tmp_path: Path, meaning: str) -> None:
+    """Where a mapping to (1, UCUM) made the values that were read, it is what is undone, whatever it is called."""
+    paths = classic(tmp_path, (10.0, 4.0, 20.0), (0.3, 0.5, 1.0), shift=7.0)
+    for path in paths:
+        ds = dcmread(path)
+        to = mapping("1", 3 * float(ds.RescaleSlope), 2.0)
+        to.MeasurementUnitsCodeSequence[0].CodeMeaning = meaning
+        ds.RealWorldValueMappingSequence = [to]
+        save(ds, path)
+    stack = load(paths)
     for volume, truth in zip(stack.volumes, TRUTH, strict=True):
         assert volume.array == pytest.approx(np.full((2, 5, 6), truth), rel=1e-5)

@@ -58,7 +58,7 @@ def refuse_incomparable(volumes: Sequence[Volume]) -> None:
         named = " and ".join(_COMPONENTS.get(kind, kind) for kind in kinds)
         raise Refused(f"{named} images are in one series; narrow the rule with `use`")
     for volume in volumes:
-        if volume.unit != NO_UNITS:
+        if volume.unit.value != NO_UNITS.value:
             raise Refused(f"the values are in {volume.unit.value}, not the signal of an MR image")
         if volume.facts.get("scaling") == "unknown":
             raise Refused(

@@ -74,7 +74,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _check(volume: Volume, shrink: int, iterations: int, levels: int) -> None:
-    if volume.unit != NO_UNITS:
+    if volume.unit.value != NO_UNITS.value:
         raise Refused(
             f"the values are in {volume.unit.value}: shading is corrected in MR images of arbitrary units only, "
             "since measured values would be wrong after it"

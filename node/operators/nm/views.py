@@ -135,7 +135,11 @@ def counted(picture: Picture) -> Picture:
     if picture.unit.value == COUNTS.value:
         return picture
     stated = picture.facts.get("counts_accumulated")
-    if stated and picture.unit == NO_UNITS and float(picture.array.sum(dtype=np.float64)) == stated:
+    if (
+        stated
+        and picture.unit.value == NO_UNITS.value
+        and float(picture.array.sum(dtype=np.float64)) == stated
+    ):
         said = (
             f"The image states no unit; its pixels add up to its Counts Accumulated ({stated:.0f}), so they are "
             "counts."
