@@ -105,7 +105,7 @@ def test_what_is_asked_often_uses_an_index(tables: Database) -> None:
         watch.oldest_open(tx)
         event.remove(tables.engine, "before_cursor_execute", heard)
     assert len(asked) == 5
-    for plan, index in zip(
-        plans, ("series_open", "run_queue", "delivery_queue", "study_rule_due", "series_open"), strict=True
-    ):
-        assert index in plan
+    queued = ("delivery_queue", "delivery_order")  # both hold what is open, by destination: either will do
+    wanted = (("series_open",), ("run_queue",), queued, ("study_rule_due",), ("series_open",))
+    for plan, indexes in zip(plans, wanted, strict=True):
+        assert any(index in plan for index in indexes)
