@@ -54,7 +54,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Dataset], dict[str, Any]]] = {
     "unweighted among weighted": (
         {"b_value": 0.0, "directionality": "NONE"},
         [header()],
-        {"DiffusionBValue": 0.0},
+        {"DiffusionBValue": 0.0, "DiffusionDirectionality": "NONE"},
     ),
     "no diffusion": ({}, [header()], {}),
 }
