@@ -244,7 +244,14 @@ def test_a_bench_that_is_stopped_leaves_nothing(
     """Ctrl-C and SIGTERM end the node, the peers and the folder with the bench."""
     need("storescu")
     command = [*COMMAND, *words]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ},
+        # A shell starts what runs in its background with SIGINT ignored, and so would this be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call
+    )
     try:
         wait_for(lambda: any("node.conductor" in words for words in left(place)), "starting a node", 60)
         running.send_signal(sent)
