@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 
 from node.operator import Mask, Refused, Remark, Segments, Volume
+from node.operators.boxes import box_of
 from node.operators.planes import refuse_other_frame
 from node.operators.sampling import directions_of, image_of
 
@@ -106,11 +107,9 @@ def brought(volume: Volume, segments: Segments, mask: Mask) -> Brought:
 
 def cut(mask: Mask) -> Mask:
     """*mask* without the empty outside, so that a hundred regions need not be a hundred volumes."""
-    whole = [np.flatnonzero(mask.array.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    first = np.array([inside[0] for inside in whole])
-    box = tuple(slice(int(inside[0]), int(inside[-1]) + 1) for inside in whole)
+    box = box_of(mask.array)
     affine = mask.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ first
+    affine[:3, 3] += affine[:3, :3] @ np.array([side.start for side in box])
     return replace(mask, array=mask.array[box].copy(), affine=affine)
 
 

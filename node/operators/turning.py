@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from node.operator import NO_UNITS, Mm, Number, Picture, Refused, Volume
@@ -48,7 +50,7 @@ def mip_turning(
     shown = np.rint(windowed(made.array, (center, width), "linear_exact") * 255).astype(np.uint8)
     if made.valid is not None:
         shown[~made.valid] = 0
-    shown = _cropped(shown)
+    shown = cropped(shown, shown > 0)
     times = max(1, math.ceil(LEAST_PIXELS / max(shown.shape[1:])))
     frames = [
         lettered(_enlarged(view, times), turned(angle) @ CORONAL, title)[..., 1]
@@ -59,9 +61,9 @@ def mip_turning(
     return Picture(np.stack(frames), NO_UNITS, spaced, "patient", title=made.title, facts=facts)
 
 
-def _cropped(shown: Pixels) -> Pixels:
-    """The columns in which some view is not black, as many on either side of the axis of rotation."""
-    columns = np.flatnonzero(shown.any(axis=(0, 1)))
+def cropped(shown: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
+    """The columns in which something of some view is *seen*, as many on either side of the axis of rotation."""
+    columns = np.flatnonzero(seen.any(axis=(0, 1)))
     if not columns.size:
         return shown
     wide = shown.shape[2]

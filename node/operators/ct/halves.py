@@ -9,6 +9,8 @@ import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from node.operators.boxes import box_of
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 
@@ -114,13 +116,6 @@ def closed(mask: Bools, radius: float, spacing: Floats) -> Bools:
     inner = tuple(slice(r, -r) for r in reach)
     out[boxes] |= kept[inner]
     return out
-
-
-def box_of(mask: Bools) -> tuple[slice, ...]:
-    """The smallest box that holds all of a mask that is not empty."""
-    seen: list[Bools] = [np.any(mask, axis=tuple({0, 1, 2} - {axis})) for axis in (0, 1, 2)]
-    ends = [np.flatnonzero(line)[[0, -1]] for line in seen]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
 def _distance(mask: Bools, spacing: Floats) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operator import HU, Code, Mask, Mm, Refused, Segments, Unit, Volume
+from node.operators.boxes import box_of
 from node.operators.ct.airway import Pixel, airway
 from node.operators.ct.common import is_axial, refuse_other_units
-from node.operators.ct.halves import box_of, closed, halves
+from node.operators.ct.halves import closed, halves
 from node.operators.segment import ANATOMY, segment_body
 
 Bools = NDArray[np.bool_]

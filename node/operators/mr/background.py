@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,3 +73,8 @@ def _level(volume: Volume) -> float:
     if not below.size or below.min() == below.max():
         return float(values.min()) if values.size else np.inf
     return float(threshold_otsu(below)) * _DARK
+
+
+def listed(values: Iterable[float]) -> str:
+    """Numbers of an acquisition in words: b-values, angles, times."""
+    return ", ".join(f"{value:.4g}" for value in values)

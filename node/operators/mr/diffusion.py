@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit
-from node.operators.mr.background import measured, tissue
+from node.operators.mr.background import listed, measured, tissue
 from node.operators.mr.weighted import SAME_B_LEAST, Weighting, Weightings, weightings
 
 BValue = Annotated[float, Unit("s/mm2")]
@@ -116,7 +116,7 @@ def adc_fit(
     found = _usable(weightings(stack, least_b, most_b, unstated_b))
     if len(found.groups) == 2:
         raise Refused(
-            f"with the two b-values {_listed(found.b_values)} any line fits: there is no quality to map; three are "
+            f"with the two b-values {listed(found.b_values)} any line fits: there is no quality to map; three are "
             "needed"
         )
     fit = _fit(found.groups, tissue(found.groups[0].volumes[0], mask, above), quality=True)
@@ -183,11 +183,7 @@ def _map(
 
 def _sentence(found: Weightings) -> str:
     """What went into the result, for people."""
-    said = [f"b {_listed(found.b_values)} s/mm2"]
+    said = [f"b {listed(found.b_values)} s/mm2"]
     for how in dict.fromkeys(group.how for group in found.groups if group.how):
-        said.append(f"b {_listed([group.b for group in found.groups if group.how == how])}: {how}")
+        said.append(f"b {listed([group.b for group in found.groups if group.how == how])}: {how}")
     return "; ".join([*said, *found.notes])
-
-
-def _listed(b_values: Sequence[float]) -> str:
-    return ", ".join(f"{b:.4g}" for b in b_values)

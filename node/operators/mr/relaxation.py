@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
-from node.operators.mr.background import measured, refuse_incomparable, tissue
+from node.operators.mr.background import listed, measured, refuse_incomparable, tissue
 from node.operators.mr.inversion import LEAST_TIMES, inversion_times
 
 Ms = Annotated[float, Unit("ms")]
@@ -54,7 +54,7 @@ def t2_map(
         rate = -_weighted_slope(times, signals, inside[k])
         inside[k] &= rate * longest >= 1
         np.divide(1, rate, out=found[k], where=inside[k])
-    said = f"ln S over TE {_listed(times)} ms, weighted with the square of S; T2 up to {longest:g} ms"
+    said = f"ln S over TE {listed(times)} ms, weighted with the square of S; T2 up to {longest:g} ms"
     return _map(found, quantity, label, inside, volumes[0], said)
 
 
@@ -105,7 +105,7 @@ def _of_flip_angles(volumes: Sequence[Volume], mask: Mask | None, longest: float
             slope = (along * up).sum(axis=0) / (along**2).sum(axis=0)
             inside[k] &= (slope > 0) & (slope < 1) & (slope <= np.exp(-repetition / longest))
             found[k] = np.where(inside[k], -repetition / np.log(slope), 0)
-    degrees = _listed(np.degrees(angles))
+    degrees = listed(np.degrees(angles))
     said = (
         f"spoiled gradient echo, TR {repetition:g} ms, flip angles {degrees} degrees as prescribed; "
         f"T1 up to {longest:g} ms"
@@ -131,7 +131,7 @@ def _of_inversion(volumes: Sequence[Volume], mask: Mask | None, longest: float, 
             fitted = inversion_times(times, signals, longest)
             found[k][inside[k]] = fitted
             inside[k] &= found[k] > 0
-    said = f"inversion recovery, TI {_listed(times)} ms, sign restored; T1 up to {longest:g} ms"
+    said = f"inversion recovery, TI {listed(times)} ms, sign restored; T1 up to {longest:g} ms"
     return _map(found, T1, "T1", inside, volumes[0], said)
 
 
@@ -208,7 +208,3 @@ def _map(found: Floats, quantity: Code, label: str, valid: Bools, first: Volume,
     facts = {**kept, "description": said}
     array = np.where(valid, found, 0).astype(np.float32)
     return Map(array, first.affine, quantity, MS, None if valid.all() else valid, label, facts)
-
-
-def _listed(values: Sequence[float] | Floats) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operator import Code, Mask, Measurement, Refused, Remark, Report, Volume
+from node.operators.boxes import box_of
 from node.operators.pet.measuring import (
     MEAN,
     STANDARD_DEVIATION,
@@ -90,8 +91,7 @@ class _Found:
 
 def _found(volume: Volume, inside: Bools, shape: Callable[[Volume, Bools], _Found]) -> _Found:
     """A shape in the box that holds the region; all around the box is outside."""
-    ends = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in ends)
+    box = box_of(inside)
     affine = volume.affine.copy()
     affine[:3, 3] = (volume.affine @ np.array([*(b.start for b in box), 1.0]))[:3]
     found = shape(replace(volume, array=volume.array[box], affine=affine, valid=None), inside[box])

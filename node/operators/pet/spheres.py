@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Mask, Volume
+from node.operators.boxes import box_of
 
 PEAK_RADIUS = 10 * (3 / (4 * math.pi)) ** (1 / 3)
 """mm: of a sphere of 1 cm³."""
@@ -57,8 +58,8 @@ def peak(volume: Volume, mask: Mask, radius: float = PEAK_RADIUS) -> Peak | None
     equal means the first in the volume counts.
     """
     kernel = weights(volume.spacing, radius)
-    found = [np.flatnonzero(mask.array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    low, high = [int(f[0]) for f in found], [int(f[-1]) + 1 for f in found]
+    box = box_of(mask.array)
+    low, high = [side.start for side in box], [side.stop for side in box]
     count = max(1, _AT_ONCE // ((high[1] - low[1]) * (high[2] - low[2])))
     best: tuple[float, tuple[int, ...]] | None = None
     for first in range(low[0], high[0], count):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +12,12 @@ from node.operator import Mm, Number, Picture, Refused, Volume
 from node.operators.colour import Bar, bar, lettered, share_of, table, unit_text
 from node.operators.mip import mip_rotating
 from node.operators.planes import CORONAL, turned
+from node.operators.turning import LEAST_PIXELS, cropped
 
-LEAST_PIXELS = 512
-"""Rows or columns of a frame, whichever are more."""
 _FAINT = 0.02
 """Of the highest value shown: columns in which no view has more are cut off."""
 _SPREAD = 99.8
 """Percentile of what was measured, as the highest value shown where none is asked for."""
-_MARGIN = 4
-"""Columns beside the body."""
 
 
 def mip_uptake(
@@ -42,7 +38,7 @@ def mip_uptake(
     made = mip_rotating(volume, views=views, spacing=spacing)
     values = made.array if made.valid is None else np.where(made.valid, made.array, np.float32(0))
     most = _highest(volume) if highest is None else highest
-    values = _cropped(values, most)
+    values = cropped(values, values > _FAINT * most)
     pixel = made.spacing[0] if made.spacing else 1.0
     times = max(1, math.ceil(LEAST_PIXELS / max(values.shape[1:])))
     name = f"{volume.facts.get('modality', 'image')} {unit_text(volume.unit)}".strip()
@@ -70,16 +66,6 @@ def _highest(volume: Volume) -> float:
     if most <= 0:
         raise Refused("the volume holds no uptake; there is nothing to show")
     return most
-
-
-def _cropped(values: NDArray[Any], most: float) -> NDArray[Any]:
-    """The columns in which some view has uptake, as many on either side of the axis."""
-    columns = np.flatnonzero((values > _FAINT * most).any(axis=(0, 1)))
-    if not columns.size:
-        return values
-    wide = values.shape[2]
-    cut = max(0, min(int(columns[0]), wide - 1 - int(columns[-1])) - _MARGIN)
-    return values[:, :, cut : wide - cut]
 
 
 def _enlarged(shares: NDArray[np.float32], times: int) -> NDArray[np.float32]:
