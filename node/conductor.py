@@ -48,6 +48,8 @@ log = structlog.get_logger()
 
 _PAUSE = 0.002
 """Between two transactions, so that a command-line writer gets its turn."""
+_NICE = 5
+"""With its children it stands behind the receivers where the processor is short: a sender waits for those only."""
 _POLL = 1.0
 _QUIET = 2.0
 """Seconds without a new object after which the database's log is emptied."""
@@ -390,6 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.configure("conductor")
     follow(given.parent)
+    os.nice(_NICE)
     try:
         settings = app.settings_from_stdin(given.file)
         app.hold(settings.node.data)

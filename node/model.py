@@ -188,7 +188,13 @@ class Kept:
 
     receiver_run: int
     sequence: int
-    path: Path
+    name: str
+    """Of its file, in full; a text, since one is made for each object that comes."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return Path(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Disk:
     def __init__(self, durability: Durability = "power") -> None:
         self.syncs = durability == "power"
 
-    def create(self, path: Path) -> int:
+    def create(self, path: str | Path) -> int:
         """Create a file that must not exist; return its descriptor, open for writing."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
@@ -106,9 +106,9 @@ class Disk:
         """Close a descriptor."""
         os.close(fd)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: str | Path, target: str | Path) -> None:
         """Give *source* its name *target*, on the same file system."""
-        source.rename(target)
+        os.rename(source, target)  # noqa: PTH104 - a name for each object: a Path costs more than the call
 
     def sync_folder(self, folder: Folder) -> None:
         """Make the names in *folder* durable."""
@@ -119,9 +119,9 @@ class Disk:
         """Make one folder; FileExistsError where it exists."""
         path.mkdir(mode=0o750)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: str | Path) -> None:
         """Remove a file; nothing where it is absent."""
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
 
     def make_folder(self, path: Path) -> None:
         """Make *path* and what is missing above it, each name durable in its parent."""
@@ -158,7 +158,7 @@ class Disk:
 class Part:
     """An object on its way to the disk: an open `.part` file beside its target."""
 
-    def __init__(self, disk: Disk, path: Path, *, durable: bool, head: bytes = b"") -> None:
+    def __init__(self, disk: Disk, path: str, *, durable: bool, head: bytes = b"") -> None:
         """Create it. *head* is written together with what comes first; *durable*: a power cut shall not lose it."""
         self.path = path
         self.durable = durable
@@ -197,7 +197,7 @@ class Part:
 
     def _open(self) -> int:
         if self._fd is None:
-            raise ValueError(f"{self.path.name} was finished or discarded before")
+            raise ValueError(f"{Path(self.path).name} was finished or discarded before")
         return self._fd
 
 
@@ -304,14 +304,14 @@ class ObjectFolder:
             sequence = self._sequence + 1
             if sequence % BUCKET == 0:
                 self._bucket = self._make_bucket(sequence)
-            target = self._bucket.path / f"{sequence:08d}{suffix}"
+            target = f"{self._bucket.path}/{sequence:08d}{suffix}"
             self._disk.rename(part.path, target)
             self._sequence = sequence
             return Kept(self.run, sequence, target), self._bucket
 
     def _new_part(self, durable: bool, head: bytes = b"") -> Part:
         self._check()
-        path = self._bucket.path / f"{next(self._parts):08d}{PART}"
+        path = f"{self._bucket.path}/{next(self._parts):08d}{PART}"
         return Part(self._disk, path, durable=durable, head=head)
 
     def _check(self) -> None:

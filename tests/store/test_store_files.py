@@ -100,9 +100,9 @@ class RecordingDisk(Disk):
         self.acknowledged: list[tuple[Path, bytes]] = []
         self.checks: dict[tuple[int, object], dict[Path, bytes | None]] = {}
 
-    def create(self, path: Path) -> int:
+    def create(self, path: str | Path) -> int:
         """Create, noting the name."""
-        fd = super().create(path)
+        fd, path = super().create(path), Path(path)
         self.open[fd] = self.files[path] = Content()
         self._name(path, ("create", path.name, self.files[path], ""))
         return fd
@@ -124,9 +124,10 @@ class RecordingDisk(Disk):
         super().close(fd)
         del self.open[fd]
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: str | Path, target: str | Path) -> None:
         """Rename, noting both names."""
         super().rename(source, target)
+        source, target = Path(source), Path(target)
         content = self.files[target] = self.files.pop(source)
         if source.parent == target.parent:
             self._name(target, ("rename", target.name, content, source.name))
@@ -134,9 +135,10 @@ class RecordingDisk(Disk):
             self.folders[source.parent].pending.append(("unlink", source.name, None, ""))
             self._name(target, ("create", target.name, content, ""))
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: str | Path) -> None:
         """Unlink, noting the name."""
         super().unlink(path)
+        path = Path(path)
         self._name(path, ("unlink", path.name, None, ""))
 
     def mkdir(self, path: Path) -> None:
@@ -461,7 +463,7 @@ class FailingDisk(Disk):
         self._fail("sync")
         super().sync(fd)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: str | Path, target: str | Path) -> None:
         """Fail or do it."""
         self._fail("rename")
         super().rename(source, target)
@@ -522,7 +524,7 @@ def test_parts_of_dead_runs_go_and_those_of_living_runs_stay(tmp_path: Path) -> 
     dead.close()
     assert (is_alive(tmp_path, 1), is_alive(tmp_path, 2)) == (False, True)
     assert clean_dead_runs(tmp_path) == 1
-    assert (stale.path.exists(), fresh.path.exists(), kept.exists()) == (False, True, True)
+    assert (Path(stale.path).exists(), Path(fresh.path).exists(), kept.exists()) == (False, True, True)
     assert clean_dead_runs(tmp_path) == 0
     assert is_alive(tmp_path, 1) is False
 
