@@ -32,7 +32,7 @@ _MOST_MEMORY = 2 << 30
 _NICE = 10
 """While a scanner sends, the processor belongs to the receivers first."""
 IN_GAPS = "--in-gaps"
-"""The argument of a reader that takes only what of the processor nobody else wants: one at least must not."""
+"""The argument of a reader that takes only what of the processor nobody else wants."""
 _PR_SET_PDEATHSIG = 1
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from node import commitment, performed
 from node.child import LineChild
@@ -21,6 +22,8 @@ from node.store.records import Record
 _OUTSTANDING = 64  # of each reader
 _ENOUGH, _GATHER = 128, 0.05
 """Objects that are taken in at once, and the seconds for which fewer wait for others to go with."""
+_LATE = 0.3
+"""Seconds that the record at the front may wait for a reader that gets nothing of the processor."""
 _READ_TIMEOUT = 10.0
 _READ_RATE = 50e6
 """Bytes per second that a slow disk gives: a large object is hashed whole and takes its time."""
@@ -38,6 +41,8 @@ class Reading:
     failed: str = ""
     ready: bool = False
     asked_at: float = 0.0
+    waits_since: float = 0.0
+    """When it was asked for the first time."""
     ready_at: float = 0.0
     tries: int = 0
     since: float = 0.0
@@ -54,14 +59,16 @@ class Reading:
     performed: Performed | None = None
     """What a message about a performed procedure step says."""
 
-    @property
-    def patience(self) -> float:
-        """Seconds the reader may take."""
+    def takes_longer(self, than: float, since: float, now: float) -> bool:
+        """Whether more than so many seconds have passed, and those that a slow disk takes for its bytes."""
+        return now - since > than and now - since > than + self._size() / _READ_RATE
+
+    def _size(self) -> int:
         size = 0
         for path in self.paths:
             with contextlib.suppress(OSError):
                 size += path.stat().st_size
-        return _READ_TIMEOUT + size / _READ_RATE
+        return size
 
 
 class _Reader:
@@ -75,8 +82,9 @@ class _Reader:
 
     def look(self, now: float) -> None:
         """Give up on one that has taken too long over one object."""
-        if self.asked and now - self.asked[0].asked_at > self.asked[0].patience:
-            self.died(f"the reader took more than {self.asked[0].patience:.0f} s")
+        head = self.asked[0] if self.asked else None
+        if head is not None and not head.ready and head.takes_longer(_READ_TIMEOUT, head.asked_at, now):
+            self.died(f"the reader took more than {now - head.asked_at:.0f} s")
 
     def ask(self, reading: Reading, now: float) -> bool:
         """Ask for one record more; False where it is dead."""
@@ -84,6 +92,7 @@ class _Reader:
             self.died("the reader crashed")
             return False
         reading.asked_at = now
+        reading.waits_since = reading.waits_since or now
         self.asked.append(reading)
         return True
 
@@ -97,16 +106,12 @@ class _Reader:
             reading = self.asked.popleft()
             if self.asked:
                 self.asked[0].asked_at = now
-            reading.ready, reading.ready_at = True, now
-            reading.failed = answer.get("failed", "")
+            header = None
             if "header" in answer:
-                reading.header = header_from_json(answer["header"], self._before)
-                self._before = reading.header.attributes
-            reading.same = answer.get("same", False)
-            if "said" in answer:
-                reading.said = commitment.from_json(answer["said"])
-            if "performed" in answer:
-                reading.performed = performed.from_json(answer["performed"])
+                header = header_from_json(answer["header"], self._before)
+                self._before = header.attributes
+            if not reading.ready:  # else the other reader was first
+                _take(reading, answer, header, now)
         if not alive:
             self.died("the reader crashed")
 
@@ -117,25 +122,46 @@ class _Reader:
         if self.asked:
             head = self.asked[0]
             head.tries += 1
-            if head.tries >= _READ_TRIES:
+            if head.tries >= _READ_TRIES and not head.ready:
                 head.ready, head.failed = True, why
         for reading in self.asked:
             reading.asked_at = 0.0
         self.asked.clear()
 
 
+def _take(reading: Reading, answer: Mapping[str, Any], header: Header | None, now: float) -> None:
+    """Note what a reader answered."""
+    reading.ready, reading.ready_at = True, now
+    reading.failed = answer.get("failed", "")
+    reading.header = header
+    reading.same = answer.get("same", False)
+    if "said" in answer:
+        reading.said = commitment.from_json(answer["said"])
+    if "performed" in answer:
+        reading.performed = performed.from_json(answer["performed"])
+
+
 class Readings:
-    """The records in order, and the readers that work on them."""
+    """The records in order, and the readers that work on them.
+
+    Readers work in the gaps that the receivers leave. Where there are none, one more, which gets its share like any
+    process, is asked for what has waited too long; of two answers the first counts.
+    """
 
     def __init__(self, readers: int = min(2, os.cpu_count() or 1)) -> None:
-        """Use *readers* processes, all but the first of them in the gaps that the receivers leave."""
-        self.readers = [_Reader(*([IN_GAPS] if number else [])) for number in range(readers)]
+        """Use *readers* processes, and one more in need."""
+        self.readers = [_Reader(IN_GAPS) for _ in range(readers)]
+        self._helper = _Reader()
         self.queue: deque[Reading] = deque()
 
     @property
     def children(self) -> list[LineChild]:
         """The processes."""
-        return [reader.child for reader in self.readers]
+        return [reader.child for reader in self._all]
+
+    @property
+    def _all(self) -> list[_Reader]:
+        return [*self.readers, self._helper]
 
     def add(self, reading: Reading) -> None:
         """One more record, last in order."""
@@ -149,7 +175,7 @@ class Readings:
     @property
     def gathering(self) -> bool:
         """Whether something is ready and more is on its way."""
-        under_way = any(reader.asked for reader in self.readers)
+        under_way = any(reader.asked for reader in self._all)
         return under_way and bool(self.queue) and self.queue[0].ready
 
     def worth_taking(self, now: float) -> bool:
@@ -164,7 +190,7 @@ class Readings:
 
     def ask(self, now: float) -> None:
         """Keep the readers busy, the one with the least to do first."""
-        for reader in self.readers:
+        for reader in self._all:
             reader.look(now)
         able = [reader for reader in self.readers if reader.child.ensure()]
         for reading in self.queue if able else ():
@@ -172,11 +198,27 @@ class Readings:
                 continue
             reader = min(able, key=lambda one: len(one.asked))
             if len(reader.asked) >= _OUTSTANDING or not reader.ask(reading, now):
+                break
+        if self._late(now) and not self._helper.asked and self._helper.child.ensure():
+            self._help(now)
+
+    def _late(self, now: float) -> bool:
+        """Whether the readers come to nothing, while others have the processor."""
+        front = self.queue[0] if self.queue else None
+        if front is None or front.ready or not front.asked_at:
+            return False
+        return front.takes_longer(_LATE, front.waits_since, now)
+
+    def _help(self, now: float) -> None:
+        """Ask for what has waited longest once more."""
+        waiting = [reading for reading in self.queue if reading.asked_at and not reading.ready]
+        for reading in waiting[:_OUTSTANDING]:
+            if not self._helper.ask(reading, now):
                 return
 
     def listen(self, now: float) -> None:
         """Take the answers that came."""
-        for reader in self.readers:
+        for reader in self._all:
             reader.listen(now)
 
     def done(self, most: int) -> Iterator[Reading]:

@@ -155,3 +155,43 @@ def test_two_readers_keep_the_order_and_one_that_dies_loses_nothing(tmp_path: Pa
     finally:
         for child in readings.children:
             child.kill()
+
+
+def test_readers_that_get_nothing_of_the_processor_are_helped(tmp_path: Path) -> None:
+    """While the readers stand still another one reads everything in order, and their late answers change nothing."""
+    paths = write_ct_series(tmp_path, body_volume(Grid(shape=(12, 16, 16), spacing=(5, 12, 12))))
+    readings = Readings(2)
+    *readers, helper = readings.children
+    try:
+        for path in paths:
+            readings.add(Reading(None, [path]))
+        readings.ask(time.monotonic())
+        assert helper.process is None
+        for child in readers:
+            os.kill(child.process.pid, signal.SIGSTOP)  # type: ignore[union-attr]
+
+        def turn() -> bool:
+            readings.ask(time.monotonic())
+            readings.listen(time.monotonic())
+            return all(reading.ready for reading in readings.queue)
+
+        wait_for(turn, "the helper")
+        read = list(readings.queue)
+        found = [reading.header for reading in read]
+        assert [header.sop_uid for header in found if header] == [
+            dcmread(path).SOPInstanceUID for path in paths
+        ]
+        for child in readers:
+            os.kill(child.process.pid, signal.SIGCONT)  # type: ignore[union-attr]
+        list(readings.done(99))
+        readings.add(Reading(None, paths[:1]))
+        wait_for(turn, "the readers, after they have said what nobody waits for")
+
+        def nothing_asked() -> bool:
+            return turn() and not any(reader.asked for reader in readings.readers)
+
+        wait_for(nothing_asked, "the old answers")
+        assert [reading.header for reading in read] == found
+    finally:
+        for child in readings.children:
+            child.kill()
