@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The tests start thousands of processes, each of which would compile the node anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test long check soak bench lint clean
 
 demo: .venv/installed            ## the main job on loopback: a node, a PACS, studies in, results out
