@@ -137,8 +137,9 @@ class Arrivals:
         reading = self.readings.queue[0]
         try:
             with self.parts.database.write(durable=False) as tx:
+                strangers = flow.strangers(tx, self.readings.objects(GROUP))
                 for reading in self.readings.done(GROUP):
-                    self._take(tx, reading, remove, compare)
+                    self._take(tx, reading, strangers, remove, compare)
                     self.behind = max(0, self.behind - 1)
                     if time.monotonic() > until:
                         break
@@ -172,32 +173,37 @@ class Arrivals:
             with self.parts.database.write() as tx:
                 flow.set_aside(tx, self.parts, record, f"the node failed over it ({type(error).__name__})")
 
-    def _take(self, tx: Any, reading: Reading, remove: list[Path], compare: list[Reading]) -> None:
-        if reading.rebuild is not None:
-            self._take_rebuilt(tx, reading, *reading.rebuild)
-            return
-        if reading.released is not None:
-            flow.released(tx, self.parts, reading.released, reading.header)
-            self.releasing.discard(reading.released)
-            return
-        if reading.compared is not None:
-            flow.compared(tx, self.parts, reading.compared, reading.header, reading.same)
-            return
+    def _take(
+        self, tx: Any, reading: Reading, strangers: set[str], remove: list[Path], compare: list[Reading]
+    ) -> None:
         record = reading.record
-        assert record is not None  # noqa: S101 - only rebuilt and compared readings have none
-        if record.is_end:
+        if record is not None and record.is_end:
             self._end(record.path)
-        elif not record.is_object:
-            self._take_message(tx, record, reading)
-        elif reading.header is None:
-            flow.unreadable(tx, self.parts, (record.run, record.sequence), reading.failed)
-        else:
-            taken = flow.take_in(tx, self.parts, (record.run, record.sequence), reading.header)
+        elif record is not None and record.is_object and reading.header is not None:
+            taken = flow.take_in(tx, self.parts, (record.run, record.sequence), reading.header, strangers)
             if taken.remove:
                 remove.append(taken.remove)
             if taken.compare:
                 compare.append(Reading(None, list(taken.compare), compared=taken.instance))
-        self.taken[record.run] = record.sequence
+        else:
+            strangers.clear()  # what follows may make any of them known
+            self._take_other(tx, reading)
+        if record is not None:
+            self.taken[record.run] = record.sequence
+
+    def _take_other(self, tx: Any, reading: Reading) -> None:
+        """What is no object that just came with a header to read."""
+        if reading.rebuild is not None:
+            self._take_rebuilt(tx, reading, *reading.rebuild)
+        elif reading.released is not None:
+            flow.released(tx, self.parts, reading.released, reading.header)
+            self.releasing.discard(reading.released)
+        elif reading.compared is not None:
+            flow.compared(tx, self.parts, reading.compared, reading.header, reading.same)
+        elif reading.record is not None and reading.record.is_object:
+            flow.unreadable(tx, self.parts, (reading.record.run, reading.record.sequence), reading.failed)
+        elif reading.record is not None:
+            self._take_message(tx, reading.record, reading)
 
     def _end(self, path: Path) -> None:
         try:

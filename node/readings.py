@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Reading:
     """What a message about storage commitment says."""
     performed: Performed | None = None
     """What a message about a performed procedure step says."""
+
+    @property
+    def is_object(self) -> bool:
+        """It is an object that came, and its header is there."""
+        return self.record is not None and self.record.is_object and self.header is not None
 
     def takes_longer(self, than: float, since: float, now: float) -> bool:
         """Whether more than so many seconds have passed, and those that a slow disk takes for its bytes."""
@@ -220,6 +226,16 @@ class Readings:
         """Take the answers that came."""
         for reader in self._all:
             reader.listen(now)
+
+    def objects(self, most: int) -> dict[tuple[int, int], str]:
+        """Record → SOP Instance UID of the objects among the finished readings at the front."""
+        found = {}
+        for reading in islice(self.queue, most):
+            if not reading.ready:
+                break
+            if reading.is_object and reading.record and reading.header:
+                found[reading.record.run, reading.record.sequence] = reading.header.sop_uid
+        return found
 
     def done(self, most: int) -> Iterator[Reading]:
         """Finished readings from the front, in order."""

@@ -136,13 +136,13 @@ class House:
             yield tx
 
     def take(self, *headers: Header) -> list[flow.Taken]:
-        """Take in objects, each under the next sequence number."""
-        taken = []
-        for one in headers:
-            self.sequence += 1
-            with self.tx() as tx:
-                taken.append(flow.take_in(tx, self.parts, (1, self.sequence), one))
-                flow.counted(tx, self.parts)
+        """Take in objects as one group, each under the next sequence number."""
+        group = {(1, number): one for number, one in enumerate(headers, self.sequence + 1)}
+        self.sequence += len(group)
+        with self.tx() as tx:
+            strangers = flow.strangers(tx, {record: one.sop_uid for record, one in group.items()})
+            taken = [flow.take_in(tx, self.parts, record, one, strangers) for record, one in group.items()]
+            flow.counted(tx, self.parts)
         return taken
 
     def receive(self, paths: Iterable[Path], peer: str = "CT01", *, index: bool = True) -> None:

@@ -94,6 +94,16 @@ def test_a_duplicate_is_counted_and_its_file_let_go(house: House) -> None:
     assert house.series()[0]["instances"] == 1
 
 
+def test_what_comes_together_is_judged_as_if_one_after_the_other(house: House) -> None:
+    """A second copy in the same group is a duplicate; another record met again is nothing new; all others are kept."""
+    taken = house.take(header(1), header(2), header(1), header(3))
+    assert states(house) == ["kept", "kept", "duplicate", "kept"]
+    assert [bool(one.remove) for one in taken] == [False, False, True, False]
+    house.sequence = 3
+    house.take(header(3), header(4))
+    assert states(house) == ["kept", "kept", "duplicate", "kept", "kept"]
+
+
 def test_a_duplicate_is_delivered_again_only_when_the_last_delivery_is_old(house: House) -> None:
     """The sender asked: after `redeliver_after` (10 min) the object and what was made of it go again."""
     house.complete(header(1))

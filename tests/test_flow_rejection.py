@@ -96,6 +96,12 @@ def test_a_rejected_object_of_an_open_series_is_not_in_it(house: House) -> None:
     assert row["files"] == "[1, 2]"
 
 
+def test_a_note_counts_for_what_comes_in_the_same_group(house: House) -> None:
+    """What it names is rejected though nobody knew of it when the group began; what it does not name is kept."""
+    house.take(header(1), note("1.2.3.2", "1.2.3.4"), header(2), header(3))
+    assert states(house, instance) == ["kept", "kept", "rejected", "kept"]
+
+
 def test_an_open_series_without_any_other_object_is_rejected(house: House) -> None:
     """It is closed with the reason, and what comes later opens a revision of its own."""
     house.take(header(1), note("1.2.3.1"))

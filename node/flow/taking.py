@@ -34,14 +34,27 @@ class Taken:
     instance: int = 0
 
 
-def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Header) -> Taken:
+def strangers(tx: Connection, group: Mapping[tuple[int, int], str]) -> set[str]:
+    """The UIDs of a group of records (record → UID) that nothing here knows yet: `take_in` need not look for each."""
+    return intake.strangers(tx, group)
+
+
+def take_in(
+    tx: Connection, parts: Parts, record: tuple[int, int], header: Header, strangers: set[str] | None = None
+) -> Taken:
     """Index one received object, put it into its series, and queue what rules route at once.
 
-    `counted` follows within the same transaction.
+    `counted` follows within the same transaction. Who is among the *strangers* is looked for nowhere, and none from
+    here on; a rejection note may make any of them known.
     """
-    if intake.has_file(tx, *record):  # catch-up met it twice
+    stranger = strangers is not None and header.sop_uid in strangers
+    if strangers is not None:
+        strangers.discard(header.sop_uid)
+        if header.rejection:
+            strangers.clear()
+    if not stranger and intake.has_file(tx, *record):  # catch-up met it twice
         return Taken()
-    why = rejections.why_rejected(tx, header.sop_uid)
+    why = "" if stranger else rejections.why_rejected(tx, header.sop_uid)
     fetched = _fetched(tx, parts, record, header, why)
     if fetched is None and why:
         came_rejected(tx, parts, record, header, why, _about(tx, parts, header))
@@ -49,7 +62,7 @@ def take_in(tx: Connection, parts: Parts, record: tuple[int, int], header: Heade
         _unreadable(tx, parts, record, header)
     if fetched is not None or why or not header.readable:
         return fetched or Taken()
-    row = intake.kept(tx, header.sop_uid) if header.sop_uid else None
+    row = intake.kept(tx, header.sop_uid) if header.sop_uid and not stranger else None
     judged = judge(_known(row) if row else None, header)
     if judged.state is InstanceState.DUPLICATE and row:
         intake.add_instance(tx, header, record, judged.state, reason=judged.why, series_id=row["series_id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,12 @@ _SET_CURSOR = (
 _HAS_FILE = select(instance.c.id).where(
     (instance.c.receiver_run == bindparam("receiver")) & (instance.c.sequence == bindparam("taken"))
 )
+_WITH_FILES = select(instance.c.receiver_run, instance.c.sequence).where(
+    (instance.c.receiver_run == bindparam("receiver"))
+    & instance.c.sequence.in_(bindparam("taken", expanding=True))
+)
+_WITH_UIDS = select(instance.c.sop_uid).where(instance.c.sop_uid.in_(bindparam("uids", expanding=True)))
+_REJECTED = select(rejection.c.sop_uid).where(rejection.c.sop_uid.in_(bindparam("uids", expanding=True)))
 _KEPT = (
     select(instance, series.c.study_uid, series.c.series_uid)
     .outerjoin(series, series.c.id == instance.c.series_id)
@@ -75,6 +82,24 @@ def set_cursor(tx: Connection, receiver_run: int, sequence: int) -> None:
 def has_file(tx: Connection, receiver_run: int, sequence: int) -> bool:
     """This record is already an instance."""
     return tx.scalar(_HAS_FILE, {"receiver": receiver_run, "taken": sequence}) is not None
+
+
+def strangers(tx: Connection, group: Mapping[tuple[int, int], str]) -> set[str]:
+    """The SOP Instance UIDs of a group of records of which no table knows anything: most, where a scanner sends.
+
+    *group* is record → UID. A UID that two of them have is none.
+    """
+    by_run: dict[int, list[int]] = {}
+    for receiver_run, sequence in group:
+        by_run.setdefault(receiver_run, []).append(sequence)
+    twice = {uid for uid, count in Counter(group.values()).items() if count > 1 or not uid}
+    for receiver_run, taken in by_run.items():
+        found = tx.execute(_WITH_FILES, {"receiver": receiver_run, "taken": taken})
+        twice.update(group[row.receiver_run, row.sequence] for row in found)
+    uids = list(set(group.values()) - twice)
+    for statement in (_WITH_UIDS, _REJECTED):
+        twice.update(tx.scalars(statement, {"uids": uids}) if uids else ())
+    return set(uids) - twice
 
 
 def kept(tx: Connection, sop_uid: str) -> Mapping[str, Any] | None:
