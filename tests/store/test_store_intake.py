@@ -14,7 +14,7 @@ from store_cases import STATES, opened
 from node.facts import gather
 from node.model import InstanceState, SeriesState
 from node.send.protocol import Kind
-from node.store import intake, queries
+from node.store import intake, queries, rejections
 from node.store.database import note
 from node.store.queries import Search, Wanted
 from node.store.schema import instance, series
@@ -48,6 +48,17 @@ def test_a_kept_object_is_found_by_its_uid_with_its_series(house: House) -> None
         assert intake.kept(tx, "1.2.3.2") is None
         assert intake.has_file(tx, 1, 2)
         assert not intake.has_file(tx, 2, 1)
+
+
+def test_a_stranger_is_one_of_whom_no_table_knows(house: House) -> None:
+    """Not who was kept or set aside before, is named by a rejection note, comes twice, is met again, or has no UID."""
+    house.take(header(1), header(1, digest="d" * 64, pixel_digest="e" * 64), header(2))
+    with house.tx() as tx:
+        rejections.remember(tx, ["1.2.3.3"], "113001", 1, house.clock.at)
+        assert intake.strangers(tx, {}) == set()
+        group = {(1, 9): "1.2.3.1", (2, 1): "1.2.3.3", (2, 2): "1.2.3.4", (2, 3): "1.2.3.4", (1, 3): "1.2.3.5",
+                 (2, 4): "", (2, 5): "1.2.3.6", (3, 3): "1.2.3.7"}  # fmt: skip
+        assert intake.strangers(tx, group) == {"1.2.3.6", "1.2.3.7"}
 
 
 def test_a_sealed_revision_gives_back_its_members_and_facts(house: House) -> None:
