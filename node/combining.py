@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from node.derive.adopting import adopted
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.descent import sources_of
 from node.errors import Broken, Refused
 from node.model import Job, OperatorSpec, Plan

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.read.loaded import Loaded
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from node.derive.inherit import put
-from node.derive.making import Sources, code_item
+from node.derive.making import code_item
+from node.derive.sources import Sources
 from node.model import Code
 
 _SIDES = ("R", "L", "U", "B")

@@ -16,9 +16,10 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
+from node.derive.charset import settle_charset
 from node.derive.derivation import derivation
 from node.derive.geometry import decimal, decimals
-from node.derive.making import MANUFACTURER, Making, code_item, settle_charset, with_file_meta
+from node.derive.making import MANUFACTURER, Making, code_item, with_file_meta
 from node.derive.references import set_lossy, set_sources
 from node.derive.standard import roots
 from node.derive.stored import Stored, stored_as

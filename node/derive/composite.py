@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
+from node.derive.charset import settle_charset
 from node.derive.inherit import put
-from node.derive.making import MANUFACTURER, Making, settle_charset, with_file_meta
+from node.derive.making import MANUFACTURER, Making, with_file_meta
 
 _FROM_SERIES = ("RequestAttributesSequence", "BodyPartExamined", "Laterality", "TimezoneOffsetFromUTC")
 

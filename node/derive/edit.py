@@ -21,8 +21,8 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 
 from node.derive import values
+from node.derive.charset import convertible, to_utf8
 from node.derive.inherit import AnyElement, empty, opened, put, text_element
-from node.derive.making import convertible, to_utf8
 from node.derive.original import Coercion, record, tags_written
 from node.derive.standard import roots
 from node.errors import Refused

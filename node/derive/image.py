@@ -8,8 +8,9 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from node.derive import geometry, pixels
+from node.derive.charset import settle_charset
 from node.derive.inherit import AnyElement, Column, put
-from node.derive.making import Making, settle_charset, with_file_meta
+from node.derive.making import Making, with_file_meta
 from node.derive.nm_image import nm_image
 from node.derive.quantity import set_display, set_quantity
 from node.derive.realworld import set_mapping

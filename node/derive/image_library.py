@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 
 from node.derive import geometry
 from node.derive.lineage import series_items
-from node.derive.making import Making, Sources, code_item
+from node.derive.making import Making, code_item
 from node.derive.references import items
+from node.derive.sources import Sources
 from node.derive.standard import CT, MR, PT
 from node.model import Code
 

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from node.derive.key_images import description, key_object
-from node.derive.making import Making, Sources
+from node.derive.making import Making
+from node.derive.sources import Sources
 from node.errors import Broken
 from node.model import REJECTIONS, Code, Issued
 

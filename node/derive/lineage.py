@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset
 
 from node.derive import geometry
 from node.derive.inherit import put, text_element
-from node.derive.making import Sources
 from node.derive.references import PROCESSED, items
+from node.derive.sources import Sources
 from node.derive.values import octets
 from node.model import Code
 

@@ -18,10 +18,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as Coded
 
 from node.derive import geometry
+from node.derive.charset import settle_charset
 from node.derive.derivation import step_of
 from node.derive.inherit import put
 from node.derive.lineage import series_items, source_items
-from node.derive.making import Making, code_item, settle_charset, with_file_meta
+from node.derive.making import Making, code_item, with_file_meta
 from node.derive.schemes import declare
 from node.derive.standard import CT
 from node.errors import Refused

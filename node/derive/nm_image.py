@@ -9,9 +9,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from node.derive import geometry
+from node.derive.charset import settle_charset
 from node.derive.inherit import put
 from node.derive.lineage import source_items
-from node.derive.making import settle_charset, with_file_meta
+from node.derive.making import with_file_meta
 from node.derive.quantity import set_display, set_quantity
 from node.derive.realworld import set_mapping
 from node.derive.series import Series

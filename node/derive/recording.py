@@ -10,9 +10,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from node.derive import references
+from node.derive.charset import settle_charset
 from node.derive.derivation import derivation
 from node.derive.geometry import decimal
-from node.derive.making import Making, code_item, settle_charset, with_file_meta
+from node.derive.making import Making, code_item, with_file_meta
 from node.derive.samples import Step, bits_for, step_of
 from node.derive.standard import roots
 from node.derive.waveforms import ECG, LIMITS, WIDER

@@ -9,7 +9,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTDoseStorage
 
 from node.derive.inherit import AnyElement, put, text_element
-from node.derive.making import Sources, code_item
+from node.derive.making import code_item
+from node.derive.sources import Sources
 from node.derive.values import octets
 from node.model import Code
 

@@ -16,11 +16,12 @@ from node.derive import geometry
 from node.derive.identity import CREATOR
 from node.derive.image_library import OF_MEASUREMENT, evidence, image, library
 from node.derive.issued import evidence_of
-from node.derive.making import MANUFACTURER, Making, Sources
+from node.derive.making import MANUFACTURER, Making
 from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
 from node.derive.remarks import evaluations
 from node.derive.segments import Segment, received, referenced, tracked
+from node.derive.sources import Sources
 from node.derive.standard import roots
 from node.operator import Mask, Measurement, Report
 

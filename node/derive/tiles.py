@@ -18,10 +18,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from node.derive import lineage, references
+from node.derive.charset import settle_charset
 from node.derive.derivation import derivation
 from node.derive.geometry import decimal, decimals
 from node.derive.inherit import put
-from node.derive.making import Making, code_item, settle_charset, with_file_meta
+from node.derive.making import Making, code_item, with_file_meta
 from node.errors import Broken, Refused
 from node.operator import Level, Tiles
 

@@ -22,7 +22,7 @@ from node.derive.image import images, stacked_images
 from node.derive.inherit import writable
 from node.derive.issued import rejection_note, source_of
 from node.derive.key_images import key_images
-from node.derive.making import Making, Sources
+from node.derive.making import Making
 from node.derive.parametric_map import parametric_map
 from node.derive.presentation import presentations
 from node.derive.recording import recordings
@@ -30,6 +30,7 @@ from node.derive.rendition import rendition
 from node.derive.report import reports
 from node.derive.segmentation import segmentation
 from node.derive.segments import Segment
+from node.derive.sources import Sources
 from node.derive.tiles import slides
 from node.errors import Broken
 from node.model import REJECTION, WHOLE, Job, Output, Product, SeriesPart, series_key

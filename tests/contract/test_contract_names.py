@@ -243,8 +243,8 @@ INNER = [
           lambda: isinstance(_config.ENFORCE_UID_CONFORMANCE, bool)),
     Inner("_config.STORE_SEND_CHUNKED_DATASET", "demo/scanner.py",
           lambda: calls(pynetdicom.association, "if not _config.STORE_SEND_CHUNKED_DATASET")),
-    Inner("dataset._dict", "derive/adopting.py derive/classic.py derive/deidentify/elements.py derive/edit.py "
-          "derive/inherit.py derive/making.py derive/nm_image.py derive/original.py derive/series.py treating.py "
+    Inner("dataset._dict", "derive/adopting.py derive/charset.py derive/classic.py derive/deidentify/elements.py "
+          "derive/edit.py derive/inherit.py derive/nm_image.py derive/original.py derive/series.py treating.py "
           "read/frames.py read/lift.py read/vendor.py",
           elements_are_put_as_they_are),
     Inner("dataset._parent_encoding", "derive/classic.py derive/inherit.py", items_inherit_the_character_set),

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken
 from node.model import Code, Output

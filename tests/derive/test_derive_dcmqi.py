@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 from derive_material import LUNG, affine, ct_headers, job, mask, numbers
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.operator import FractionalMask
 

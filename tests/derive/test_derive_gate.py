@@ -9,8 +9,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.derive.gate import gate
-from node.derive.making import Sources
 from node.derive.payload import payload_defects
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.model import Code, SeriesPart
 from node.operator import FractionalMask, Map

@@ -9,7 +9,7 @@ from derive_material import HU, affine, complaints, ct_headers, job, sample, vol
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Code

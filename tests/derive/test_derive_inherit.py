@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from node.derive.gate import gate
 from node.derive.identity import identity, uid
 from node.derive.inherit import inherit, text_element
-from node.derive.making import Sources
 from node.derive.pixels import scale
+from node.derive.sources import Sources
 from node.derive.standard import CT, MR, PT
 from node.derive.write import write
 from node.errors import Broken

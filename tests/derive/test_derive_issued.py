@@ -12,7 +12,7 @@ import pytest
 from derive_material import affine, complaints, ct_headers, job, mask, numbers, volume
 from pydicom import dcmread
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write, write_notes
 from node.errors import Broken
 from node.model import Issued, Job, Product

@@ -9,7 +9,7 @@ import pytest
 from derive_material import affine, complaints, ct_headers, job
 from pydicom import dcmread
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Code

@@ -13,7 +13,7 @@ from derive_material import LUNG, affine, complaints, ct_headers, job, nm_header
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Code

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, EnhancedPETImageStorage
 
 from node.derive.classic import single_frame
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.standard import CT, MR, PT
 from node.derive.write import write
 from node.model import Code

@@ -11,7 +11,7 @@ from derive_material import affine, complaints, ct_headers, job, mask, numbers, 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.model import Product
 

@@ -11,8 +11,8 @@ from derive_material import HU, affine, complaints, ct_headers, job, volume
 from pydicom import dcmread
 
 from node.derive import pixels
-from node.derive.making import Sources
 from node.derive.realworld import mapping_item
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.operator import NO_UNITS, Code, Volume
 from node.testing import sphere_volume, write_nm_tomo

@@ -25,8 +25,8 @@ from pydicom.uid import (
 )
 from pydicom.waveforms import multiplex_array
 
-from node.derive.making import Sources
 from node.derive.samples import Step, bits_for, step_of
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Code

@@ -13,7 +13,7 @@ from peers import pixelmed_sr
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken
 from node.model import Code

@@ -24,10 +24,11 @@ from node.derive.drawing import (
     width_of,
     wrapped,
 )
-from node.derive.making import Making, Sources
+from node.derive.making import Making
 from node.derive.page import HEIGHT, WIDTH, Column, Table, pages
 from node.derive.rendition import rendition
 from node.derive.slices import chosen
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Refused
 from node.model import Code, Job

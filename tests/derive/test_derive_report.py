@@ -15,7 +15,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 
 _NO_PLACE = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "PixelSpacing": None, "KVP": None}

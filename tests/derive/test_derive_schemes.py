@@ -10,7 +10,7 @@ from derive_material import affine, complaints, ct_headers, job, numbers
 from peers import pixelmed_sr
 from pydicom import dcmread
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.operator import Code
 

@@ -11,7 +11,7 @@ from derive_material import affine, complaints, ct_headers, job, mask
 from pydicom import dcmread
 
 from node.derive import segmentation
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.operator import Mask, Segments
 

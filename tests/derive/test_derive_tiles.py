@@ -13,7 +13,7 @@ import pytest
 from derive_material import complaints, ct_headers, job
 from pydicom import dcmread
 
-from node.derive.making import Sources
+from node.derive.sources import Sources
 from node.derive.write import write
 from node.errors import Broken, Refused
 from node.model import Product
