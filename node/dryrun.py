@@ -18,8 +18,9 @@ from node.flow import NODE_MAJOR, SOFTWARE, Started, made_by_a_node, number_seri
 from node.model import NOTICE, Exit, Header, Job, OperatorSpec, Plan, Provenance, RunState
 from node.process.supervise import Limits, Spares, supervise
 from node.read.header import arrival_of_file, read_header
-from node.route.match import Context, Judgement, barred, judge, judge_immediate
+from node.route.match import Context, Judgement, judge, judge_immediate
 from node.route.rules import Rule, When
+from node.route.weighing import barred
 from node.sources import Source, Sources
 from node.words import counted
 

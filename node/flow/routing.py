@@ -17,8 +17,9 @@ from node.flow.studying import Told, tell_study
 from node.flow.withdrawing import supersede
 from node.model import Header, SeriesState
 from node.process.plan import plan_to_json
-from node.route.match import Judgement, barred, judge, judge_immediate
+from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Rule, Send
+from node.route.weighing import barred
 from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
 from node.store.ranks import rank_of

@@ -10,7 +10,7 @@ from node.assemble.claims import Count
 from node.assemble.completeness import Policy, gaps
 from node.facts import gather
 from node.flow.parts import Parts
-from node.route.match import holds
+from node.route.weighing import holds
 from node.settings import SOURCE, SealPolicy
 from node.store import intake
 from node.store.database import note

@@ -13,9 +13,9 @@ from node.flow.parts import Parts
 from node.flow.remaining import without
 from node.model import SeriesState
 from node.route.aggregates import columns_of, narrowed
-from node.route.match import barred
 from node.route.rules import Rule
 from node.route.study import Candidate, StudyJudgement
+from node.route.weighing import barred
 from node.store import intake, studies
 from node.words import counted
 

@@ -13,8 +13,8 @@ from node.route.aggregates import Context, geometry, narrowed, needs_geometry, w
 from node.route.conditions import Outcome
 from node.route.inputs import Input, Preference
 from node.route.keywords import Attribute
-from node.route.match import Weighed, weigh
 from node.route.values import Comparable, order, stored
+from node.route.weighing import Weighed, weigh
 from node.route.when import Line, When
 
 T = TypeVar("T")

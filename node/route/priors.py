@@ -17,9 +17,9 @@ from node.model import Cell
 from node.route.aggregates import Context
 from node.route.conditions import Outcome
 from node.route.inputs import Input
-from node.route.match import weigh
 from node.route.preferring import Ranked, ranked
 from node.route.values import squeeze
+from node.route.weighing import weigh
 from node.route.when import Line, When
 
 _FOUR = {

@@ -20,7 +20,6 @@ from itertools import pairwise
 from node.facts import Facts, gather
 from node.route.aggregates import Context, narrowed
 from node.route.conditions import Outcome
-from node.route.match import Clause, weigh
 from node.route.rule import Rule
 from node.route.study_values import (
     Apart,
@@ -36,6 +35,7 @@ from node.route.study_values import (
     Waiting,
 )
 from node.route.study_views import views_of
+from node.route.weighing import Clause, weigh
 from node.route.when import When
 
 __all__ = [

@@ -8,8 +8,8 @@ from typing import Any
 
 from node.route.conditions import Outcome
 from node.route.explain import MARKS
-from node.route.match import Clause
 from node.route.study import Apart, Looked, Over, Ready, StudyJudgement, View, Waiting
+from node.route.weighing import Clause
 
 _STATES = {Ready: "runs", Waiting: "waits", Apart: "apart"}
 

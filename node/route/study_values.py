@@ -11,8 +11,8 @@ from node.model import Value
 from node.route.aggregates import Context
 from node.route.conditions import Outcome
 from node.route.inputs import Input
-from node.route.match import Clause, Weighed
 from node.route.rule import Rule
+from node.route.weighing import Clause, Weighed
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from node.route.aggregates import CLOCK, Context
 from node.route.conditions import Outcome
 from node.route.inputs import Input
-from node.route.match import Geometries, Weighed, weigh
 from node.route.preferring import Ranked, could_beat, could_fit, ranked
 from node.route.rule import Rule
 from node.route.study_values import Asked, Candidate, Looked, Moment, View
+from node.route.weighing import Geometries, Weighed, weigh
 
 _MOST = 1024
 """Judgements that are remembered; beyond, all are forgotten and made again."""

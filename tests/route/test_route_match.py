@@ -8,8 +8,9 @@ import pytest
 from route_cases import NOW, document, images, read, rule, verdict
 
 from node.route.explain import as_json, lines
-from node.route.match import holds, judge, judge_immediate
+from node.route.match import judge, judge_immediate
 from node.route.rules import parse_when
+from node.route.weighing import holds
 from node.shape import Shaper, parse
 
 AXIAL = ("1", "0", "0", "0", "1", "0")
