@@ -33,10 +33,10 @@ from node.settings import Settings
 from node.store.database import Database, open_database
 from node.store.files import Disk, Folder
 from node.store.intake import object_path
-from node.store.migrations import copy_sqlite
 from node.store.pseudonyms import KEY
 from node.store.records import NOTES, receiver_runs
 from node.store.schema import VERSION, cursor, instance, product, series
+from node.store.snapshot import copy_sqlite
 
 DATABASE = "pacsnode.db"
 LABEL = "backup.json"

@@ -21,9 +21,9 @@ from node.ops.copying import Copied, Copier, files_below
 from node.settings import Settings
 from node.store.database import belongs, note, open_database
 from node.store.files import Disk
-from node.store.migrations import copy_sqlite
 from node.store.records import run_folder
 from node.store.schema import VERSION, cursor, instance
+from node.store.snapshot import copy_sqlite
 
 
 def restore(
