@@ -11,7 +11,7 @@ from node import faults, flow
 from node.commitments import Commitments
 from node.send.protocol import Asked, Finished, Outcomes, Reported
 from node.sendings import Sendings, UnderWay
-from node.store import deliveries, pseudonyms
+from node.store import deliveries, pseudonyms, queues
 from node.transcodings import GROUP, Transcodings
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class Dispatch:
     def deliver(self) -> None:
         """A batch, or a question, for each destination that something is due for."""
         with self.parts.database.read() as tx:
-            waiting = deliveries.waiting_destinations(tx, self.parts.now())
+            waiting = queues.waiting_destinations(tx, self.parts.now())
         for to in waiting if self.sendings.child.ensure() else ():
             peer = self.parts.settings.peers.get(to)
             if peer and self.sendings.count(to) >= peer.associations:

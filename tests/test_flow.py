@@ -30,7 +30,7 @@ from node.assemble.completeness import Policy, Sealed, verdict
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED
 from node.model import Exit, RunState
 from node.route.rules import parse_rules
-from node.store import deliveries, intake, work
+from node.store import intake, queues, work
 from node.store.schema import delivery, identity, instance, run, series
 from node.store.schema import product as products
 
@@ -897,7 +897,7 @@ def test_a_destination_gets_the_first_form_that_it_shows(tmp_path: Path) -> None
     )
     house.finish(started, done(*made))
     with house.tx() as tx:
-        found = {to: deliveries.due_deliveries(tx, to, house.clock.at, 9) for to in ("PACS", "ARCHIVE")}
+        found = {to: queues.due_deliveries(tx, to, house.clock.at, 9) for to in ("PACS", "ARCHIVE")}
     assert {to: [row["sop_uid"] for row in due] for to, due in found.items()} == {
         "PACS": [made[0].sop_uid], "ARCHIVE": [made[1].sop_uid],
     }  # fmt: skip

@@ -15,7 +15,7 @@ from node import app, flow
 from node.flow.transcoding import nobodys
 from node.model import RunState
 from node.send.protocol import Item, Kind, Result
-from node.store import deliveries, watch
+from node.store import queues, watch
 from node.store.acts import Act, on_deliveries
 from node.store.queries import Wanted
 from node.store.schema import delivery, run
@@ -212,7 +212,7 @@ def crowd(house: House, *names: str) -> None:
     """So much waits for these that they are over their share."""
     with house.tx() as tx:
         for name in names:
-            deliveries.set_destination(tx, name, waiting_bytes=app.disk_bytes(house.parts.data))
+            queues.set_destination(tx, name, waiting_bytes=app.disk_bytes(house.parts.data))
 
 
 def startable(house: House, room: int = 1) -> list[str]:

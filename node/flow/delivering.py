@@ -21,7 +21,7 @@ from node.model import DeliveryState, InstanceState, RunState, Trouble
 from node.send import retry
 from node.send.protocol import Destination, Item, Kind, Result
 from node.settings import Peer, is_open
-from node.store import deliveries
+from node.store import copies, deliveries, queues
 from node.store.database import note
 from node.store.intake import object_path
 from node.words import counted
@@ -60,7 +60,7 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
     A destination that is down is asked by C-ECHO, and then tried with a few objects, before the rest goes.
     """
     peer = parts.settings.peers.get(to)
-    known = deliveries.destinations(tx).get(to)
+    known = queues.destinations(tx).get(to)
     down = known if known and known["down"] else None
     if peer is None or peer.host is None or peer.port is None or peer.ae_title is None:
         if not down:
@@ -76,9 +76,7 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
         return Claimed(where)
     due = _due_now(tx, parts, to)
     if not due and down and down["kind"] == Trouble.PAUSED:
-        due = [
-            row for row in deliveries.soonest_delivery(tx, to) if waits_for(parts, to, row["window"]) is None
-        ]
+        due = [row for row in queues.soonest_delivery(tx, to) if waits_for(parts, to, row["window"]) is None]
     due = _without_replaced(tx, parts, due)
     found = deliveries.claim_deliveries(tx, _one_of_each(due) if down else due)
     return Claimed(where, tuple(_item(parts, row) for row in found)) if found else None
@@ -87,11 +85,11 @@ def deliver(tx: Connection, parts: Parts, to: str, under_way: int) -> Claimed | 
 def _due_now(tx: Connection, parts: Parts, to: str) -> list[Mapping[str, Any]]:
     """What is due and may go now; what its rule lets go at other times only waits for them, and says so."""
     while True:
-        due = deliveries.due_deliveries(tx, to, parts.now(), BATCH)
+        due = queues.due_deliveries(tx, to, parts.now(), BATCH)
         waits = {window: waits_for(parts, to, window) for window in {row["window"] for row in due}}
         for window, wait in waits.items():
             if wait is not None:
-                deliveries.postpone(tx, to, window, parts.now(), *wait)
+                queues.postpone(tx, to, window, parts.now(), *wait)
         if not due or None in waits.values():
             return [row for row in due if waits[row["window"]] is None]
 
@@ -129,7 +127,7 @@ def _without_replaced(
     for key, why in stale.items():
         deliveries.cancel_deliveries(tx, [key], why, parts.now())
     left = [row for row in due if row["id"] not in stale]
-    older = deliveries.older_under_way(tx, left[0]["destination"]) if left else set()
+    older = queues.older_under_way(tx, left[0]["destination"]) if left else set()
     return [row for row in left if row["run_id"] or row["sop_uid"] not in older]
 
 
@@ -166,12 +164,12 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
     One that ends its association for the second time while the destination was up is blamed itself; one that is
     refused in its transfer syntax, and taken in another, waits for a copy.
     """
-    known = deliveries.destinations(tx).get(to)
+    known = queues.destinations(tx).get(to)
     up = not (known and known["down"])
     blamed = taken = False
     sent: list[int] = []
     refused: Counter[str] = Counter()
-    known_as = deliveries.copies_of(tx, (result.delivery for result in results))
+    known_as = copies.copies_of(tx, (result.delivery for result in results))
     for result in results:
         if result.kind is Kind.NOT_TRIED:
             deliveries.finish_delivery(tx, result.delivery, result.attempt, DeliveryState.WAITING)
@@ -185,13 +183,13 @@ def delivered(tx: Connection, parts: Parts, to: str, results: Sequence[Result]) 
         blamed = _finish(tx, parts, to, (result, row), up=up) or blamed
         if row["sent_path"]:
             sent.append(result.delivery)
-    left = deliveries.copies_of(tx, sent) if sent else {}
-    copies = tuple(
+    left = copies.copies_of(tx, sent) if sent else {}
+    needless = tuple(
         parts.data / known_as[key]["sent_path"] for key, row in left.items() if not row["sent_path"]
     )
     for words, count in refused.items():
         note(tx, parts.now(), "transcoding", f"{counted(count, 'object')}: {words}", destination=to)
-    return Heard(blamed, taken, copies, bool(refused))
+    return Heard(blamed, taken, needless, bool(refused))
 
 
 def _wants_copy(tx: Connection, parts: Parts, result: Result, row: Mapping[str, Any]) -> str | None:
@@ -247,7 +245,7 @@ def _finish(
 def probed(tx: Connection, parts: Parts, to: str, error: str | None, trouble: Trouble) -> None:
     """A destination that was down answered C-ECHO, or did not; one that takes no C-ECHO is tried with objects."""
     if error is None or trouble is Trouble.REJECTED:
-        deliveries.set_destination(tx, to, trial=True, next_at=None)
+        queues.set_destination(tx, to, trial=True, next_at=None)
     else:
         _mark_down(tx, parts, to, error, trouble)
 
@@ -261,7 +259,7 @@ def batch_over(
     One that refused everything stays paused while it refuses what it is tried with (*taken* is False). What
     waits for one that is up again has waited long enough.
     """
-    known = deliveries.destinations(tx).get(to)
+    known = queues.destinations(tx).get(to)
     deliveries.unclaim_deliveries(tx, claimed)
     if error is not None:
         _mark_down(tx, parts, to, error, trouble)
@@ -269,8 +267,8 @@ def batch_over(
         _mark_down(tx, parts, to, known["reason"], Trouble.PAUSED)
     elif known and known["down"]:
         up = {"down": False, "reason": "", "since": None, "failures": 0, "next_at": None}
-        deliveries.set_destination(tx, to, **up, kind="", trial=False)
-        deliveries.hasten(tx, to, parts.now())
+        queues.set_destination(tx, to, **up, kind="", trial=False)
+        queues.hasten(tx, to, parts.now())
         note(tx, parts.now(), "destination_up", destination=to)
 
 
@@ -279,13 +277,13 @@ def _mark_down(tx: Connection, parts: Parts, to: str, error: str, trouble: Troub
 
     Other words for the same kind of trouble are none: a dying peer closes or resets, as chance has it, each minute.
     """
-    known = deliveries.destinations(tx).get(to)
+    known = queues.destinations(tx).get(to)
     failures = (known["failures"] if known else 0) + 1
     since = known["since"] if known and known["down"] else parts.now()
     if not (known and known["down"] and known["kind"] == trouble):
         note(tx, parts.now(), "destination_down", error, destination=to)
     due = retry.next_probe(failures, parts.now(), trouble)
-    deliveries.set_destination(
+    queues.set_destination(
         tx, to, down=True, reason=error, since=since, failures=failures, next_at=due,
         kind=trouble, trial=trouble is Trouble.PAUSED,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from node.flow.parts import Parts
 from node.model import RECEIVED, Header, Manner, Priority
 from node.route.rules import Rule, Send
 from node.route.ways import Share
-from node.store import deliveries, shares
+from node.store import queues, shares
 from node.store.database import note
 
 AWAY = timedelta(minutes=15)
@@ -87,7 +87,7 @@ def _shared(tx: Connection, parts: Parts, rule: Rule, share: Share, subject: Sub
 
 
 def _first_there(tx: Connection, parts: Parts, share: Share, key: str) -> str:
-    known, ranked = deliveries.destinations(tx), share.ranked(key)
+    known, ranked = queues.destinations(tx), share.ranked(key)
 
     def away(name: str) -> bool:
         row = known.get(name)

@@ -28,7 +28,7 @@ from node.route.deidentify import STAGE
 from node.send.protocol import Result
 from node.settings import Peer
 from node.settings.syntaxes import LOSSLESS, LOSSY, UNCOMPRESSED
-from node.store import deliveries, lookups, pseudonyms
+from node.store import copies, deliveries, lookups, pseudonyms
 from node.store.database import note
 from node.store.intake import object_path
 
@@ -131,8 +131,8 @@ def told_of(row: Mapping[str, Any]) -> str:
 def to_copy(tx: Connection, parts: Parts, limit: int, *, room: bool = True) -> list[Copying]:
     """The next copies to be made; one after the other where the disk has no *room*."""
     if not room:
-        return [_copying(tx, parts, row) for row in deliveries.to_transcode(tx, 1, AHEAD_IN_NEED)]
-    return [_copying(tx, parts, row) for row in deliveries.to_transcode(tx, limit, AHEAD)]
+        return [_copying(tx, parts, row) for row in copies.to_transcode(tx, 1, AHEAD_IN_NEED)]
+    return [_copying(tx, parts, row) for row in copies.to_transcode(tx, limit, AHEAD)]
 
 
 def _copying(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> Copying:
@@ -198,12 +198,12 @@ def copied(
         changed = "treatment" in copying.request
         own = changed and syntax == copying.request["syntax"]
         why = "goes as its rule changes it" if own else f"goes as a copy in {UID(syntax).name}"
-        return deliveries.end_transcoding(
+        return copies.end_transcoding(
             *about, DeliveryState.WAITING, sent_syntax=syntax, sent_path=path, reason=why,
             sent_uid="" if sop_uid == copying.request["sop_uid"] else sop_uid,
         )  # fmt: skip
     why, now = _cannot(copying, failed), parts.now()
-    parked = deliveries.end_transcoding(*about, DeliveryState.PARKED, reason=why, finished_at=now)
+    parked = copies.end_transcoding(*about, DeliveryState.PARKED, reason=why, finished_at=now)
     if parked:
         of = deliveries.object_of(tx, copying.delivery)
         note(tx, now, "delivery_parked", why, **of, destination=copying.destination)
@@ -228,7 +228,7 @@ def nobodys(tx: Connection, folder: Path) -> Iterator[Path]:
     found = [(path, match) for path in sorted(folder.glob("*")) if (match := _COPY.fullmatch(path.name))]
     for start in range(0, len(found), 500):
         group = found[start : start + 500]
-        known = deliveries.copies_wanted(tx, (int(match[1]) for _, match in group))
+        known = copies.copies_wanted(tx, (int(match[1]) for _, match in group))
         for path, match in group:
             attempt, made = known.get(int(match[1]), (-1, ""))
             being_made = not made and int(match[2]) == attempt

@@ -2,7 +2,7 @@
 
 The note is made by a worker, in a run of its own (`run.withdraws`), and goes through the gate like a result. It is
 made once nothing of the old is being sent any more, so that it names exactly what each peer holds; and it is
-sent once everything that takes the place of the old is there (`store.deliveries`).
+sent once everything that takes the place of the old is there (`store.queues`).
 """
 
 from __future__ import annotations

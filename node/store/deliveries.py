@@ -1,4 +1,4 @@
-"""Rows of what is to be sent: deliveries of received objects and of results, and the destinations.
+"""Rows of what is to be sent: deliveries of received objects and of results, from queued to stored.
 
 Every claim adds 1 to `attempt`; every later update names the state and the attempt it expects, so that a
 sender that was given up on can never overwrite its successor.
@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Insert,
-    Integer,
     Select,
     and_,
     bindparam,
     func,
-    insert,
     literal_column,
     or_,
     select,
@@ -28,22 +25,13 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.model import (
-    PLAIN,
-    REJECTION,
-    DeliveryState,
-    InstanceState,
-    Manner,
-    Product,
-    RunState,
-    Trouble,
-)
-from node.store.database import add, move, one_of, rows
+from node.model import PLAIN, REJECTION, DeliveryState, Manner, Product, RunState
+from node.store.database import add, move, one_of
 from node.store.ranks import rank_of
-from node.store.schema import delivery, destination, instance, product, run, series
+from node.store.schema import delivery, instance, product, run
 
 _HELD = (DeliveryState.STORED, DeliveryState.COMMITTED)
-_OVER = (*_HELD, DeliveryState.CANCELLED)
+OVER = (*_HELD, DeliveryState.CANCELLED)
 WITHDRAWAL = 3
 """The stage of rejection notes: they wait until what takes the place of the rejected is stored, and committed."""
 STAGE = {
@@ -52,14 +40,12 @@ STAGE = {
 }  # fmt: skip
 """Order within a run and destination: images, then SEG and maps, then what refers to them. Every kind is here."""
 
-
-_QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
+QUEUED = one_of(delivery.c.state, DeliveryState.WAITING, DeliveryState.SENDING)
 """What the partial index `delivery_queue` holds: queries that say so cost nothing for what is over."""
 
-
-_NONE: ColumnElement[str] = literal_column("''")
-_AWAITS_COPY = (delivery.c.sent_path == _NONE) & or_(
-    delivery.c.treatment != _NONE, delivery.c.sent_syntax != _NONE
+EMPTY: ColumnElement[str] = literal_column("''")
+AWAITS_COPY = (delivery.c.sent_path == EMPTY) & or_(
+    delivery.c.treatment != EMPTY, delivery.c.sent_syntax != EMPTY
 )
 """It goes as a copy, which is still to be made: its rule changes it, or it is refused as it is."""
 NO_COPY = {"sent_path": "", "sent_syntax": "", "sent_uid": ""}
@@ -158,21 +144,6 @@ def went_to(tx: Connection, instance_id: int) -> list[tuple[str, str, Manner]]:
     ]
 
 
-_OLDER = (
-    select(instance.c.sop_uid)
-    .join(delivery, delivery.c.instance_id == instance.c.id)
-    .where(
-        (delivery.c.destination == bindparam("to")) & _QUEUED & (delivery.c.state == DeliveryState.SENDING)
-    )
-    .where(instance.c.state == InstanceState.REPLACED)
-)
-
-
-def older_under_way(tx: Connection, to: str) -> set[str]:
-    """The SOP Instance UIDs of objects with an older header that are just being sent to a destination."""
-    return set(tx.scalars(_OLDER, {"to": to}))
-
-
 def cancel_of(tx: Connection, instance_id: int, reason: str, now: datetime) -> None:
     """What waits, is parked or held of one received object is not sent."""
     cancel_deliveries(
@@ -206,137 +177,7 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
     return again
 
 
-@cache
-def _waiting() -> Select[Any]:
-    """The statement of `waiting_destinations`, which steps from name to name through the index."""
-    first = (
-        select(delivery.c.destination.label("name")).where(_QUEUED).order_by(delivery.c.destination).limit(1)
-    )
-    names = select(first.subquery().c.name).cte("names", recursive=True)
-    following = (
-        select(delivery.c.destination)
-        .where(_QUEUED & (delivery.c.destination > names.c.name))
-        .order_by(delivery.c.destination)
-        .limit(1)
-        .correlate(names)
-    )
-    names = names.union_all(select(following.scalar_subquery()).where(names.c.name.is_not(None)))
-    due = select(delivery.c.id).where(
-        (delivery.c.destination == names.c.name)
-        & _QUEUED
-        & (delivery.c.state == DeliveryState.WAITING)
-        & (delivery.c.due_at <= bindparam("now"))
-    )
-    down = (destination.c.name == names.c.name) & destination.c.down
-    later = select(destination.c.name).where(down & (destination.c.next_at > bindparam("now")))
-    paused = select(destination.c.name).where(down & (destination.c.kind == Trouble.PAUSED))
-    return select(names.c.name).where(or_(due.exists(), paused.exists()) & ~later.exists())
-
-
-def waiting_destinations(tx: Connection, now: datetime) -> list[str]:
-    """Destinations for which something is due, but for those that are down and not to be asked yet.
-
-    One that is paused for refusing everything is tried whether something is due or not.
-
-    Costs what there are destinations: reading every row that waits for one that is down for days would cost
-    each turn of the conductor what has piled up there.
-    """
-    return list(tx.scalars(_waiting(), {"now": now}))
-
-
-def due_deliveries(tx: Connection, to: str, now: datetime, limit: int) -> list[Mapping[str, Any]]:
-    """The next objects for a destination: by priority, then age.
-
-    A report waits until everything of an earlier stage of its run is stored there; a rejection note until
-    all that takes the place of what it names is stored, and committed where that is asked for.
-    """
-    return rows(tx, _due(), {"to": to, "now": now, "most": limit})
-
-
-@cache
-def _due() -> Select[Any]:
-    """The statement of `due_deliveries`: building it anew costs more than running it.
-
-    It walks `delivery_order` and ends after its rows. As a bare column the date would have SQLite collect and sort
-    the whole backlog by `delivery_queue`, for each batch again.
-    """
-    due = func.coalesce(delivery.c.due_at, delivery.c.due_at) <= bindparam(
-        "now", type_=delivery.c.due_at.type
-    )
-    return (
-        _with_objects()
-        .where(_sendable() & due)
-        .order_by(delivery.c.rank, delivery.c.stage, delivery.c.id)
-        .limit(bindparam("most", type_=Integer))
-    )
-
-
-def soonest_delivery(tx: Connection, to: str) -> list[Mapping[str, Any]]:
-    """What waits for a destination and comes first of all that are not due yet; none where nothing waits."""
-    statement = _with_objects().where(_sendable()).order_by(delivery.c.due_at, delivery.c.id).limit(1)
-    return rows(tx, statement, {"to": to})
-
-
-def _sendable() -> ColumnElement[bool]:
-    """It waits for a destination, and for nothing else than its time."""
-    return (
-        (delivery.c.destination == bindparam("to"))
-        & _QUEUED
-        & (delivery.c.state == DeliveryState.WAITING)
-        & ~_AWAITS_COPY
-        & or_(delivery.c.stage == 0, ~_blocked())
-        & or_(delivery.c.stage < WITHDRAWAL, ~_replacement_under_way())
-    )
-
-
-def hasten(tx: Connection, to: str, now: datetime) -> None:
-    """What failed at a destination that was ill is due now: its pauses were for the destination's sake."""
-    waiting = _QUEUED & (delivery.c.state == DeliveryState.WAITING)
-    late = (delivery.c.destination == to) & waiting & (delivery.c.due_at > now) & (delivery.c.failures > 0)
-    tx.execute(update(delivery).where(late).values(due_at=now))
-
-
-def _blocked() -> ColumnElement[bool]:
-    """Something of an earlier stage of the same run is not there yet; looked up by the run's few products."""
-    earlier, of_run = delivery.alias(), product.alias()
-    its = select(of_run.c.id).where(of_run.c.run_id == product.c.run_id).correlate(product)
-    where = (
-        (earlier.c.destination == delivery.c.destination)
-        & earlier.c.product_id.in_(its)
-        & (earlier.c.stage < delivery.c.stage)
-        & earlier.c.state.not_in(_OVER)
-    )
-    return select(earlier.c.id).where(where).correlate(delivery, product).exists()
-
-
-def _replacement_under_way() -> ColumnElement[bool]:
-    """What the same rule made of the same series, and is valid, is not all at the destination of a note."""
-    withdrawing, valid = run.alias(), run.alias()
-    its_series, same_series = series.alias(), series.alias()
-    newer, made = delivery.alias(), product.alias()
-    same = (same_series.c.study_uid == its_series.c.study_uid) & (
-        same_series.c.series_uid == its_series.c.series_uid
-    )
-    made_anew = (
-        select(made.c.id)
-        .join(valid, valid.c.id == made.c.run_id)
-        .join(same_series, same_series.c.id == valid.c.series_id)
-        .join(its_series, same)
-        .join(withdrawing, withdrawing.c.series_id == its_series.c.id)
-        .where((withdrawing.c.id == product.c.run_id) & (valid.c.rule == withdrawing.c.rule))
-        .where(valid.c.state == RunState.DONE)
-        .correlate(product)
-    )
-    where = (
-        (newer.c.destination == delivery.c.destination)
-        & newer.c.product_id.in_(made_anew)
-        & (newer.c.stage < WITHDRAWAL)
-        & or_(newer.c.state.not_in(_OVER), newer.c.commit_due.is_not(None))
-    )
-    return select(newer.c.id).where(where).correlate(delivery, product).exists()
-
-
-def _with_objects() -> Select[Any]:
+def with_objects() -> Select[Any]:
     """Deliveries with the object they send: its UIDs, transfer syntax and where its file is."""
     return (
         select(
@@ -359,20 +200,6 @@ def _with_objects() -> Select[Any]:
         .outerjoin(product, product.c.id == delivery.c.product_id)
         .outerjoin(run, run.c.id == product.c.run_id)
     )
-
-
-def made_anew(tx: Connection, sop_uid: str) -> bool:
-    """A run that is valid made this result, too: a replay of the one that first sent it, for example."""
-    where = (product.c.sop_uid == sop_uid) & (run.c.state == RunState.DONE)
-    statement = select(product.c.id).join(run, run.c.id == product.c.run_id).where(where).limit(1)
-    return tx.scalar(statement) is not None
-
-
-def postpone(tx: Connection, to: str, window: str, now: datetime, until: datetime, reason: str) -> None:
-    """All that is due for a destination and may only go in *window* waits until then, and says why."""
-    waiting = _QUEUED & (delivery.c.state == DeliveryState.WAITING) & (delivery.c.due_at <= now)
-    where = (delivery.c.destination == to) & waiting & (delivery.c.window == window)
-    tx.execute(update(delivery).where(where).values(due_at=until, reason=reason))
 
 
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -406,20 +233,6 @@ def unclaim_deliveries(tx: Connection, claimed: Iterable[int]) -> None:
     tx.execute(update(delivery).where(where).values(state=DeliveryState.WAITING))
 
 
-_DESTINATIONS = select(destination)
-
-
-def destinations(tx: Connection) -> dict[str, Mapping[str, Any]]:
-    """What is known of each destination that was ever tried."""
-    return {row["name"]: row for row in rows(tx, _DESTINATIONS)}
-
-
-def set_destination(tx: Connection, name: str, **values: Any) -> None:
-    """Record that a destination is down or up again."""
-    if tx.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
-        tx.execute(insert(destination).values(name=name, **values))
-
-
 _FAILURES = select(delivery.c.failures, delivery.c.failing_since).where(delivery.c.id == bindparam("key"))
 
 
@@ -429,63 +242,11 @@ def failures_of(tx: Connection, delivery_id: int) -> tuple[int, datetime | None]
     return int(failures), since
 
 
-def copies_of(tx: Connection, found: Iterable[int]) -> dict[int, Mapping[str, Any]]:
-    """Delivery → as what it is sent, and whether a lossy copy may be."""
-    names = ("id", "lossy", "treatment", "sent_path", "sent_syntax")
-    own = func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax")
-    statement = (
-        select(*(delivery.c[name] for name in names), own)
-        .select_from(delivery)
-        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
-        .outerjoin(product, product.c.id == delivery.c.product_id)
-    )
-    return {row["id"]: row for row in rows(tx, statement.where(delivery.c.id.in_(list(found))))}
-
-
-def to_transcode(tx: Connection, limit: int, ahead: int) -> list[Mapping[str, Any]]:
-    """The next objects of which a copy is to be made, for destinations that are up or tried again.
-
-    No more than about *ahead* copies lie there per destination: they take room on the disk.
-    """
-    to_be_sent = (delivery.c.sent_path != _NONE) & delivery.c.state.in_(
-        (DeliveryState.WAITING, DeliveryState.SENDING)
-    )
-    made = select(delivery.c.destination).where(to_be_sent)  # `delivery_copied`, not all that waits
-    enough = made.group_by(delivery.c.destination).having(func.count() >= ahead)
-    down = select(destination.c.name).where(destination.c.down & ~destination.c.trial)
-    where = (delivery.c.state == literal_column("'waiting'")) & _AWAITS_COPY  # as `delivery_copy` spells it
-    where &= delivery.c.destination.not_in(enough) & delivery.c.destination.not_in(down)
-    statement = _with_objects().outerjoin(series, series.c.id == instance.c.series_id)
-    statement = statement.add_columns(
-        func.coalesce(product.c.series_uid, series.c.series_uid).label("series_uid"),
-        instance.c.received_at, instance.c.peer,
-    )  # fmt: skip
-    return rows(
-        tx, statement.where(where).order_by(delivery.c.rank, delivery.c.stage, delivery.c.id).limit(limit)
-    )
-
-
-def end_transcoding(
-    tx: Connection, expected: Mapping[str, Any], attempt: int, to: DeliveryState, **values: Any
-) -> bool:
-    """A copy was made or cannot be; False where nobody waits for it any more.
-
-    *expected* are columns that tell of what, and how, the copy was wanted.
-    """
-    where = (delivery.c.attempt == attempt) & (delivery.c.state == DeliveryState.WAITING)
-    where &= and_(
-        *(delivery.c[name] == value for name, value in expected.items()), delivery.c.sent_path == ""
-    )
-    return tx.execute(update(delivery).where(where).values(state=to, **values)).rowcount == 1
-
-
-def copies_wanted(tx: Connection, found: Iterable[int]) -> dict[int, tuple[int, str]]:
-    """Of these deliveries those that are still to be sent as a copy: their attempt, and the copy if it is made."""
-    open_still = delivery.c.state.in_((DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD))
-    copied = or_(delivery.c.sent_syntax != "", delivery.c.treatment != "")
-    where = delivery.c.id.in_(list(found)) & open_still & copied
-    columns = select(delivery.c.id, delivery.c.attempt, delivery.c.sent_path)
-    return {int(key): (int(attempt), path) for key, attempt, path in tx.execute(columns.where(where))}
+def made_anew(tx: Connection, sop_uid: str) -> bool:
+    """A run that is valid made this result, too: a replay of the one that first sent it, for example."""
+    where = (product.c.sop_uid == sop_uid) & (run.c.state == RunState.DONE)
+    statement = select(product.c.id).join(run, run.c.id == product.c.run_id).where(where).limit(1)
+    return tx.scalar(statement) is not None
 
 
 def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:

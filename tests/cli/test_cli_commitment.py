@@ -10,7 +10,7 @@ from cli_material import Place, place
 from flow_material import NOON, header
 
 from node.model import DeliveryState, InstanceState
-from node.store import commitments, deliveries, intake, pledges
+from node.store import commitments, deliveries, intake, pledges, queues
 from node.store.database import open_database
 
 WHY = "PACS at 10.1.2.9:4242 refused the connection"
@@ -28,7 +28,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Place:
             one = header(number)
             key = intake.add_instance(tx, one, (1, number), InstanceState.KEPT, reason="", series_id=series)
             deliveries.deliver_instance(tx, key, "PACS", "route", NOON)
-        claimed = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 9))
+        claimed = deliveries.claim_deliveries(tx, queues.due_deliveries(tx, "PACS", NOON, 9))
         ids = [int(row["id"]) for row in claimed]
         for row in claimed:
             deliveries.finish_delivery(
@@ -78,10 +78,10 @@ def test_a_retry_by_hand_begins_anew(tmp_path: Path) -> None:
     with database.write() as tx:
         key = intake.add_instance(tx, header(), (1, 1), InstanceState.KEPT, reason="", series_id=None)
         deliveries.deliver_instance(tx, key, "PACS", "route", NOON)
-        (row,) = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 9))
+        (row,) = deliveries.claim_deliveries(tx, queues.due_deliveries(tx, "PACS", NOON, 9))
         deliveries.finish_delivery(tx, row["id"], row["attempt"], DeliveryState.PARKED, commit_failures=6)
     assert made.run("retry", "--to", "PACS").exit_code == 0
     with database.read() as tx:
-        (found,) = deliveries.due_deliveries(tx, "PACS", NOON + timedelta(days=9999), 9)
+        (found,) = queues.due_deliveries(tx, "PACS", NOON + timedelta(days=9999), 9)
     database.close()
     assert found["commit_failures"] == 0

@@ -13,7 +13,7 @@ from flow_material import NOON, header
 from sqlalchemy import update
 
 from node.show import layout, printable, safe, when
-from node.store import deliveries, intake, work
+from node.store import intake, queues, work
 from node.store.database import note, open_database
 from node.store.schema import delivery
 
@@ -44,7 +44,7 @@ def test_a_destination_that_is_down_stands_out(tmp_path: Path) -> None:
     (made.folder / "data").mkdir()
     database = open_database("sqlite", made.folder / "data")
     with database.write() as tx:
-        deliveries.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
+        queues.set_destination(tx, "PACS", down=True, reason="refused [/x] [red]", since=NOON, failures=3)
     database.close()
     result = made.run("status")
     assert "PACS is down since 2026-03-01" in result.stdout
@@ -229,8 +229,8 @@ def test_status_tells_for_whom_too_much_waits(tmp_path: Path) -> None:
     usage = shutil.disk_usage(made.folder)
     with database.write() as tx:
         waiting = (usage.used + usage.free) * 31 // 100
-        deliveries.set_destination(tx, "PACS", waiting_bytes=waiting)
-        deliveries.set_destination(tx, "ARCHIVE", waiting_bytes=7)
+        queues.set_destination(tx, "PACS", waiting_bytes=waiting)
+        queues.set_destination(tx, "ARCHIVE", waiting_bytes=7)
     database.close()
     text = " ".join(made.run("status").stdout.split())
     assert "what waits for PACS takes 31% of the disk, the limit is 30%: runs that only go there wait" in text

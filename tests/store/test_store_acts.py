@@ -14,7 +14,7 @@ from store_cases import STATES, opened
 
 from node.facts import gather
 from node.model import DeliveryState, InstanceState, RunState, SeriesState
-from node.store import acts, aside, deliveries, intake, queries, replays, work
+from node.store import acts, aside, deliveries, intake, queries, queues, replays, work
 from node.store.acts import Act, Acted
 from node.store.database import Database, open_database, rows
 from node.store.queries import Wanted
@@ -137,12 +137,12 @@ def test_retry_gives_a_clean_slate_and_asks_a_destination_that_is_down(tx: Conne
     """Parked ones have no failures any more, waiting ones are due, and the next probe is now."""
     new_delivery(tx, 1, "parked", failures=9, status=0xC000)
     new_delivery(tx, 2, "waiting", failures=4, due_at=NOON + HOUR)
-    deliveries.set_destination(tx, "PACS", down=True, next_at=NOON + HOUR)
-    deliveries.set_destination(tx, "ARCHIVE", down=True, next_at=NOON + HOUR)
+    queues.set_destination(tx, "PACS", down=True, next_at=NOON + HOUR)
+    queues.set_destination(tx, "ARCHIVE", down=True, next_at=NOON + HOUR)
     assert acts.on_deliveries(tx, act("retry"), Wanted(destination="PACS")) == Acted(2, {})
     found = rows(tx, select(delivery).order_by(delivery.c.id))
     assert [(row["failures"], row["due_at"]) for row in found] == [(0, NOON), (4, NOON)]
-    known = deliveries.destinations(tx)
+    known = queues.destinations(tx)
     assert (known["PACS"]["next_at"], known["ARCHIVE"]["next_at"]) == (NOON, NOON + HOUR)
     assert acts.on_deliveries(tx, act("retry"), Wanted(destination="PACS")) == Acted(0, {"waiting": 2})
 
@@ -197,7 +197,7 @@ def test_a_whole_backlog_is_taken_up_at_once(tx: Connection) -> None:
 
 def test_a_delivery_that_waits_for_a_destination_that_is_down_says_why(tx: Connection) -> None:
     """An empty reason is the destination's; a reason of its own stays, and stored ones have none."""
-    deliveries.set_destination(tx, "PACS", down=True, reason="connection refused")
+    queues.set_destination(tx, "PACS", down=True, reason="connection refused")
     new_delivery(tx, 1, "waiting")
     new_delivery(tx, 2, "waiting", reason="failed 0122; next try in 5 s")
     new_delivery(tx, 3, "stored")

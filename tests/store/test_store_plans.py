@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, insert
 
 from node.model import SeriesState
-from node.store import commitments, deliveries, fetches, intake, pledges, steps, studies, work
+from node.store import commitments, copies, fetches, intake, pledges, queues, steps, studies, work
 from node.store.database import Database, open_database
 from node.store.schema import delivery, instance
 
@@ -22,9 +22,9 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
     ("query", "index"),
     [
         (lambda tx: work.due_runs(tx, NOW, 1), "run_queue"),
-        (lambda tx: deliveries.waiting_destinations(tx, NOW), "delivery_queue"),
-        (lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200), "delivery_order"),
-        (lambda tx: deliveries.to_transcode(tx, 50, 200), "delivery_copy"),
+        (lambda tx: queues.waiting_destinations(tx, NOW), "delivery_queue"),
+        (lambda tx: queues.due_deliveries(tx, "PACS", NOW, 200), "delivery_order"),
+        (lambda tx: copies.to_transcode(tx, 50, 200), "delivery_copy"),
         (lambda tx: commitments.waits(tx, "PACS", NOW, 200), "delivery_commit"),
         (lambda tx: commitments.gathers(tx, "PACS", NOW, NOW), "delivery_commit"),
         (lambda tx: commitments.pending(tx, {"id": 1, "destination": "PACS"}), "delivery_commit"),
@@ -95,9 +95,9 @@ def crowd(folder: Path, number: int) -> Database:
 @pytest.mark.parametrize(
     "query",
     [
-        lambda tx: deliveries.waiting_destinations(tx, NOW),
-        lambda tx: deliveries.due_deliveries(tx, "PACS", NOW, 200),
-        lambda tx: deliveries.due_deliveries(tx, "ARCHIVE", NOW, 200),
+        lambda tx: queues.waiting_destinations(tx, NOW),
+        lambda tx: queues.due_deliveries(tx, "PACS", NOW, 200),
+        lambda tx: queues.due_deliveries(tx, "ARCHIVE", NOW, 200),
     ],
 )
 def test_a_claim_costs_neither_history_nor_backlog(
@@ -126,11 +126,11 @@ def test_a_destination_that_is_down_is_no_business_of_each_turn(tmp_path: Path) 
     """Until it is to be asked again it is not among those for which something is due."""
     database = crowd(tmp_path / "data", 3)
     with database.write() as tx:
-        deliveries.set_destination(tx, "ARCHIVE", down=True, next_at=NOW + timedelta(minutes=1))
-        assert deliveries.waiting_destinations(tx, NOW) == ["PACS"]
+        queues.set_destination(tx, "ARCHIVE", down=True, next_at=NOW + timedelta(minutes=1))
+        assert queues.waiting_destinations(tx, NOW) == ["PACS"]
         later = NOW + timedelta(minutes=1)
-        assert deliveries.waiting_destinations(tx, later) == ["ARCHIVE", "PACS"]
-        deliveries.set_destination(tx, "ARCHIVE", trial=True, next_at=None)
-        assert deliveries.waiting_destinations(tx, NOW) == ["ARCHIVE", "PACS"]
-        assert deliveries.waiting_destinations(tx, NOW - timedelta(minutes=1)) == []
+        assert queues.waiting_destinations(tx, later) == ["ARCHIVE", "PACS"]
+        queues.set_destination(tx, "ARCHIVE", trial=True, next_at=None)
+        assert queues.waiting_destinations(tx, NOW) == ["ARCHIVE", "PACS"]
+        assert queues.waiting_destinations(tx, NOW - timedelta(minutes=1)) == []
     database.close()

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from store_cases import STATES, opened
 
 from node.model import KIND_OF, DeliveryState, RunState
-from node.store import deliveries, intake, queries, work
+from node.store import deliveries, intake, queries, queues, work
 from node.store.database import Database, open_database, rows
 from node.store.schema import delivery, measurement, run, series
 from node.store.schema import product as product_table
@@ -119,7 +119,7 @@ def test_giving_back_returns_every_claim_and_nothing_else(database: Database) ->
         tx.execute(update(run).where(run.c.id == finished).values(state=RunState.DONE))
         for number in (1, 2, 3):
             deliveries.deliver_instance(tx, new_instance(tx, number), "PACS", "r", NOON)
-        stored, *_ = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 2))
+        stored, *_ = deliveries.claim_deliveries(tx, queues.due_deliveries(tx, "PACS", NOON, 2))
         deliveries.finish_delivery(tx, stored["id"], stored["attempt"], DeliveryState.STORED)
         assert work.give_back(tx) == ([running], 1)
         assert [row["state"] for row in rows(tx, select(delivery).order_by(delivery.c.id))] == [
@@ -188,8 +188,8 @@ def test_an_object_goes_to_a_destination_once(database: Database) -> None:
         assert deliveries.deliver_instance(tx, key, "PACS", "a", NOON)
         assert not deliveries.deliver_instance(tx, key, "PACS", "b", NOON)
         assert deliveries.deliver_instance(tx, key, "ARCHIVE", "b", NOON)
-        assert deliveries.waiting_destinations(tx, NOON) in (["ARCHIVE", "PACS"], ["PACS", "ARCHIVE"])
-        assert deliveries.waiting_destinations(tx, NOON - MINUTE) == []
+        assert queues.waiting_destinations(tx, NOON) in (["ARCHIVE", "PACS"], ["PACS", "ARCHIVE"])
+        assert queues.waiting_destinations(tx, NOON - MINUTE) == []
 
 
 def test_the_same_result_goes_to_a_destination_once(database: Database) -> None:
@@ -244,7 +244,7 @@ def run_with_all_stages(tx: Connection) -> dict[str, int]:
 
 def due(tx: Connection, to: str = "PACS") -> list[int]:
     """Ids of what may be sent now."""
-    return [row["id"] for row in deliveries.due_deliveries(tx, to, NOON, 200)]
+    return [row["id"] for row in queues.due_deliveries(tx, to, NOON, 200)]
 
 
 def put(tx: Connection, key: int, state: DeliveryState) -> None:
@@ -300,7 +300,7 @@ def test_a_delivery_says_what_it_sends(database: Database) -> None:
         deliveries.deliver_instance(tx, new_instance(tx, 5), "PACS", "r", NOON)
         ((key, made),) = work.add_products(tx, new_run(tx, new_series(tx)), "runs/1/1", done(product(2)))
         deliveries.deliver_product(tx, key, made, "PACS", "r", NOON)
-        received, result = deliveries.due_deliveries(tx, "PACS", NOON, 10)
+        received, result = queues.due_deliveries(tx, "PACS", NOON, 10)
         assert (received["sop_uid"], received["receiver_run"], received["sequence"]) == ("1.2.3.5", 1, 5)
         assert (result["sop_uid"], result["path"]) == ("2.25.2", "runs/1/1/soft/0002.dcm")
         assert received["transfer_syntax"] == result["transfer_syntax"] == "1.2.840.10008.1.2.1"
@@ -310,11 +310,11 @@ def test_only_one_of_two_claimers_gets_a_delivery(database: Database) -> None:
     """Both saw it waiting; it goes to the first, and a late result of an older attempt changes nothing."""
     with database.write() as tx:
         deliveries.deliver_instance(tx, new_instance(tx), "PACS", "r", NOON)
-        seen = deliveries.due_deliveries(tx, "PACS", NOON, 10)
+        seen = queues.due_deliveries(tx, "PACS", NOON, 10)
         (mine,) = deliveries.claim_deliveries(tx, seen)
         assert deliveries.claim_deliveries(tx, seen) == []
         deliveries.unclaim_deliveries(tx, [mine["id"]])
-        (later,) = deliveries.claim_deliveries(tx, deliveries.due_deliveries(tx, "PACS", NOON, 10))
+        (later,) = deliveries.claim_deliveries(tx, queues.due_deliveries(tx, "PACS", NOON, 10))
         assert later["attempt"] == mine["attempt"] + 1
         assert not deliveries.finish_delivery(tx, mine["id"], mine["attempt"], DeliveryState.PARKED)
         assert deliveries.finish_delivery(tx, later["id"], later["attempt"], DeliveryState.STORED)
@@ -365,12 +365,10 @@ def test_results_keep_their_numbers(database: Database) -> None:
 def test_a_destination_is_remembered_down_and_up(database: Database) -> None:
     """What is known of a destination is one row, changed in place."""
     with database.write() as tx:
-        deliveries.set_destination(
-            tx, "PACS", down=True, reason="refused", since=NOON, failures=1, next_at=NOON
-        )
-        deliveries.set_destination(tx, "PACS", down=False, reason="", since=None, failures=0, next_at=None)
-        assert list(deliveries.destinations(tx)) == ["PACS"]
-        assert deliveries.destinations(tx)["PACS"]["down"] is False
+        queues.set_destination(tx, "PACS", down=True, reason="refused", since=NOON, failures=1, next_at=NOON)
+        queues.set_destination(tx, "PACS", down=False, reason="", since=None, failures=0, next_at=None)
+        assert list(queues.destinations(tx)) == ["PACS"]
+        assert queues.destinations(tx)["PACS"]["down"] is False
 
 
 def test_a_failed_object_is_traced_to_its_series(database: Database) -> None:
