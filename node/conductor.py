@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import selectors
 import signal
 import sys
 import time
@@ -21,14 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node import app, faults, flow
 from node.arrivals import GROUP_SECONDS, Arrivals
-from node.assemble.completeness import Sealed, verdict
 from node.child import LineChild
 from node.collecting import collect_less
 from node.commitments import Commitments
 from node.dispatch import Dispatch
 from node.engine import Engine
 from node.errors import Misconfigured
-from node.model import SeriesState
+from node.listening import Listening, drain
 from node.ops import log as logging
 from node.ops.health import beat, beat_path
 from node.ops.reserve import is_out_of_room, tend
@@ -36,8 +34,10 @@ from node.queryings import Queryings
 from node.readings import Readings
 from node.refusals import Refusals
 from node.rulewatch import RuleWatch
+from node.runs import Runs
+from node.sealings import Sealings
 from node.sendings import Sendings
-from node.store import intake, studies, watch, work
+from node.store import work
 from node.store.database import note
 from node.supervisor import follow
 from node.transcodings import Transcodings
@@ -68,21 +68,20 @@ class Conductor:
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.parts.settings.limits)
+        self.runs = Runs(self.parts, self.engine)
         self.transcodings = Transcodings(self.parts.settings.limits.run_memory)
         self.commitments = Commitments(self.parts, self.sendings)
         self.arrivals = Arrivals(self.parts, self.readings, self.commitments)
         self.dispatch = Dispatch(self.parts, self.sendings, self.transcodings, self.commitments)
         self.queryings = Queryings(self.parts)
+        self.sealings = Sealings(self.parts)
         self.refusals = Refusals(self.parts, self.census_fd)
         self.rules = RuleWatch(app.rule_looks(self.parts))
-        self.selector = selectors.DefaultSelector()
-        self.watched: dict[str, tuple[int, int | None]] = {}  # child → generation and descriptor we listen to
+        self.listening = Listening()
         self.poll_at = 0.0
         self.polled = 0.0
         self.written = 0.0  # when objects were taken in last, and the log not emptied since
         self.clocks: tuple[datetime, float] | None = None  # the wall and the monotonic clock at the last turn
-        self.disk_note = ""
-        self.attended: set[int] = set()  # open series that were shown for being open so long
 
     # --- the loop
 
@@ -90,28 +89,19 @@ class Conductor:
         """Work until SIGTERM."""
         self._recover()
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.set_wakeup_fd(self._stop_pipe())
+        signal.set_wakeup_fd(self.listening.to_signals())
         if self.wake_fd is not None:
-            self.selector.register(self.wake_fd, selectors.EVENT_READ, "wake")
-        self.selector.register(self.engine.wake_fd, selectors.EVENT_READ, "engine")
+            self.listening.to("wake", self.wake_fd)
+        self.listening.to("engine", self.engine.wake_fd)
         self.rules.start()
         log.info("conductor_started")
         while not self.stopping:
             wait = self._turn()
-            self._watch()
-            for key, _ in self.selector.select(wait):
-                self._heard(key.data, key.fd)
-            for name, child in self._children().items():
-                if child.fileno is None:  # it died and closed its pipe: the number may soon be another's
-                    self._forget(name)
+            self.listening.follow(self._children())
+            for name, fd in self.listening.wait(wait):
+                self._heard(name, fd)
+            self.listening.drop_dead(self._children())
         self._stop()
-
-    def _stop_pipe(self) -> int:
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        os.set_blocking(read, False)
-        self.selector.register(read, selectors.EVENT_READ, "signal")
-        return write
 
     def _on_sigterm(self, _signal: int, _frame: object) -> None:
         self.stopping = True
@@ -121,24 +111,6 @@ class Conductor:
         readers = {f"{_READER}{number}": child for number, child in enumerate(self.readings.children)}
         return {**readers, "sender": self.sendings.child, "transcoder": self.transcodings.child,
                 "querier": self.queryings.child}  # fmt: skip
-
-    def _watch(self) -> None:
-        """Have the selector listen to the children that run now; a new one may have another's number."""
-        runs = {name: (child.generation, child.fileno) for name, child in self._children().items()}
-        changed = [name for name, run in runs.items() if self.watched.get(name) != run]
-        for name in changed:
-            self._forget(name)
-        for name in changed:
-            self.watched[name] = runs[name]
-            fd = runs[name][1]
-            if fd is not None:
-                self.selector.register(fd, selectors.EVENT_READ, name)
-
-    def _forget(self, name: str) -> None:
-        """Stop listening to what a child wrote to, where we do."""
-        for key in list(self.selector.get_map().values()):
-            if key.data == name:
-                self.selector.unregister(key.fd)
 
     def _heard(self, name: str, fd: int) -> None:
         if name.startswith(_READER):
@@ -153,9 +125,9 @@ class Conductor:
             self.queryings.listen()
             self.poll_at = 0.0
         else:
-            heard = _drain(fd)
+            heard = drain(fd)
             while heard is not None and len(heard) == 4096:
-                heard = _drain(fd)
+                heard = drain(fd)
             if heard == b"" and name == "wake":  # its end: the supervisor, who holds it open, is gone
                 self.stopping = True
             if name != "wake":  # a record that came is found by every turn's look into the folders
@@ -179,12 +151,12 @@ class Conductor:
             self.refusals.turn(now)
             self._take_rules()
             self._obey()
-            self._route()
-            self._judge_studies()
-            self._finish()
-            self._start_runs()
-            self.queryings.fetch(self.arrivals.caught_up, room=self._disk_allows())
-            self.dispatch.transcode(room=self._disk_allows())
+            self.sealings.route()
+            self.sealings.judge_studies()
+            self.runs.finish()
+            self.runs.start()
+            self.queryings.fetch(self.arrivals.caught_up, room=self.runs.disk_allows())
+            self.dispatch.transcode(room=self.runs.disk_allows())
             self.dispatch.deliver()
             self.commitments.turn(settled=not self.readings.queue)
             self._rest(now)
@@ -225,79 +197,22 @@ class Conductor:
         faults.reach("after-recover")
         log.info("recovered", runs=len(runs), deliveries=sending, count=len(self.readings.queue))
 
-    # --- seal and route
+    # --- seal
 
     def _seal(self, now: float) -> float:
         """Seal what is complete; how long until the next series may be."""
         if self.arrivals.behind:
             return _POLL
-        wait, until = _POLL, self.arrivals.caught_up
-        for series_id in list(self.parts.assembly.series):
-            policy = flow.seal_policy(self.parts, series_id)
-            found = verdict(self.parts.assembly.evidence(series_id, until), policy)
-            self._attend(series_id, now)
-            if isinstance(found, Sealed):
-                with self.parts.database.write() as tx:
-                    flow.seal(tx, self.parts, series_id, found.reason, found.incomplete)
-                faults.reach("after-seal")
-                self.poll_at = 0.0
-            else:
-                if found.short:
-                    self._tell_short(series_id, found.short)
-                wait = min(wait, found.wait.total_seconds() + now - until)
+        sealed, wait = self.sealings.seal(now, self.arrivals.caught_up, _POLL)
+        if sealed:
+            self.poll_at = 0.0
         return wait
-
-    def _tell_short(self, series_id: int, short: str) -> None:
-        """Say once that a series would be sealed by now, but for what others miss in it."""
-        remarks = self.parts.assembly.series[series_id].told
-        if short not in remarks:
-            remarks.add(short)
-            with self.parts.database.write() as tx:
-                note(tx, self.parts.now(), "series_short", short, series_id=series_id)
-
-    def _attend(self, series_id: int, now: float) -> None:
-        """Show a series that has been open for very long; it is never cut."""
-        if series_id in self.attended or now < flow.attention_at(self.parts, series_id):
-            return
-        self.attended.add(series_id)
-        with self.parts.database.write() as tx:
-            note(
-                tx,
-                self.parts.now(),
-                "series_attention",
-                "still open after attention_after",
-                series_id=series_id,
-            )
-        log.warning("series_attention", series=series_id)
-
-    def _route(self) -> None:
-        with self.parts.database.read() as tx:
-            sealed = intake.in_state(tx, SeriesState.SEALED)
-        for row in sealed:
-            with self.parts.database.write() as tx:
-                flow.route(tx, self.parts, row)
-            faults.reach("after-route")
-            log.info("series_routed", series=row["id"])
-
-    def _judge_studies(self) -> None:
-        """Rules over studies whose wait has ended, or for which something came that is no series of the study."""
-        with self.parts.database.read() as tx:
-            due = studies.due_studies(tx, self.parts.now())
-        for study_uid in due:
-            with self.parts.database.write() as tx:
-                flow.judge_study(tx, self.parts, study_uid)
-                faults.reach("before-study-commit")
-            faults.reach("after-study")
-            log.info("study_judged")
 
     # --- what a person asked for
 
     def _obey(self) -> None:
         """Workers of cancelled runs are ended; objects in conflict that were released are taken in."""
-        with self.parts.database.read() as tx:
-            gone = work.not_running(tx, self.engine.running)
-        for run, attempt in gone:
-            self.engine.give_up(run, attempt)
+        self.runs.end_cancelled()
         self.arrivals.release()
 
     # --- rules
@@ -310,44 +225,6 @@ class Conductor:
                 log.warning("rules_refused", reason=words)
             else:
                 log.info("rules_taken", reason=words)
-
-    # --- run
-
-    def _start_runs(self) -> None:
-        room = self.engine.room
-        if room <= 0 or not self._disk_allows():
-            return
-        with self.parts.database.read() as tx:
-            due = work.due_runs(tx, self.parts.now(), room)
-            waiting = watch.waiting_bytes(tx) if due else {}
-        if crowded := app.crowding(self.parts.settings, waiting):
-            with self.parts.database.write() as tx:
-                due = flow.startable(tx, self.parts, room, crowded)
-        for row in due:
-            with self.parts.database.write() as tx:
-                started = flow.start_run(tx, self.parts, row)
-            faults.reach("after-run-claim")
-            if started is not None:
-                self.engine.start(started)
-                log.info("run_started", run=started.run, attempt=started.attempt)
-
-    def _disk_allows(self) -> bool:
-        """Processing stops before reception has to; one event when the disk fills and one when it is well again."""
-        share, disk = app.disk_used(self.parts.data), self.parts.settings.disk
-        state = "disk_full" if share >= disk.stop_processing else "disk_warning" if share >= disk.warn else ""
-        if state != self.disk_note:
-            with self.parts.database.write() as tx:
-                note(tx, self.parts.now(), state or "disk_well", f"{share:.0%} of the disk is used")
-            self.disk_note = state
-        return state != "disk_full"
-
-    def _finish(self) -> None:
-        for started, ended in self.engine.finished():
-            with self.parts.database.write() as tx:
-                flow.finish_run(tx, self.parts, started, ended)
-                faults.reach("before-run-finish")
-            faults.reach("after-run-finish")
-            log.info("run_ended", run=started.run, attempt=started.attempt, state=ended.state.value)
 
     # --- stop
 
@@ -372,14 +249,6 @@ class Conductor:
             work.give_back(tx)
         self.parts.database.close()
         log.info("conductor_stopped")
-
-
-def _drain(fd: int) -> bytes | None:
-    """What can be read at once: b"" at the end, None where nothing is there."""
-    try:
-        return os.read(fd, 4096)
-    except BlockingIOError:
-        return None
 
 
 def main(arguments: list[str] | None = None) -> int:
