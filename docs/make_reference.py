@@ -16,7 +16,7 @@ from node.process import registry
 from node.route.edits import OPERATIONS
 from node.route.inputs import AGAIN, INPUT_KEYS, WAITS
 from node.route.keywords import OURS
-from node.route.rules import KEYS
+from node.route.rule_reading import KEYS
 from node.route.splitting import EACH_PART
 from node.route.values import unit_name
 from node.route.when import OPERATORS

@@ -13,7 +13,7 @@ from node.route.editable import refusal, target_of
 from node.route.edits import ELSE, OPERATIONS, REASONS
 from node.route.inputs import AGAIN, INPUT_KEYS, PICKS, WAITS
 from node.route.keywords import OURS, Attribute, lookup
-from node.route.rules import KEYS
+from node.route.rule_reading import KEYS
 from node.route.sends import KEYS as SEND_KEYS
 from node.route.sends import SETTABLE
 from node.route.splitting import EACH_PART, FACTS

@@ -16,7 +16,7 @@ from test_route_malformed import TABLE
 
 from node import app
 from node.errors import Misconfigured
-from node.route import rules as rules_module
+from node.route import rule_reading
 from node.route import sends as sends_module
 from node.route.schema import schema
 from node.shape import parse
@@ -108,7 +108,7 @@ def test_everything_has_its_hover_text() -> None:
 
 def test_new_keys_appear_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that the reader learns is in the schema with its sentence, and takes anything until it has a shape."""
-    monkeypatch.setitem(rules_module.KEYS, "novel", "something new")
+    monkeypatch.setitem(rule_reading.KEYS, "novel", "something new")
     monkeypatch.setitem(sends_module.KEYS, "novel", "something new to send")
     found = schema(SPECS, PEERS)
     assert found["properties"]["novel"]["description"] == "something new"
