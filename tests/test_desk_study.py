@@ -23,7 +23,8 @@ from node.desk.standing import status, status_lines
 from node.flow import study_judgements
 from node.route.rules import parse_rules
 from node.store import queries
-from node.store.queries import Search, Wanted
+from node.store.choosing import Wanted
+from node.store.queries import Search
 from node.testing import Grid, Series, body_volume, write_ct_series, write_pet_series
 
 GRID = Grid(shape=(4, 8, 8), spacing=(5.0, 20.0, 20.0))

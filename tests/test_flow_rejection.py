@@ -17,7 +17,8 @@ from node.model import EXPIRED, Header, RunState
 from node.send.protocol import Kind
 from node.store import acts, intake, replays, work
 from node.store.acts import Act
-from node.store.queries import Search, Wanted
+from node.store.choosing import Wanted
+from node.store.queries import Search
 from node.store.replays import Replay
 from node.store.schema import delivery, instance, measurement, rejection, run, series
 

@@ -15,7 +15,7 @@ from node.model import Exit, RunState
 from node.route.rules import parse_rules
 from node.store import acts, aside, intake, replays
 from node.store.acts import Act
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.replays import Replay
 from node.store.schema import delivery, identity, instance, run, series
 

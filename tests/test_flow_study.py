@@ -14,7 +14,7 @@ from flow_material import SITE, SPECS, House, done, header, product
 from node import app, flow
 from node.model import Exit, Header, OperatorSpec, Parameter, RunState
 from node.store import acts, replays, studies, watch
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.schema import delivery, run, study_rule, wanted_prior
 from node.store.schema import product as products
 

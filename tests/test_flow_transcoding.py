@@ -17,7 +17,7 @@ from node.model import RunState
 from node.send.protocol import Item, Kind, Result
 from node.store import queues, watch
 from node.store.acts import Act, on_deliveries
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.schema import delivery, run
 
 IMPLICIT, RLE, LOSSY = "1.2.840.10008.1.2", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.91"

@@ -18,7 +18,7 @@ from node.flow.transcoding import FOLDER, nobodys, stored_as
 from node.send.protocol import Item, Kind, Result
 from node.store import lookups
 from node.store.acts import Act, on_deliveries
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.replays import Replay, replay_series
 from node.store.schema import delivery, destination
 

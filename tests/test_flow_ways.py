@@ -18,7 +18,7 @@ from node.flow.manners import AWAY
 from node.model import Priority, RunState
 from node.route.ways import Share
 from node.store.acts import Act, on_deliveries
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.ranks import rank_of
 from node.store.schema import delivery, instance, run
 

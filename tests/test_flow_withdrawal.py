@@ -18,7 +18,7 @@ from node.route.rules import parse_rules
 from node.send.protocol import Kind
 from node.store import acts, replays, work
 from node.store.acts import Act
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.replays import Replay
 from node.store.schema import delivery, identity, instance, run
 

@@ -23,7 +23,7 @@ from node.process.plan import plan_from_json
 from node.route.check import prove
 from node.route.rules import RuleSet, parse_rules
 from node.rulewatch import Looks, Outcome
-from node.store import queries
+from node.store import choosing, queries
 from node.store.database import open_database
 from node.store.schema import delivery, run
 
@@ -356,6 +356,6 @@ def test_a_conductor_takes_rules_and_refuses_rules_also_over_a_restart(tmp_path:
         assert problem_in(tmp_path) == ""
     database = open_database("sqlite", tmp_path / "data", create=False)
     with database.read() as tx:
-        names = [row["name"] for row in queries.list_events(tx, queries.Wanted())]
+        names = [row["name"] for row in queries.list_events(tx, choosing.Wanted())]
     assert names.count("rules_refused") == 2  # when it changed, and at the start
     assert names.count("rules_taken") == 2

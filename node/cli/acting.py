@@ -25,7 +25,7 @@ from node.errors import Misconfigured
 from node.model import DeliveryState, RunState
 from node.shape import nearest
 from node.store.acts import Act
-from node.store.queries import Wanted
+from node.store.choosing import Wanted
 from node.store.replays import Replay
 
 _SELECT: dict[str, Callable[..., Any]] = {

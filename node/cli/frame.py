@@ -24,8 +24,8 @@ from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.route.rules import RuleSet, parse_rules, read_folder
 from node.settings import Settings
 from node.shape import duration, nearest
+from node.store.choosing import Wanted
 from node.store.database import Database, open_database
-from node.store.queries import Wanted
 
 DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
 

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, select
 
 from node.demo.studies import Sent
 from node.model import DeliveryState, RunState, SeriesState
-from node.store import queries
+from node.store import queries, standing
+from node.store.choosing import Wanted
 from node.store.database import Database
-from node.store.queries import Wanted
 from node.store.schema import delivery, instance, product, run
 
 _DECIDED = (SeriesState.ROUTED, SeriesState.UNROUTED, SeriesState.DISCARDED, SeriesState.REJECTED)
@@ -103,7 +103,7 @@ def look(
         parked = select(delivery.c.reason).where(delivery.c.state == DeliveryState.PARKED).distinct()
         return Snapshot(
             rows=tuple(_row(tx, one, sent[one.series_uid], held) for one in series),
-            idle=queries.is_idle(tx),
+            idle=standing.is_idle(tx),
             parked=tuple(tx.scalars(parked)),
         )
 

@@ -12,10 +12,10 @@ from node.errors import Misconfigured, Refused
 from node.model import InstanceState
 from node.settings import Settings
 from node.shape import nearest
-from node.store import acts, aside, intake, queries, replays
+from node.store import acts, aside, choosing, intake, queries, replays
 from node.store.acts import Act, Acted
+from node.store.choosing import Wanted
 from node.store.database import Database
-from node.store.queries import Wanted
 from node.store.replays import Replay
 from node.words import counted
 
@@ -88,7 +88,7 @@ class Replayed:
 def replay(database: Database, wanted: Wanted, how: Replay, act: Act) -> Replayed:
     """Have series judged again by the rules now in use. Raises Refused where none is named."""
     with database.write() as tx:
-        named = [int(row["id"]) for row in tx.execute(queries.series_chosen(wanted)).mappings()]
+        named = [int(row["id"]) for row in tx.execute(choosing.series_chosen(wanted)).mappings()]
         if not named:
             raise Refused("the node holds no such series; `pacsnode series` lists them")
         newest = {key: replays.newest_of(tx, key) for key in named}

@@ -15,7 +15,7 @@ from node.ops.conditions import crowded_words
 from node.ops.health import board_path, read_board
 from node.receive.reasons import Kind, Reason
 from node.settings import Settings, is_open
-from node.store import queries, studies
+from node.store import standing, studies
 from node.store.database import open_database
 from node.store.pledges import PledgeState
 from node.tls import life
@@ -29,7 +29,7 @@ def status(settings: Settings) -> dict[str, Any]:
     """Everything `pacsnode status` tells."""
     database = open_database(settings.state, settings.node.data, create=False)
     with database.read() as tx:
-        found = queries.overview(tx)
+        found = standing.overview(tx)
         waiting = studies.waiting_rules(tx)
     return {
         "running": app.is_running(settings.node.data),

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from node import show
-from node.store import history, queries, studies
+from node.store import history, queries, standing, studies
+from node.store.choosing import Wanted
 from node.store.database import Database
-from node.store.queries import Search, Wanted
+from node.store.queries import Search
 
 
 def timelines(database: Database, search: Search) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def _study(tx: Connection, study_uid: str) -> dict[str, Any]:
         {
             **row,
             "runs": [run for run in runs if run["series_id"] == row["id"]],
-            "deliveries": queries.progress(tx, row["id"]),
+            "deliveries": standing.progress(tx, row["id"]),
         }
         for row in found
     ]

@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, or_, update
 
 from node.model import DeliveryState, RunState, SeriesState
-from node.store import deliveries, intake, queries
+from node.store import choosing, deliveries, intake
+from node.store.choosing import Wanted
 from node.store.database import note, rows
-from node.store.queries import Wanted
 from node.store.schema import delivery, destination, run, series
 
 BY_HAND = "by hand"
@@ -79,7 +79,7 @@ def on_deliveries(tx: Connection, act: Act, wanted: Wanted) -> Acted:
     `retry` also lets what waits after a failure go at once, and asks a destination that is down now. What a
     person cancelled is retried where `state: cancelled` is asked for, unless its run was superseded.
     """
-    move, chosen = DELIVERIES[act.verb], queries.deliveries_chosen(wanted)
+    move, chosen = DELIVERIES[act.verb], choosing.deliveries_chosen(wanted)
     if act.verb == "retry" and wanted.state == DeliveryState.CANCELLED:
         move = Move(move.done, (DeliveryState.CANCELLED,), move.to)
         chosen = chosen.where(delivery.c.reason.startswith(f"cancelled {BY_HAND}"))
@@ -121,7 +121,7 @@ def on_runs(tx: Connection, act: Act, wanted: Wanted) -> Acted:
         move = Move(move.done, (RunState.QUARANTINED, RunState.REFUSED), move.to)
     values: dict[str, Any] = {"state": move.to, "reason": _reason(act, move)}
     values |= {"finished_at": act.at} if move.to == RunState.CANCELLED else {"due_at": act.at}
-    found = _named(tx, queries.runs_chosen(wanted), run)
+    found = _named(tx, choosing.runs_chosen(wanted), run)
     return _apply(tx, act, _Moved("runs", run, move, values), found)
 
 
@@ -193,7 +193,7 @@ def on_series(tx: Connection, act: Act, wanted: Wanted) -> Acted:
     received is not gated); `hold` their deliveries where that is not wanted.
     """
     waiting = set(intake.held_series(tx))
-    chosen = queries.series_chosen(wanted)
+    chosen = choosing.series_chosen(wanted)
     if act.verb == "release" and wanted == Wanted():  # all that are held
         chosen = chosen.where(series.c.held.not_in(("", intake.RELEASED)))
     found = _named(tx, chosen, series)

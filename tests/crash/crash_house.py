@@ -32,7 +32,7 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 from sqlalchemy import select, update
 
 from node.operator import Volume
-from node.store import queries
+from node.store import standing
 from node.store.database import Database, open_database, rows
 from node.store.schema import delivery, destination, event, instance, product, run, series, study_rule
 from node.testing import Grid, Series, sphere_volume, write_ct_series
@@ -332,7 +332,7 @@ class House:
         database = self.database()
         try:
             with database.read() as tx:
-                return queries.overview(tx)
+                return standing.overview(tx)
         finally:
             database.close()
 
@@ -345,7 +345,7 @@ class House:
         database = self.database()
         try:
             with database.read() as tx:
-                if not queries.is_idle(tx):
+                if not standing.is_idle(tx):
                     return False
         finally:
             database.close()

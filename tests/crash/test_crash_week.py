@@ -20,7 +20,7 @@ from sqlalchemy import func, select, text
 
 from node.send.protocol import Destination, Item, Kind, Result
 from node.send.scu import send_objects
-from node.store import queries
+from node.store import standing
 from node.store.database import Database
 from node.store.schema import delivery, instance, run
 from node.testing import Grid, Series, sphere_volume, write_ct_series
@@ -216,7 +216,7 @@ def done(database: Database, objects: int, but_for: str) -> bool:
             series_open = text("SELECT count(*) FROM series WHERE state IN ('receiving', 'sealed')")
             counts = [tx.scalar(select(func.count()).where(where)) for where in (open_runs, queued)]
             return sum(counts) + tx.scalar(series_open) == 0
-        return queries.is_idle(tx)
+        return standing.is_idle(tx)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from receive.rough_sender import Job, digest_of, instance_number, series_uid, so
 
 from node.operator import Volume
 from node.ops.health import board_path, read_board
-from node.store import queries
+from node.store import standing
 from node.store.files import read_arrival, read_end
 from node.store.records import END, OBJECT
 from node.testing import Grid, Series, sphere_volume, write_ct_series
@@ -160,7 +160,7 @@ def wait_indexed(site: House, planned: int, seconds: float) -> None:
 
     def ready() -> bool:
         with database.read() as tx:
-            return queries.is_idle(tx) and queries.overview(tx)["instances"].get("kept", 0) >= planned
+            return standing.is_idle(tx) and standing.overview(tx)["instances"].get("kept", 0) >= planned
 
     try:
         site.wait_for(ready, f"the index of {planned} objects", seconds)

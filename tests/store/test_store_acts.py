@@ -14,10 +14,10 @@ from store_cases import STATES, opened
 
 from node.facts import gather
 from node.model import DeliveryState, InstanceState, RunState, SeriesState
-from node.store import acts, aside, deliveries, intake, queries, queues, replays, work
+from node.store import acts, aside, choosing, deliveries, intake, queries, queues, replays, work
 from node.store.acts import Act, Acted
+from node.store.choosing import Wanted
 from node.store.database import Database, open_database, rows
-from node.store.queries import Wanted
 from node.store.replays import Replay
 from node.store.schema import delivery, event, instance, run, series
 
@@ -171,7 +171,7 @@ def test_each_option_narrows_the_group(tx: Connection) -> None:
         "both": Wanted(sop_class=CT, destination="PACS", state="parked"),
     }  # fmt: skip
     found = {
-        name: [row["id"] for row in rows(tx, queries.deliveries_chosen(w))] for name, w in chosen.items()
+        name: [row["id"] for row in rows(tx, choosing.deliveries_chosen(w))] for name, w in chosen.items()
     }
     assert found == {
         "destination": [2], "status": [1], "class": [], "rule": [3], "series": [1, 3], "study": [1, 3],

@@ -14,9 +14,10 @@ from store_cases import STATES, opened
 from node.facts import gather
 from node.model import InstanceState, SeriesState
 from node.send.protocol import Kind
-from node.store import intake, queries, rejections
+from node.store import choosing, intake, queries, rejections, standing
+from node.store.choosing import Wanted
 from node.store.database import note
-from node.store.queries import Search, Wanted
+from node.store.queries import Search
 from node.store.schema import instance, series
 
 
@@ -133,8 +134,8 @@ def test_the_overview_counts_every_state(house: House) -> None:
     """Status shows instances, series, runs and deliveries by state, and the oldest waiting delivery."""
     worked(house)
     with house.database.read() as tx:
-        found = queries.overview(tx)
-        assert not queries.is_idle(tx)
+        found = standing.overview(tx)
+        assert not standing.is_idle(tx)
     assert found["instances"] == {"kept": 3}
     assert found["series"] == {"routed": 2}
     assert found["runs"] == {"done": 1}
@@ -210,15 +211,15 @@ def test_progress_counts_a_series_objects_and_its_results(house: House) -> None:
     """How far a series is: per destination, what became of its objects and of what was made of them."""
     worked(house)
     with house.database.read() as tx:
-        assert queries.progress(tx, 1) == {"PACS": {"stored": 2, "waiting": 1}}
-        assert queries.progress(tx, 2) == {"PACS": {"parked": 1}}
+        assert standing.progress(tx, 1) == {"PACS": {"stored": 2, "waiting": 1}}
+        assert standing.progress(tx, 2) == {"PACS": {"parked": 1}}
 
 
 def test_objects_kept_aside_are_listed_by_their_state(house: House) -> None:
     """A conflict is visible, and the events tell it."""
     house.take(header(1), header(1, digest="d" * 64, pixel_digest="e" * 64))
     with house.tx() as tx:
-        (aside,) = queries.list_instances(tx, queries.Wanted(state=InstanceState.CONFLICT))
+        (aside,) = queries.list_instances(tx, choosing.Wanted(state=InstanceState.CONFLICT))
         assert (aside["sequence"], aside["series_id"]) == (2, None)
         note(tx, house.clock.at, "other", destination="X")
         assert tx.scalar(select(instance.c.id).where(instance.c.state == "conflict")) == aside["id"]
