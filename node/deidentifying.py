@@ -1,7 +1,7 @@
 """De-identification of an object as a file holds it: what the transcoder does where a rule says `deidentify:`.
 
-What is asked comes as JSON: the profile as `Profile.meaning`, what the site says as `site_to_json`, and where the
-key is. Pixels are decoded only where rectangles are to be blacked out in them.
+What is asked comes as JSON: the profile as `Profile.meaning`, what the site says as its settings write it, and
+where the key is. Pixels are decoded only where rectangles are to be blacked out in them.
 """
 
 from __future__ import annotations
@@ -35,18 +35,8 @@ class Copy:
     made: Made
 
 
-def site_to_json(site: Site) -> dict[str, Any]:
-    """What the site says, as a request carries it."""
-    return {
-        "prefix": site.prefix,
-        "shift": site.shift,
-        "words": sorted(site.words),
-        "templates": [{"when": dict(t.when), "rectangles": t.rectangles} for t in site.templates],
-    }
-
-
 def site_of(said: Mapping[str, Any]) -> Site:
-    """What `site_to_json` wrote."""
+    """What the site says, as a request carries it: what `settings.deidentify` wrote."""
     templates = (
         Template(one["when"], tuple((r[0], r[1], r[2], r[3]) for r in one["rectangles"]))
         for one in said["templates"]

@@ -49,5 +49,4 @@ def judge(known: Known | None, header: Header) -> Judged:
 
 
 RECOMPRESSED = "another transfer syntax of a known object; its pixels are being compared"
-SAME_PIXELS = "another transfer syntax of the same pixels"
 OTHER_PIXELS = "another transfer syntax, and other pixels, under a known SOP Instance UID"

@@ -58,11 +58,6 @@ def text_of(tx: Connection, key: int, column: str) -> str:
     return str(tx.scalar(select(pledge.c[column]).where(pledge.c.id == key)) or "")
 
 
-def state_of(tx: Connection, key: int) -> str:
-    """The state of one request."""
-    return str(tx.scalar(select(pledge.c.state).where(pledge.c.id == key)) or "")
-
-
 def look_again(tx: Connection, key: int, at: datetime, **values: Any) -> None:
     """Look at a request, or report on it, again at *at*."""
     tx.execute(update(pledge).where(pledge.c.id == key).values(next_at=at, **values))
