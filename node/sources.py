@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from node.errors import Misconfigured, Refused
 from node.read.dicomdir import files_of, is_dicomdir
@@ -128,18 +129,23 @@ class Sources:
             if head[128:] != b"DICM":
                 return Source(path, shown, "not a DICOM file"), len(head)
             self._unpacked += 1
-            target, size = self.spool / f"{self._unpacked:08d}.dcm", len(head)
-            with target.open("wb") as file:
-                file.write(head)
-                while block := member.read(_BLOCK):
-                    size += len(block)
-                    if size > left:
-                        raise Refused(
-                            f"{path}: it unpacks to more than {self.bounds.may_unpack(path.stat().st_size) / 1e9:.1f} "
-                            "GB, which no study of its size does; unpack it elsewhere, and name the folder"
-                        )
-                    file.write(block)
-        return Source(target, shown), size
+            target = self.spool / f"{self._unpacked:08d}.dcm"
+            return Source(target, shown), self._unpack(path, head, member, target, left)
+
+    def _unpack(self, path: Path, head: bytes, member: IO[bytes], target: Path, left: int) -> int:
+        """Write *head* and the rest of a member; how much that was. Raises Refused where it is more than *left*."""
+        size = len(head)
+        with target.open("wb") as file:
+            file.write(head)
+            while block := member.read(_BLOCK):
+                size += len(block)
+                if size > left:
+                    raise Refused(
+                        f"{path}: it unpacks to more than {self.bounds.may_unpack(path.stat().st_size) / 1e9:.1f} "
+                        "GB, which no study of its size does; unpack it elsewhere, and name the folder"
+                    )
+                file.write(block)
+        return size
 
 
 def is_zip(path: Path) -> bool:

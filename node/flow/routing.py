@@ -130,12 +130,12 @@ def _route_each(tx: Connection, parts: Parts, row: Mapping[str, Any], peers: Map
     members, facts, _ = left(tx, row)
     anew = bool(row["replay"])
     for place, key in enumerate(members):
-        for judged in judge_immediate(parts.rules.rules, facts.one(place), parts.context()):
-            if judged.routes and row["replay_rule"] in ("", judged.rule.name):
-                for send in judged.rule.sends:
-                    if send.what == "received" and send.immediate:
-                        one = [(key, peers[key])]
-                        _send_received(tx, parts, one, send, judged.rule, subject_of(row), anew=anew)
+        judgements = judge_immediate(parts.rules.rules, facts.one(place), parts.context())
+        asked = [j.rule for j in judgements if j.routes and row["replay_rule"] in ("", j.rule.name)]
+        for rule in asked:
+            for send in rule.sends:
+                if send.what == "received" and send.immediate:
+                    _send_received(tx, parts, [(key, peers[key])], send, rule, subject_of(row), anew=anew)
 
 
 def _of_one_rule(chosen: Sequence[Judgement], of_study: Sequence[Told]) -> str:

@@ -25,11 +25,12 @@ def overlaps(rules: Sequence[Rule]) -> Iterator[str]:
     for later, rule in enumerate(live):
         yield from _same_result(rule, live[:later], asked[later], asked)
         others: dict[str, list[str]] = {}
-        for earlier in range(later):
+        for earlier, other in enumerate(live[:later]):
             shared = sends[later] & sends[earlier]
-            if shared and not _by_turns(rule, live[earlier]) and not apart(asked[later], asked[earlier]):
-                for to in shared:
-                    others.setdefault(to, []).append(live[earlier].name)
+            if not shared or _by_turns(rule, other) or apart(asked[later], asked[earlier]):
+                continue
+            for to in shared:
+                others.setdefault(to, []).append(other.name)
         for to, names in sorted(others.items()):
             rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield (

@@ -81,11 +81,7 @@ def _peer(shaper: Shaper, name: str, node: Node, folder: Path) -> Peer:
         shaper.wrong(
             node, f"peer {name} needs sends_as (it sends to us) or ae_title and address (we send to it)"
         )
-    if "address" in given and not title:
-        shaper.wrong(given["address"], f"peer {name} has an address but no ae_title to call")
-    for key in _OUTWARD:
-        if key in given and "address" not in given:
-            shaper.wrong(given[key], f"{key} needs an address: nothing is sent to a peer without one")
+    _check_address(shaper, name, given, title)
     return Peer(
         name=name,
         ae_title=title,
@@ -117,6 +113,15 @@ def _peer(shaper: Shaper, name: str, node: Node, folder: Path) -> Peer:
         else None,
         tls=read_peer_tls(shaper, given["tls"], folder) if "tls" in given else None,
     )
+
+
+def _check_address(shaper: Shaper, name: str, given: Mapping[str, Node], title: str | None) -> None:
+    """An address has a title to call, and what is said of sending to a peer has an address."""
+    if "address" in given and not title:
+        shaper.wrong(given["address"], f"peer {name} has an address but no ae_title to call")
+    for key in _OUTWARD:
+        if key in given and "address" not in given:
+            shaper.wrong(given[key], f"{key} needs an address: nothing is sent to a peer without one")
 
 
 def _commit(shaper: Shaper, node: Node, title: str, where: tuple[str, int]) -> Commit | None:
