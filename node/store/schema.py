@@ -5,14 +5,9 @@ Files are the truth about what was received; these tables are the truth about wh
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
-    DateTime,
     Float,
     ForeignKey,
     Index,
@@ -21,51 +16,15 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
-    TypeDecorator,
     UniqueConstraint,
-    text,
 )  # fmt: skip
-from sqlalchemy.engine import Dialect
+
+from node.store.columns import Id, Moment, Words, index_of_some
 
 VERSION = 4
 """Of the schema; a database of a later version is refused."""
 
 
-class Moment(TypeDecorator[datetime]):
-    """A point in time: aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Aware → naive UTC."""
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Naive UTC → aware."""
-        return value.replace(tzinfo=UTC) if value else None
-
-
-class Words(TypeDecorator[str]):
-    """Text that may be a peer's: without NUL, which PostgreSQL takes nowhere, and cut where it is indexed.
-
-    A B-tree page of PostgreSQL holds at most 2 704 bytes of one value.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, most: int | None = None) -> None:
-        super().__init__()
-        self.most = most
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """What is stored, and what is compared with it."""
-        return value.replace("\0", "")[: self.most] if value else value
-
-
-Id = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData()
 
 meta = Table(
@@ -107,8 +66,7 @@ series = Table(  # one row per revision of a series: the members of a sealed one
     Column("removed_at", Moment),  # when retention removed its files
     Column("prior", Words(), nullable=False, default=""),  # the peer it was fetched from as a prior; else it arrived
     UniqueConstraint("study_uid", "series_uid", "revision"),
-    Index("series_open", "state", sqlite_where=text("state IN ('receiving', 'sealed')"),
-          postgresql_where=text("state IN ('receiving', 'sealed')")),
+    index_of_some("series_open", "state", where="state IN ('receiving', 'sealed')"),
     Index("series_patient", "patient_id"),
     Index("series_accession", "accession"),
 )  # fmt: skip
@@ -118,7 +76,7 @@ instance = Table(  # one row per received object
     Column("id", Id, primary_key=True),
     Column("receiver_run", Id, nullable=False),
     Column("sequence", Id, nullable=False),
-    Column("state", String(12), nullable=False),  # kept|duplicate|replaced|conflict|unreadable|rejected|removed
+    Column("state", String(12), nullable=False),  # kept|duplicate|replaced|conflict|unreadable|rejected|fetched|removed
     Column("reason", Words(), nullable=False, default=""),
     Column("series_id", Id, ForeignKey("series.id")),  # the revision it came with; none when it cannot be grouped
     Column("sop_uid", Words(256)),
@@ -132,8 +90,7 @@ instance = Table(  # one row per received object
     Column("association", Words(), nullable=False),
     Column("received_at", Moment, nullable=False),
     UniqueConstraint("receiver_run", "sequence"),
-    Index("instance_kept", "sop_uid", unique=True, sqlite_where=text("state = 'kept'"),
-          postgresql_where=text("state = 'kept'")),
+    index_of_some("instance_kept", "sop_uid", unique=True, where="state = 'kept'"),
     Index("instance_series", "series_id"),
 )  # fmt: skip
 
@@ -164,8 +121,7 @@ run = Table(  # one rule over one revision
     Column("turn", Integer, nullable=False, default=0),  # scope: study: counts what the rule made of the study
     Column("slot", Words(), nullable=False, default=""),  # scope: study, pick: each: Series Instance UID it is for
     UniqueConstraint("series_id", "rule", "replay", "withdraws", "inputs", "turn"),
-    Index("run_queue", "due_at", sqlite_where=text("state IN ('waiting', 'running')"),
-          postgresql_where=text("state IN ('waiting', 'running')")),
+    index_of_some("run_queue", "due_at", where="state IN ('waiting', 'running')"),
 )  # fmt: skip
 
 run_input = Table(  # scope: study: the revisions that a run takes, so that what becomes of one finds the run
@@ -186,8 +142,7 @@ study_rule = Table(  # what one rule of `scope: study` makes of one study, or wa
     Column("until", Moment),  # when the wait ends; none where it does not wait
     Column("due_at", Moment),  # when it is judged again, if nothing happens before
     UniqueConstraint("study_uid", "rule"),
-    Index("study_rule_due", "due_at", sqlite_where=text("due_at IS NOT NULL"),
-          postgresql_where=text("due_at IS NOT NULL")),
+    index_of_some("study_rule_due", "due_at", where="due_at IS NOT NULL"),
 )  # fmt: skip
 
 wanted_prior = Table(  # a series of an earlier study that an input of a rule asks for
@@ -211,8 +166,7 @@ wanted_prior = Table(  # a series of an earlier study that an input of a rule as
     Column("created_at", Moment, nullable=False),
     Column("finished_at", Moment),
     UniqueConstraint("study_uid", "rule", "input"),
-    Index("wanted_prior_open", "due_at", sqlite_where=text("state IN ('wanted', 'asking')"),
-          postgresql_where=text("state IN ('wanted', 'asking')")),
+    index_of_some("wanted_prior_open", "due_at", where="state IN ('wanted', 'asking')"),
 )  # fmt: skip
 
 product = Table(  # one derived object, immutable once its run is done
@@ -275,16 +229,11 @@ delivery = Table(  # one object to one destination, once
     Column("window", Words(), nullable=False, default=""),  # when the rule lets it be sent; empty: at any time
     UniqueConstraint("destination", "instance_id"),
     UniqueConstraint("destination", "product_id"),
-    Index("delivery_queue", "destination", "due_at", sqlite_where=text("state IN ('waiting', 'sending')"),
-          postgresql_where=text("state IN ('waiting', 'sending')")),
-    Index("delivery_order", "destination", "rank", "id", sqlite_where=text("state IN ('waiting', 'sending')"),
-          postgresql_where=text("state IN ('waiting', 'sending')")),
-    Index("delivery_commit", "destination", "commit_due", sqlite_where=text("commit_due IS NOT NULL"),
-          postgresql_where=text("commit_due IS NOT NULL")),
-    Index("delivery_copy", "rank", "stage", "id", sqlite_where=text(_AWAITS_COPY),
-          postgresql_where=text(_AWAITS_COPY)),
-    Index("delivery_copied", "destination", sqlite_where=text("sent_path <> ''"),
-          postgresql_where=text("sent_path <> ''")),
+    index_of_some("delivery_queue", "destination", "due_at", where="state IN ('waiting', 'sending')"),
+    index_of_some("delivery_order", "destination", "rank", "id", where="state IN ('waiting', 'sending')"),
+    index_of_some("delivery_commit", "destination", "commit_due", where="commit_due IS NOT NULL"),
+    index_of_some("delivery_copy", "rank", "stage", "id", where=_AWAITS_COPY),
+    index_of_some("delivery_copied", "destination", where="sent_path <> ''"),
     Index("delivery_instance", "instance_id"),
     Index("delivery_product", "product_id"),
 )  # fmt: skip
@@ -314,7 +263,7 @@ destination = Table(  # a destination that is down, and since when
     Column("since", Moment),
     Column("failures", Integer, nullable=False, default=0),
     Column("next_at", Moment),
-    Column("kind", String(16), nullable=False, default=""),  # why it is down: send.retry.Trouble
+    Column("kind", String(16), nullable=False, default=""),  # why it is down: `Trouble`
     Column("trial", Boolean, nullable=False, default=False),  # it answers again: the next object goes alone
     Column("waiting_bytes", Id, nullable=False, default=0),  # of what waits for it, as upkeep counted last
 )  # fmt: skip
@@ -330,8 +279,7 @@ commitment = Table(  # what we asked a destination to commit to (PS3.4 J, we are
     Column("asked_at", Moment, nullable=False),
     Column("due_at", Moment, nullable=False),  # by then it must have answered
     Column("finished_at", Moment),
-    Index("commitment_open", "due_at", sqlite_where=text("state IN ('asking', 'asked')"),
-          postgresql_where=text("state IN ('asking', 'asked')")),
+    index_of_some("commitment_open", "due_at", where="state IN ('asking', 'asked')"),
 )  # fmt: skip
 
 pledge = Table(  # what a peer asked us to commit to (we are the SCP, for an archive that commits to us)
@@ -349,8 +297,7 @@ pledge = Table(  # what a peer asked us to commit to (we are the SCP, for an arc
     Column("next_at", Moment, nullable=False),  # when to look, or to report, next
     Column("failures", Integer, nullable=False, default=0),
     Column("finished_at", Moment),
-    Index("pledge_open", "next_at", sqlite_where=text("state IN ('waiting', 'reporting')"),
-          postgresql_where=text("state IN ('waiting', 'reporting')")),
+    index_of_some("pledge_open", "next_at", where="state IN ('waiting', 'reporting')"),
     Index("pledge_transaction", "peer", "transaction_uid"),
 )  # fmt: skip
 
