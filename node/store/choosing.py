@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 
+from node.store.deliveries import DELIVERIES
 from node.store.schema import delivery, instance, product, run, run_input, series
 
 
@@ -63,14 +64,6 @@ def named_series(wanted: Wanted) -> Select[Any] | None:
         return None
     named = Wanted(series=wanted.series, study=wanted.study, accession=wanted.accession)
     return select(series.c.id).where(series_like(named))
-
-
-DELIVERIES = (
-    delivery.outerjoin(instance, instance.c.id == delivery.c.instance_id)
-    .outerjoin(product, product.c.id == delivery.c.product_id)
-    .outerjoin(run, run.c.id == product.c.run_id)
-)
-"""Each delivery with the object it sends and, of a result, the run that made it."""
 
 
 def delivery_like(wanted: Wanted) -> ColumnElement[bool]:

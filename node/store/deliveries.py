@@ -51,6 +51,13 @@ AWAITS_COPY = (delivery.c.sent_path == EMPTY) & or_(
 NO_COPY = {"sent_path": "", "sent_syntax": "", "sent_uid": ""}
 """The columns of a delivery that is to be decided about anew: a treated one waits for another copy."""
 
+DELIVERIES = (
+    delivery.outerjoin(instance, instance.c.id == delivery.c.instance_id)
+    .outerjoin(product, product.c.id == delivery.c.product_id)
+    .outerjoin(run, run.c.id == product.c.run_id)
+)
+"""Each delivery with the object it sends and, of a result, the run that made it."""
+
 _QUEUE_INSTANCE: dict[str, Insert] = {
     dialect.__name__.rpartition(".")[2]: dialect.insert(delivery)
     .on_conflict_do_nothing(index_elements=["destination", "instance_id"])
@@ -179,27 +186,21 @@ def redeliver(tx: Connection, instance_id: int, to: Mapping[str, datetime], now:
 
 def with_objects() -> Select[Any]:
     """Deliveries with the object they send: its UIDs, transfer syntax and where its file is."""
-    return (
-        select(
-            delivery,
-            func.coalesce(instance.c.sop_uid, product.c.sop_uid).label("sop_uid"),
-            func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class"),
-            func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
-            func.coalesce(instance.c.digest, product.c.digest).label("digest"),
-            instance.c.receiver_run,
-            instance.c.sequence,
-            instance.c.state.label("instance_state"),
-            instance.c.series_id.label("of_series"),
-            product.c.path,
-            product.c.run_id,
-            run.c.state.label("run_state"),
-            run.c.reason.label("run_reason"),
-        )
-        .select_from(delivery)
-        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
-        .outerjoin(product, product.c.id == delivery.c.product_id)
-        .outerjoin(run, run.c.id == product.c.run_id)
-    )
+    return select(
+        delivery,
+        func.coalesce(instance.c.sop_uid, product.c.sop_uid).label("sop_uid"),
+        func.coalesce(instance.c.sop_class, product.c.sop_class).label("sop_class"),
+        func.coalesce(instance.c.transfer_syntax, product.c.transfer_syntax).label("transfer_syntax"),
+        func.coalesce(instance.c.digest, product.c.digest).label("digest"),
+        instance.c.receiver_run,
+        instance.c.sequence,
+        instance.c.state.label("instance_state"),
+        instance.c.series_id.label("of_series"),
+        product.c.path,
+        product.c.run_id,
+        run.c.state.label("run_state"),
+        run.c.reason.label("run_reason"),
+    ).select_from(DELIVERIES)
 
 
 def claim_deliveries(tx: Connection, found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -253,10 +254,7 @@ def object_of(tx: Connection, delivery_id: int) -> dict[str, int | None]:
     """The references an event about a delivery carries: its instance, or its run."""
     statement = (
         select(delivery.c.instance_id, product.c.run_id, run.c.series_id, instance.c.series_id)
-        .select_from(delivery)
-        .outerjoin(product, product.c.id == delivery.c.product_id)
-        .outerjoin(run, run.c.id == product.c.run_id)
-        .outerjoin(instance, instance.c.id == delivery.c.instance_id)
+        .select_from(DELIVERIES)
         .where(delivery.c.id == delivery_id)
     )
     instance_id, run_id, of_run, of_instance = tx.execute(statement).one()

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from node.store.choosing import DELIVERIES
 from node.store.database import rows
+from node.store.deliveries import DELIVERIES
 from node.store.schema import delivery, event, instance, product, run
 
 

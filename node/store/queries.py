@@ -12,7 +12,6 @@ from sqlalchemy import Connection, case, func, or_, select
 
 from node.model import DeliveryState
 from node.store.choosing import (
-    DELIVERIES,
     Wanted,
     delivery_like,
     equal,
@@ -23,6 +22,7 @@ from node.store.choosing import (
     within,
 )
 from node.store.database import rows
+from node.store.deliveries import DELIVERIES
 from node.store.schema import delivery, destination, event, instance, measurement, product, run, series
 from node.words import counted
 
