@@ -22,7 +22,7 @@ from node.derive.charset import settle_charset
 from node.derive.derivation import step_of
 from node.derive.inherit import put
 from node.derive.lineage import series_items, source_items
-from node.derive.making import Making, code_item, with_file_meta
+from node.derive.making import MANUFACTURER, Making, code_item, with_file_meta
 from node.derive.schemes import declare
 from node.derive.standard import CT
 from node.errors import Refused
@@ -156,6 +156,17 @@ def algorithm(making: Making, result: str) -> tuple[str, str]:
     step = step_of(making.job.plan, result)
     name = step.operator if step else result
     return name[:64], making.job.provenance.operators.get(name, making.job.provenance.software)[:64]
+
+
+def named(making: Making) -> dict[str, Any]:
+    """What highdicom wants to know of an object; `finished` puts the numbers that count."""
+    return {
+        "series_instance_uid": making.uid("series"), "series_number": 1,
+        "sop_instance_uid": making.uid("instance", 1), "instance_number": 1,
+        "manufacturer": MANUFACTURER, "manufacturer_model_name": MANUFACTURER,
+        "software_versions": making.job.provenance.software,
+        "device_serial_number": making.job.provenance.device,
+    }  # fmt: skip
 
 
 def finished(

@@ -12,8 +12,8 @@ from node.derive import pixels
 from node.derive.anatomy import frame_anatomy
 from node.derive.derivation import derivation
 from node.derive.inherit import put
-from node.derive.making import MANUFACTURER, Making, code_item
-from node.derive.multiframe import coded, finished, framed, settled
+from node.derive.making import Making, code_item
+from node.derive.multiframe import coded, finished, framed, named, settled
 from node.derive.references import set_lossy
 from node.operator import Code, Map
 
@@ -40,14 +40,7 @@ def parametric_map(making: Making, quantity: Map) -> Dataset:
     made = hd.pm.ParametricMap(
         source_images=place.stand_ins(),
         pixel_array=place.pixels(array),
-        series_instance_uid=making.uid("series"),
-        series_number=1,
-        sop_instance_uid=making.uid("instance", 1),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MANUFACTURER,
-        software_versions=making.job.provenance.software,
-        device_serial_number=making.job.provenance.device,
+        **named(making),
         # Type 1: where the sources do not deny it, a head may show a face to whoever renders it.
         contains_recognizable_visual_features=making.sources.text("RecognizableVisualFeatures") != "NO",
         real_world_value_mappings=[_mapping(quantity, low, high)],

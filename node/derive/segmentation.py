@@ -10,8 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as Coded
 
-from node.derive.making import MANUFACTURER, Making, code_item
-from node.derive.multiframe import Framed, algorithm, coded, finished, framed, settled
+from node.derive.making import Making, code_item
+from node.derive.multiframe import Framed, algorithm, coded, finished, framed, named, settled
 from node.errors import Broken
 from node.operator import FractionalMask, Mask
 
@@ -34,14 +34,7 @@ def segmentation(making: Making, masks: Sequence[Mask | FractionalMask]) -> Data
         source_images=place.stand_ins(),
         pixel_array=_pixels(making, masks, place),
         segment_descriptions=[_segment(making, mask, n) for n, mask in enumerate(masks, 1)],
-        series_instance_uid=making.uid("series"),
-        series_number=1,
-        sop_instance_uid=making.uid("instance", 1),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MANUFACTURER,
-        software_versions=making.job.provenance.software,
-        device_serial_number=making.job.provenance.device,
+        **named(making),
         content_label="SEGMENTATION",
         **_kind(first),
     )
