@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from node import rulebook
+from node import holding, rulebook
 from node import settings as site
 from node.errors import Misconfigured
 from node.flow import Parts, securing
@@ -104,80 +102,6 @@ def limits_of(settings: Settings | None) -> Limits:
     return Limits(settings.limits.run_time.total_seconds(), settings.limits.run_memory)
 
 
-def hold(data: Path) -> int:
-    """Be the only one that works on this data folder until the process ends; the kernel frees it at death.
-
-    Raises Misconfigured when another one does, or where there is no such folder.
-    """
-    for _ in range(20):  # `is_running` takes the lock for a moment, too
-        descriptor = _lock(data)
-        if descriptor is not None:
-            return descriptor
-        time.sleep(0.05)
-    raise Misconfigured(f"a node works on {data}; stop it first, or give this one its own node.data")
-
-
-def is_running(data: Path) -> bool:
-    """Whether a conductor works on this data folder."""
-    descriptor = _lock(data)
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
-
-
-def _lock(data: Path) -> int | None:
-    try:
-        descriptor = os.open(data / "conductor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Misconfigured(f"node.data: {data} cannot be used ({error.strerror})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def disk_used(data: Path) -> float:
-    """Share of the disk that is used, 0 to 1."""
-    usage = shutil.disk_usage(data)
-    return usage.used / (usage.used + usage.free)
-
-
-def disk_bytes(data: Path) -> int:
-    """How many bytes the disk of *data* holds for us: what is used and what is free."""
-    usage = shutil.disk_usage(data)
-    return usage.used + usage.free
-
-
-def crowding(settings: Settings, waiting: Mapping[str, int]) -> dict[str, float]:
-    """Destination → share of the disk that what waits for it takes, where that is `disk.per_destination` or more.
-
-    100 % is no limit.
-    """
-    limit, whole = settings.disk.per_destination, disk_bytes(settings.node.data)
-    if limit >= 1:
-        return {}
-    return {name: size / whole for name, size in waiting.items() if size >= limit * whole}
-
-
-def disk_problem(settings: Settings) -> str:
-    """What the node does not do because the disk is too full, and what to do; empty when all is well."""
-    share, disk = disk_used(settings.node.data), settings.disk
-    if share >= disk.refuse:
-        what, key = "senders are answered A700 (out of resources)", f"disk.refuse ({disk.refuse:.0%})"
-    elif share >= disk.stop_processing:
-        what, key = (
-            "processing waits",
-            f"disk.stop_processing ({disk.stop_processing:.0%})",
-        )
-    elif share >= disk.warn:
-        what, key = "it fills up", f"disk.warn ({disk.warn:.0%})"
-    else:
-        return ""
-    return f"the disk of node.data is {share:.0%} full, above {key}: {what}; free space or raise the limit"
-
-
 def rules_changed(settings: Settings) -> bool:
     """Whether the rule files differ from the set that is in use, or was when the node stopped."""
     return rulebook.differs(settings.node)
@@ -227,7 +151,7 @@ def build(settings: Settings) -> Parts:
 
 def reindexed(settings: Settings, tell: Callable[[int], None]) -> tuple[int, int]:
     """Rows for received files that the database lacks: objects added, series held. Raises Misconfigured."""
-    lock = hold(settings.node.data)
+    lock = holding.hold(settings.node.data)
     database = open_database(settings.state, settings.node.data)
     try:
         none = parse_rules({}, {}, {})

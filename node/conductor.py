@@ -18,7 +18,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from node import app, faults, flow
+from node import app, faults, flow, holding
 from node.arrivals import GROUP_SECONDS, Arrivals
 from node.child import LineChild
 from node.collecting import collect_less
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.nice(_NICE)
     try:
         settings = app.settings_from_stdin(given.file)
-        app.hold(settings.node.data)
+        holding.hold(settings.node.data)
         tend(settings.node.data)
         conductor = Conductor(app.build(settings), given.wake_fd, given.census_fd)
         collect_less()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from node import app, faults, flow
+from node import faults, flow, fullness
 from node.engine import Engine
 from node.store import watch, work
 from node.store.database import note
@@ -38,7 +38,7 @@ class Runs:
         with self.parts.database.read() as tx:
             due = work.due_runs(tx, self.parts.now(), room)
             waiting = watch.waiting_bytes(tx) if due else {}
-        if crowded := app.crowding(self.parts.settings, waiting):
+        if crowded := fullness.crowding(self.parts.settings, waiting):
             with self.parts.database.write() as tx:
                 due = flow.startable(tx, self.parts, room, crowded)
         for row in due:
@@ -51,7 +51,7 @@ class Runs:
 
     def disk_allows(self) -> bool:
         """Processing stops before reception has to; one event when the disk fills and one when it is well again."""
-        share, disk = app.disk_used(self.parts.data), self.parts.settings.disk
+        share, disk = fullness.disk_used(self.parts.data), self.parts.settings.disk
         state = "disk_full" if share >= disk.stop_processing else "disk_warning" if share >= disk.warn else ""
         if state != self.disk_note:
             with self.parts.database.write() as tx:

@@ -20,7 +20,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from node import app
+from node import app, fullness
 from node.errors import Misconfigured
 from node.ops import alerts, health
 from node.ops import log as logging
@@ -98,7 +98,7 @@ class Upkeep:
             self._at_work.release()
 
     def _disk_fills(self) -> bool:
-        return app.disk_used(self.settings.node.data) >= self.settings.disk.stop_processing
+        return fullness.disk_used(self.settings.node.data) >= self.settings.disk.stop_processing
 
     def _pass(self) -> bool:
         began = self.monotonic()

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from node import __version__, app
+from node import __version__, app, holding
 from node.errors import NodeError
 from node.flow.securing import ends_of
 from node.ops import health
@@ -184,7 +184,7 @@ class Pages:
             now=time.time(),
             board=health.read_board(health.board_path(data)),
             beaten=health.beaten_at(health.beat_path(data)),
-            locked=app.is_running(data),
+            locked=holding.is_running(data),
             disk=_used(self.settings),
             shares=(disk.stop_processing, disk.refuse),
             database=error,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node import app, desk
+from node import app, desk, holding
 from node import settings as site
 from node.errors import Misconfigured
 from node.ops.health import Board, board_path, write_board
@@ -115,14 +115,14 @@ def test_a_missing_rules_folder_is_told(settings: Settings) -> None:
 
 def test_one_data_folder_has_one_conductor(settings: Settings) -> None:
     """The second one is refused and told what to do."""
-    held = app.hold(settings.node.data)
+    held = holding.hold(settings.node.data)
     try:
-        assert app.is_running(settings.node.data)
+        assert holding.is_running(settings.node.data)
         with pytest.raises(Misconfigured, match="stop it first"):
-            app.hold(settings.node.data)
+            holding.hold(settings.node.data)
     finally:
         os.close(held)
-    assert not app.is_running(settings.node.data)
+    assert not holding.is_running(settings.node.data)
 
 
 def test_status_says_what_a_full_disk_stops(settings: Settings, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_status_adds_up_what_was_refused_while_the_node_runs(settings: Settings)
     }
     write_board(board_path(settings.node.data), Board(0.0, 1, 1, (), refusals))
     assert desk.status(settings)["refusals"] == {}
-    held = app.hold(settings.node.data)
+    held = holding.hold(settings.node.data)
     try:
         found = desk.status(settings)
     finally:

@@ -11,7 +11,7 @@ import pytest
 from flow_material import JPEG, LITTLE, ROUTE, SITE, SMOOTH, House, done, header, product, rule
 from sqlalchemy import update
 
-from node import app, flow
+from node import flow, fullness
 from node.flow.transcoding import nobodys
 from node.model import RunState
 from node.send.protocol import Item, Kind, Result
@@ -212,13 +212,13 @@ def crowd(house: House, *names: str) -> None:
     """So much waits for these that they are over their share."""
     with house.tx() as tx:
         for name in names:
-            queues.set_destination(tx, name, waiting_bytes=app.disk_bytes(house.parts.data))
+            queues.set_destination(tx, name, waiting_bytes=fullness.disk_bytes(house.parts.data))
 
 
 def startable(house: House, room: int = 1) -> list[str]:
     """The rules whose runs may start now."""
     with house.tx() as tx:
-        crowded = app.crowding(house.parts.settings, watch.waiting_bytes(tx))
+        crowded = fullness.crowding(house.parts.settings, watch.waiting_bytes(tx))
         return [row["rule"] for row in flow.startable(tx, house.parts, room, crowded)]
 
 
@@ -257,7 +257,7 @@ def test_all_destinations_must_be_crowded(tmp_path: Path) -> None:
 def test_a_hundred_percent_is_no_limit(house: House) -> None:
     """Whatever waits, nothing is crowded."""
     settings = replace(house.parts.settings, disk=replace(house.parts.settings.disk, per_destination=1.0))
-    assert app.crowding(settings, {"PACS": 10**18}) == {}
+    assert fullness.crowding(settings, {"PACS": 10**18}) == {}
 
 
 def test_results_are_counted_by_the_bytes_of_their_files(tmp_path: Path) -> None:

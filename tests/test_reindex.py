@@ -11,7 +11,7 @@ from flow_material import ROUTE, SMOOTH, House
 from read.test_read_rejection import note, read
 from sqlalchemy import update
 
-from node import app
+from node import app, holding
 from node.errors import Misconfigured
 from node.model import SeriesState
 from node.reindex import reindex
@@ -125,7 +125,7 @@ def test_a_lost_database_is_noticed_at_start(house: House) -> None:
 
 def test_a_running_node_is_not_reindexed(house: House) -> None:
     """Two that write the same tables would undo each other: the second is told to stop the first."""
-    lock = app.hold(house.parts.data)
+    lock = holding.hold(house.parts.data)
     with pytest.raises(Misconfigured, match="stop it first"):
         app.reindexed(house.parts.settings, lambda _: None)
     import os

@@ -24,7 +24,7 @@ from peers import free_port, wait_for
 from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 
-from node import app, web
+from node import holding, web
 from node.ops.health import Board, Role, beat, beat_path, board_path, write_board
 from node.receive.census import Census, LastWords
 from node.receive.reasons import Reason
@@ -127,7 +127,7 @@ def test_the_pages_tell_how_the_node_is(tmp_path: Path, census: int) -> None:
         reasons = " ".join(json.loads(body)["reasons"])
         assert "no conductor holds the data folder" in reasons
         assert "the database does not answer: Misconfigured" in reasons
-        tables, lock = open_database("sqlite", served.data), app.hold(served.data)
+        tables, lock = open_database("sqlite", served.data), holding.hold(served.data)
 
         def is_ready() -> bool:
             served.alive()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from node import app, desk, show
+from node import desk, holding, show
 from node.cli.frame import (
     DONE,
     FAILED,
@@ -205,5 +205,5 @@ def replay(
     if as_json:
         show.as_json({"replayed": found.series, "not_again": found.not_again, "instead": found.instead})
     else:
-        click.echo("\n".join(desk.replay_lines(found, dry_run, app.is_running(settings.node.data))))
+        click.echo("\n".join(desk.replay_lines(found, dry_run, holding.is_running(settings.node.data))))
     return DONE if found.series else FAILED

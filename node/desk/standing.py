@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from node import app, show
+from node import app, fullness, holding, show
 from node.flow import securing
 from node.model import Trouble
 from node.ops.conditions import crowded_words
@@ -32,7 +32,7 @@ def status(settings: Settings) -> dict[str, Any]:
         found = standing.overview(tx)
         waiting = studies.waiting_rules(tx)
     return {
-        "running": app.is_running(settings.node.data),
+        "running": holding.is_running(settings.node.data),
         "ae_titles": settings.node.ae_titles,
         "listen": "{}:{}".format(*settings.node.listen),
         "tls": _tls(settings),
@@ -44,8 +44,8 @@ def status(settings: Settings) -> dict[str, Any]:
             for name, peer in settings.peers.items()
             if peer.durability not in (None, settings.node.durability)
         },
-        "disk_used": app.disk_used(settings.node.data),
-        "disk_problem": app.disk_problem(settings),
+        "disk_used": fullness.disk_used(settings.node.data),
+        "disk_problem": fullness.disk_problem(settings),
         "rules_changed": app.rules_changed(settings),
         "rules_problem": app.rules_problem(database),
         "windows_closed": _windows_closed(settings),
@@ -58,7 +58,7 @@ def status(settings: Settings) -> dict[str, Any]:
 
 def _refusals(settings: Settings) -> dict[str, dict[str, int]]:
     """What receivers refused since the node started: event → why → how often; empty where it does not run."""
-    board = read_board(board_path(settings.node.data)) if app.is_running(settings.node.data) else None
+    board = read_board(board_path(settings.node.data)) if holding.is_running(settings.node.data) else None
     told = board.refusals if board else {}
     some = {event: {why: n for why, n in whys.items() if n} for event, whys in told.items()}
     return {event: whys for event, whys in some.items() if whys}
@@ -86,7 +86,8 @@ def _crowded(settings: Settings, destinations: Sequence[Mapping[str, Any]]) -> d
     waiting = {row["name"]: row["waiting_bytes"] for row in destinations}
     limit = settings.disk.per_destination
     return {
-        name: crowded_words(name, share, limit) for name, share in app.crowding(settings, waiting).items()
+        name: crowded_words(name, share, limit)
+        for name, share in fullness.crowding(settings, waiting).items()
     }
 
 

@@ -19,7 +19,7 @@ from peers import free_port, orthanc
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
-from node import app
+from node import holding
 from node.store.schema import event
 from node.testing import Series, write_ct_series, write_mr_series
 
@@ -415,16 +415,16 @@ def test_reindex_of_a_stopped_node(tmp_path: Path) -> None:
 
 def test_asking_whether_a_node_runs_never_keeps_one_from_starting(tmp_path: Path) -> None:
     """`status` looks at the lock for a moment; a conductor that starts just then waits for it."""
-    asking = app._lock(tmp_path)
+    asking = holding._lock(tmp_path)
     assert asking is not None
-    assert app.is_running(tmp_path)
+    assert holding.is_running(tmp_path)
     import threading
 
     threading.Timer(0.2, os.close, [asking]).start()
-    held = app.hold(tmp_path)
-    assert app.is_running(tmp_path)
+    held = holding.hold(tmp_path)
+    assert holding.is_running(tmp_path)
     os.close(held)
-    assert not app.is_running(tmp_path)
+    assert not holding.is_running(tmp_path)
 
 
 def test_the_program_is_installed_and_survives_a_closed_pipe(tmp_path: Path) -> None:
