@@ -11,7 +11,7 @@ from node.route.inputs import Study
 from node.route.inputs_reading import parse_study
 from node.route.keywords import NOT_OF_ONE_IMAGE, OURS
 from node.route.rule import Rule, with_meaning
-from node.route.sends import Around, parse_sends
+from node.route.sends import Around, Send, parse_sends
 from node.route.splitting import parse_split
 from node.route.steps import left_without, parse_steps
 from node.route.study_tries import StudyTry, parse_study_tries
@@ -83,12 +83,8 @@ class RuleReader:
             else ()
         )
         clean = len(shaper.mistakes) == before
-        edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
         # Without a readable `do` every name a send uses would be called wrong as well.
-        made = self._made(steps) if clean else self._named()
-        window = spelled(read_windows(shaper, fields["window"])) if "window" in fields else ""
-        around = Around(made, self.peers, self.tables, edits, window)
-        sends = parse_sends(fields["send"], around, shaper) if "send" in fields else ()
+        sends = self._sends(self._made(steps) if clean else self._named())
         rule = Rule(
             name, self._text("purpose"), self._text("owner"), self._text("group"),
             shaper.texts(fields["unless"]) if "unless" in fields else (),
@@ -127,6 +123,14 @@ class RuleReader:
             shaper.wrong(node.fields[key], f"{key} stands under when:, not beside it")
         known = (*KEYS, "deidentify", "hold", *outside)
         self.fields = shaper.fields(node, known, ("rule", "purpose", "owner", "when"))
+
+    def _sends(self, made: Mapping[str, str]) -> tuple[Send, ...]:
+        """What goes where, of what is *made*: each result and its type."""
+        shaper, fields = self.shaper, self.fields
+        edits = parse_edits(fields["edit"], self.tables, shaper) if "edit" in fields else NO_EDITS
+        window = spelled(read_windows(shaper, fields["window"])) if "window" in fields else ""
+        around = Around(made, self.peers, self.tables, edits, window)
+        return parse_sends(fields["send"], around, shaper) if "send" in fields else ()
 
     def _tries(self, study: Study | None) -> tuple[Try | StudyTry, ...]:
         if "try" not in self.fields:
