@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from node.model import WHOLE, Code, SeriesPart
-from node.operator import Measurement, Report
+from node.operator import Measurement, Picture, Remark, Report
 
 
 def measured(results: Mapping[str, Any], part: SeriesPart = WHOLE) -> tuple[dict[str, Any], ...]:
@@ -33,9 +33,14 @@ def _numbers_of(result: object) -> Sequence[Measurement]:
 
 
 def lacking(results: Mapping[str, Any]) -> list[str]:
-    """Why numbers of the reports are not there."""
-    reports = [result for result in results.values() if isinstance(result, Report)]
-    return [remark.text for report in reports for remark in report.remarks if remark.missing]
+    """Why numbers of the reports, and curves of the pictures, are not there."""
+    return [remark.text for result in results.values() for remark in _remarks_of(result) if remark.missing]
+
+
+def _remarks_of(result: object) -> Sequence[Remark]:
+    if isinstance(result, Picture):
+        return tuple(result.facts.get("remarks", ()))
+    return result.remarks if isinstance(result, Report) else ()
 
 
 def _where(m: Measurement) -> Iterator[str]:

@@ -271,7 +271,8 @@ class Picture:
     """What a capture shows, for people."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`modality`, `body_part`, `view`, `laterality`, `window` (centre, width) …; of an operator that knows it also
-    `shown_orientation`: to which sides of the patient columns and rows count up, as ("L", "F") (PS3.3 C.7.6.1.1.1)."""
+    `shown_orientation`: to which sides of the patient columns and rows count up, as ("L", "F") (PS3.3 C.7.6.1.1.1);
+    `remarks` (tuple of Remark): of a graph, what it does not show, for the run's event."""
 
     @property
     def colour(self) -> bool:

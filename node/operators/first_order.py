@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Volume
-from node.operators.region import beyond, brought, told_apart
+from node.operators.region import beyond, brought, refuse_other_grid, told_apart
 from node.operators.statistics import CUBIC_MM, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 
 FEATURES = {
@@ -64,8 +64,7 @@ def first_order(
 
     Raises Refused where the mask lies on another grid, and where it holds no voxel that counts.
     """
-    if not volume.same_grid(mask):
-        raise Refused("the mask lies on another grid than the volume; make both from the same step")
+    refuse_other_grid(volume, mask)
     numbers, remarks = _measured(volume, mask, at_least, at_most, mask)
     return Report(numbers, (*beyond(mask), *remarks))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Mask, Number, Picture, Refused, Segments, Volume
+from node.operator import Mask, Number, Picture, Refused, Remark, Segments, Volume
 from node.operators import graphs
 from node.operators.colour import unit_text
-from node.operators.region import on_grid
+from node.operators.planes import refuse_other_frame
+from node.operators.region import beyond, brought, outside, refuse_other_grid, told_apart
 from node.operators.statistics import quantity
 
 MOST_LINES = 8
@@ -38,11 +40,14 @@ def histogram(
     Every curve counts the measured voxels of its region as 100 %, those outside *low* to *high* included, so that
     regions of different size can be compared. Of more than eight regions the eight largest are drawn, and the title
     says so. The axis spans by default 0.1 % to 99.9 % of all that is drawn, in about 100 steps of a round width. *mark*
-    draws an upright line at a value, such as a threshold.
+    draws an upright line at a value, such as a threshold. A segment on another grid is brought onto the volume's as
+    `region` does it; a curve says how much of its region lies outside the image, and the run which region could not
+    be drawn.
 
-    Raises Refused where the options do not fit, or no region holds a measured voxel.
+    Raises Refused where the options do not fit, the frames of reference differ, or no region holds a measured voxel.
     """
-    regions = _regions(volume, segments, mask)
+    found = _regions(volume, segments, mask)
+    regions = found.regions
     of = f", the {MOST_LINES} largest of {len(regions)} regions" if len(regions) > MOST_LINES else ""
     regions = _largest(regions)
     drawn = [values for _, values in regions]
@@ -57,33 +62,66 @@ def histogram(
         lines.append(graphs.Line(label, edges, 100 * counted / values.size))
     unit = unit_text(volume.unit)
     name = "CT number" if unit == "HU" else quantity(volume).meaning
-    return graphs.histogram(
+    made = graphs.histogram(
         f"Histogram of {name}{of}",
         f"{name} [{unit}]" if unit else name,
         f"Share of voxels [% per {width:g}{' ' + unit if unit else ''}]",
         lines,
         () if mark is None else ((mark, f"{mark:g}{' ' + unit if unit else ''}"),),
     )
+    return replace(made, facts={**made.facts, "remarks": found.remarks}) if found.remarks else made
 
 
-def _regions(
-    volume: Volume, segments: Segments | None, mask: Mask | None
-) -> list[tuple[str, NDArray[np.floating]]]:
-    """The measured values of what is drawn, by name, regions that hold none left out."""
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What is drawn: the measured values by name of each region, those that hold none left out."""
+
+    regions: list[tuple[str, NDArray[np.floating]]]
+    remarks: tuple[Remark, ...]
+    """What of the regions could not be drawn."""
+
+
+def _regions(volume: Volume, segments: Segments | None, mask: Mask | None) -> _Drawn:
     measured = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
-    if mask is not None and not volume.same_grid(mask):
-        raise Refused("the mask lies on another grid than the volume; make both from the same step")
-    found = [] if mask is None else [(mask.label, volume.array[mask.array & measured])]
     if segments is None and mask is None:
-        found = [("", volume.array[measured])]
+        return _checked([("", volume.array[measured])], [])
+    found: list[tuple[str, NDArray[np.floating]]] = []
+    remarks: list[Remark] = []
+    if mask is not None:
+        refuse_other_grid(volume, mask)
+        found.append((_named(mask), volume.array[mask.array & measured]))
+        remarks += beyond(mask)
     if segments is not None:
-        for segment in segments.masks:  # one at a time: a hundred masks of a whole scan are more than fits
-            if segment.array.any():
-                inside = on_grid(volume, segments, segment).array & measured
-                found.append((segment.label, volume.array[inside]))
-    if not any(values.size for _, values in found):
-        raise Refused("no voxel of what is to be drawn was measured; there is nothing to draw")
-    return [(label, values) for label, values in found if values.size]
+        refuse_other_frame(volume, segments, "the segmentation was made on other images")
+        for segment in told_apart(segments):
+            try:  # one at a time: a hundred masks of a whole scan are more than fits
+                there = brought(volume, segments, segment)
+            except Refused as refusal:
+                remarks.append(Remark(f"{segment.label}: not drawn, since {refusal}.", missing=True))
+                continue
+            found.append((_named(there.mask), volume.array[there.mask.array & measured]))
+            remarks += there.remarks
+    remarks += [
+        Remark(f"{label}: not drawn, since nothing in it was measured.", missing=True)
+        for label, values in found
+        if not values.size
+    ]
+    return _checked(found, remarks)
+
+
+def _checked(found: list[tuple[str, NDArray[np.floating]]], remarks: list[Remark]) -> _Drawn:
+    drawn = [(label, values) for label, values in found if values.size]
+    if not drawn:
+        said = " ".join(remark.text for remark in remarks)
+        raise Refused(
+            f"no voxel of what is to be drawn was measured; there is nothing to draw. {said}".strip()
+        )
+    return _Drawn(drawn, tuple(remarks))
+
+
+def _named(mask: Mask) -> str:
+    """A region as its curve is called: with how much of it is not in the curve, as it lies outside the image."""
+    return ": ".join(filter(None, (mask.label, outside(mask))))
 
 
 def _largest(

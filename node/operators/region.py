@@ -55,27 +55,39 @@ def placed(volume: Volume, segments: Segments, mask: Mask) -> Mask:
     ours = _moved(theirs, aligned, volume.array.shape) if aligned else _nearest(volume, mask, theirs)
     if not ours.any():
         raise Refused(f"nothing of the segment {mask.label} lies in the image")
-    outside = _outside(theirs, steps, volume.array.shape)
-    said = _percent(outside) + _BEYOND if outside else ""
+    lost = _outside(theirs, steps, volume.array.shape)
+    said = _percent(lost) + _BEYOND if lost else ""
     description = "; ".join(filter(None, (mask.description, said)))
     return Mask(
         ours, volume.affine, mask.label, mask.category, mask.type, description, mask.laterality,
-        None if outside else mask.stored,
+        None if lost else mask.stored,
     )  # fmt: skip
 
 
-def _percent(outside: float) -> str:
-    if outside >= 99:
+def _percent(lost: float) -> str:
+    if lost >= 99:
         return "more than 99"
-    return f"{outside:.2g}"
+    return f"{lost:.2g}"
 
 
 def beyond(mask: Mask) -> tuple[Remark, ...]:
     """The sentence for reports on a region of which a part lies outside the image, as `placed` describes it."""
-    said = mask.description.rpartition("; ")[2]
-    if not said.endswith(_BEYOND):
-        return ()
-    return (Remark(f"{mask.label}: {said} and were not measured.", missing=True),)
+    said = outside(mask)
+    return (Remark(f"{mask.label}: {said} and were not measured.", missing=True),) if said else ()
+
+
+def outside(mask: Mask) -> str:
+    """How much of a region lies outside the image, as `placed` said, whatever steps came after; empty for none."""
+    return next((said for said in mask.description.split("; ") if said.endswith(_BEYOND)), "")
+
+
+def refuse_other_grid(volume: Volume, mask: Mask) -> None:
+    """Raise Refused where *mask* is not on the grid of *volume*: which voxel is which would be a guess."""
+    if not volume.same_grid(mask):
+        raise Refused(
+            f"the region {mask.label} lies on another grid than the volume; take it with the step region, or make "
+            "both from the same step"
+        )
 
 
 def on_grid(volume: Volume, segments: Segments, mask: Mask) -> Mask:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from node.operator import Measurement, Refused, Remark, Report, Segments, Volume
 from node.operators.region import brought, told_apart
-from node.operators.statistics import statistics
+from node.operators.statistics import numbers_of
 
 
 def region_statistics(volume: Volume, segments: Segments) -> Report:
@@ -25,7 +25,7 @@ def region_statistics(volume: Volume, segments: Segments) -> Report:
     for mask in told_apart(segments):
         try:
             there = brought(volume, segments, mask)
-            found += [replace(n, region=there.region) for n in statistics(volume, there.mask)]
+            found += [replace(n, region=there.region) for n in numbers_of(volume, there.mask)]
             remarks += there.remarks
         except Refused as refusal:
             remarks.append(Remark(f"Nothing was measured in {mask.label}: {refusal}.", missing=True))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Code, Mask, Measurement, Refused, Volume
+from node.operator import Code, Mask, Measurement, Refused, Report, Volume
+from node.operators.region import beyond, refuse_other_grid
 
 VOLUME = Code("118565006", "SCT", "Volume")
 CUBIC_MM = Code("mm3", "UCUM", "cubic millimeter")
@@ -44,16 +45,21 @@ _OF_MODALITY = {
 """Units of what the modality stores by itself."""
 
 
-def statistics(volume: Volume, mask: Mask) -> list[Measurement]:
+def statistics(volume: Volume, mask: Mask) -> Report:
     """Measure the region's volume, and mean, standard deviation, minimum, maximum and median in it.
 
     The volume counts every voxel of the mask. The others leave out voxels that were not measured
     (padding); if there are any, their number is one more measurement. The standard deviation is that of
-    the whole population (divided by n), whose square is IBSI's variance (ECT3, arXiv:1612.07003).
+    the whole population (divided by n), whose square is IBSI's variance (ECT3, arXiv:1612.07003). Where a part
+    of the region lies outside the image, a sentence says how much.
     Raises Refused where the mask is empty or on another grid, or no voxel in it was measured.
     """
-    if not volume.same_grid(mask):
-        raise Refused("the mask lies on another grid than the volume; make both from the same step")
+    return Report(tuple(numbers_of(volume, mask)), beyond(mask))
+
+
+def numbers_of(volume: Volume, mask: Mask) -> list[Measurement]:
+    """The measurements of `statistics`. Raises Refused as it does."""
+    refuse_other_grid(volume, mask)
     count = int(np.count_nonzero(mask.array))
     if not count:
         raise Refused(f"the region {mask.label} is empty")

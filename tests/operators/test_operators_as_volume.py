@@ -23,7 +23,7 @@ def test_a_map_is_measured_by_its_own_quantity() -> None:
     holes[lesion] &= np.arange(lesion.sum()) % 2 == 0
     volume = run_operator(as_volume, replace(found, valid=holes))
     mask = Mask(lesion, found.affine, "Lesion", Code("1", "X", "x"), Code("1", "X", "x"))
-    numbers = run_operator(statistics, volume, mask)
+    numbers = run_operator(statistics, volume, mask).measurements
     mean = next(m for m in numbers if m.derivation and m.derivation.meaning == "Mean")
     assert (mean.name, mean.unit) == (ADC, UM2_S)
     assert mean.value == pytest.approx(450, rel=1e-6)

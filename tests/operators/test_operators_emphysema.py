@@ -113,6 +113,16 @@ def test_how_it_was_made_stands_in_the_report() -> None:
         assert words in said
 
 
+def test_a_lung_partly_outside_the_image_is_told() -> None:
+    """A segmentation of a wider scan: its lungs' volume is that of the part in the image, and the report says so."""
+    volume, segments = two_lungs(np.full((2, 2, 5), -800.0))
+    narrow = replace(volume, array=volume.array[:, :, :4])
+    report = run_operator(emphysema, narrow, segments)
+    said = [remark.text for remark in report.remarks if remark.missing]
+    outside = "20 % of it lie outside the image and were not measured."
+    assert said == [f"Left lung: {outside}", f"Right lung: {outside}"]
+
+
 def test_an_airway_that_was_not_found_is_told() -> None:
     """Its air would count as emphysema: who reads the numbers is told; nothing is said where it was left out."""
     volume, segments = two_lungs(np.full((2, 2, 5), -800.0))

@@ -9,16 +9,20 @@ from functools import partial
 import numpy as np
 import pytest
 
+from node.measured import lacking
 from node.operator import Code, Mask, Refused, Report, Segments, StoredSegment, Volume, affine_of
 from node.operators import graphs
+from node.operators.components import connected_component
 from node.operators.ct.calcium import calcium_score
 from node.operators.first_order import first_order, first_order_segments
 from node.operators.histogram import histogram
 from node.operators.nm.regional import uptake_ratios
+from node.operators.pet.reference import reference_uptake
 from node.operators.pet.uptake import uptake, uptake_segments
 from node.operators.region import region
 from node.operators.regions import region_statistics
 from node.operators.segment import ANATOMY
+from node.operators.statistics import statistics
 from node.testing import HOUNSFIELD, run_operator
 
 AXIAL = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
@@ -151,8 +155,12 @@ def test_a_segment_partly_outside_is_not_reported_as_whole(
 
 
 @pytest.mark.parametrize(
-    ("operator", "unit"), [(first_order, HOUNSFIELD), (uptake, BECQUEREL), (calcium_score, HOUNSFIELD)]
-)
+    ("operator", "unit"),
+    [
+        (statistics, HOUNSFIELD), (first_order, HOUNSFIELD), (calcium_score, HOUNSFIELD), (uptake, BECQUEREL),
+        (reference_uptake, BECQUEREL),
+    ],
+)  # fmt: skip
 def test_a_region_partly_outside_is_not_reported_as_whole(
     operator: Callable[[Volume, Mask], Report], unit: Code
 ) -> None:
@@ -164,6 +172,34 @@ def test_a_region_partly_outside_is_not_reported_as_whole(
     text = "Liver: 67 % of it lie outside the image and were not measured."
     assert [r.missing for r in operator(image, found).remarks if r.text == text] == [True]
     assert not [r for r in operator(image, column(4, "Liver")).remarks if "outside the image" in r.text]
+    whole = connected_component(found)  # another step in between
+    assert [r.missing for r in operator(image, whole).remarks if r.text == text] == [True]
+
+
+def test_a_curve_says_how_much_of_its_region_lies_outside(drawn: list[graphs.Line]) -> None:
+    """Of segments and of a mask; the run says it too, with the segments that could not be drawn at all."""
+    affine, beside = AFFINE.copy(), AFFINE.copy()
+    affine[:3, 3] += 2 * affine[:3, 0]
+    beside[:3, 3] += 9 * beside[:3, 0]
+    made = segments(
+        replace(column(4, "Liver"), affine=affine),
+        column(7, "Pool"),
+        replace(column(1, "Far"), affine=beside),
+    )
+    picture = run_operator(histogram, volume(), made)
+    outside = "67 % of it lie outside the image"
+    assert [line.label for line in drawn] == [f"Liver: {outside}", "Pool"]
+    said = [
+        f"Liver: {outside} and were not measured.",
+        "Far: not drawn, since nothing of the segment Far lies in the image.",
+    ]
+    assert lacking({"curves": picture}) == said
+    drawn.clear()
+    picture = histogram(volume(), None, region(volume(), segments(made.masks[0]), name="Liver"))
+    assert [line.label for line in drawn] == [f"Liver: {outside}"]
+    assert lacking({"curves": picture}) == said[:1]
+    with pytest.raises(Refused, match="nothing of the segment Far lies in the image"):
+        histogram(volume(), segments(made.masks[2]))
 
 
 def test_another_frame_of_reference_is_refused() -> None:

@@ -49,7 +49,7 @@ def test_a_ball_has_the_volume_of_a_ball() -> None:
     inside = ball((31, 61, 61), (15, 30, 30), 20, spacing)
     source = volume(np.where(inside, 60, -1000), spacing)
     mask = segment_threshold(source, at_least=0)
-    found = {(m.derivation or m.name).meaning: m.value for m in statistics(source, mask)}
+    found = {(m.derivation or m.name).meaning: m.value for m in statistics(source, mask).measurements}
     assert found["Volume"] == pytest.approx(4 / 3 * np.pi * 20**3, rel=5e-3)
     assert found["Mean"] == found["Minimum"] == found["Maximum"] == found["Median"] == 60
     assert found["Standard Deviation"] == 0
@@ -74,7 +74,7 @@ def test_a_mean_is_named_for_what_it_is(unit: Code, facts: dict[str, Any], name:
     """The maker's quantity first; a diffusion or perfusion value is never called a signal intensity."""
     plain = volume(np.ones((1, 2, 2)))
     source = Volume(plain.array, plain.affine, unit, facts=facts)
-    found = statistics(source, segment_threshold(source, at_least=1))
+    found = statistics(source, segment_threshold(source, at_least=1)).measurements
     assert {m.name.value for m in found if m.derivation} == {name}
     assert {m.unit for m in found if m.derivation} == {unit}
 
@@ -171,7 +171,7 @@ def test_statistics_of_known_numbers() -> None:
     """1, 2, 3, 6 have mean 3, median 2.5, population deviation sqrt(3.5), with TID 1419's codes and units."""
     source = volume([[[1, 2], [3, 6]]], (2, 0.5, 0.5))
     mask = Mask(np.ones((1, 2, 2), bool), source.affine, "All", *[Code("1", "99T", "t")] * 2)
-    found = {(m.derivation or m.name).value: m for m in statistics(source, mask)}
+    found = {(m.derivation or m.name).value: m for m in statistics(source, mask).measurements}
     expected = {"118565006": 2, "373098007": 3, "386136009": 3.5**0.5, "255605001": 1, "56851009": 6}
     assert {k: found[k].value for k in expected} == pytest.approx(expected)
     assert found["373099004"].value == 2.5
@@ -194,7 +194,7 @@ def test_derivations_and_quantities_are_in_their_context_groups() -> None:
     for unit in units:
         source = volume(np.ones((1, 2, 2)), unit=unit)
         mask = Mask(np.ones((1, 2, 2), bool), source.affine, "All", *[Code("1", "99T", "t")] * 2)
-        for m in statistics(source, mask)[1:]:
+        for m in statistics(source, mask).measurements[1:]:
             assert m.derivation is not None
             assert (m.derivation.value, m.derivation.meaning) in derivations
             assert (m.name.value, m.name.meaning) in quantities
@@ -207,7 +207,7 @@ def test_padding_is_left_out_and_counted() -> None:
     valid = np.array([[[True, False], [False, True]]])
     source = volume([[[10, -3024], [-3024, 20]]], valid=valid)
     mask = Mask(np.ones((1, 2, 2), bool), source.affine, "All", *[Code("1", "99T", "t")] * 2)
-    found = statistics(source, mask)
+    found = statistics(source, mask).measurements
     assert found[0].value == 4
     assert found[1].value == 15
     assert (found[-1].name.value, found[-1].value) == ("NOTMEASURED", 2)

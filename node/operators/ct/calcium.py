@@ -19,7 +19,7 @@ from node.operators.ct.common import (
     refuse_other_units,
     thickness_of,
 )
-from node.operators.region import beyond
+from node.operators.region import beyond, refuse_other_grid
 from node.operators.statistics import CUBIC_MM
 
 Calibration = Annotated[float, Unit("mg/(ml.[hnsf'U])")]
@@ -70,8 +70,7 @@ def calcium_score(volume: Volume, mask: Mask, *, calibration: Calibration | None
     Raises Refused for what is not in Hounsfield units, and a region that is empty or on another grid.
     """
     refuse_other_units(volume, "calcium_score")
-    if not volume.same_grid(mask):
-        raise Refused("the mask lies on another grid than the volume; make both from the same step")
+    refuse_other_grid(volume, mask)
     inside = mask.array if volume.valid is None else mask.array & volume.valid
     if not inside.any():
         raise Refused(f"the region {mask.label} holds no measured voxel")

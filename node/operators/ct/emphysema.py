@@ -19,7 +19,7 @@ from node.operators.ct.common import (
 )
 from node.operators.ct.kernels import SHARP, SMOOTH, matching
 from node.operators.ct.lungs import BOTH, LEFT, LUNG, RIGHT
-from node.operators.region import on_grid
+from node.operators.region import beyond, on_grid
 from node.operators.statistics import MEAN, VOLUME, VOXEL_SUM
 
 LAA = Code("LAA950", "99PACSNODE", "Low attenuation area of lung below -950 HU (LAA-950)")
@@ -71,6 +71,7 @@ def emphysema(
         remarks.append(
             Remark("Trachea and main bronchi were not found: their air may count as lung, and as emphysema.")
         )
+    remarks += [*beyond(lungs.left), *beyond(lungs.right)]
     each = [_values(volume, lung) for lung in (lungs.left, lungs.right)]
     found = _numbers(np.concatenate(each), volume, None)
     for lung, values in zip((lungs.left, lungs.right), each, strict=True):

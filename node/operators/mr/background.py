@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from node.operator import NO_UNITS, Mask, Refused, Volume
+from node.operators.region import refuse_other_grid
 
 Bools = NDArray[np.bool_]
 
@@ -26,8 +27,8 @@ def tissue(volume: Volume, mask: Mask | None, above: float | None) -> Bools:
 
     Raises Refused where the mask lies on another grid, or nothing is left.
     """
-    if mask is not None and not mask.same_grid(volume):
-        raise Refused("the mask lies on another grid than the images")
+    if mask is not None:
+        refuse_other_grid(volume, mask)
     level = above if above is not None else (-np.inf if mask is not None else _level(volume))
     inside = volume.array >= level
     if mask is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from node.operator import NO_UNITS, Mask, Refused, Volume
+from node.operators.region import refuse_other_grid
 from node.operators.sampling import image_of
 
 Bools = NDArray[np.bool_]
@@ -100,8 +101,7 @@ def _where(volume: Volume, mask: Mask | None) -> Bools:
     if volume.valid is not None:
         usable &= volume.valid
     if mask is not None:
-        if not mask.same_grid(volume):
-            raise Refused("the mask lies on another grid than the volume; make it from the volume itself")
+        refuse_other_grid(volume, mask)
         usable &= mask.array
     elif usable.any():
         usable &= volume.array > _otsu(volume.array, volume.valid)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operator import Code, Mask, Number, Refused, Segments, Unit, Volume
-from node.operators.pet.measuring import quantity_of, refuse_other_grid
+from node.operators.pet.measuring import quantity_of, refuse_elsewhere
 
 Percent = Annotated[float, Unit("%")]
 Millilitres = Annotated[float, Unit("ml")]
@@ -51,7 +51,7 @@ def segment_uptake(
         raise Refused(f"at_least {at_least:g} must be greater than 0")
     allowed = np.ones(volume.array.shape, bool) if volume.valid is None else volume.valid
     if mask is not None:
-        refuse_other_grid(volume, mask)
+        refuse_elsewhere(volume, mask)
         allowed = allowed & mask.array
     least = smallest * 1000 / volume.voxel_volume * (1 - 1e-9)
     share = fraction / 100 if method == "fraction" else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from node.operator import Code, Mask, Refused, Remark, Volume
 from node.operators.pet.suv import KINDS, made_from
+from node.operators.region import refuse_other_grid
 
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 MEAN = Code("373098007", "SCT", "Mean")
@@ -53,13 +54,9 @@ def total_unit(volume: Volume) -> Code | None:
     return {"g/ml": Code("g", "UCUM", "gram"), "cm2/ml": Code("cm2", "UCUM", "square centimeter")}.get(base)
 
 
-def refuse_other_grid(volume: Volume, mask: Mask) -> None:
+def refuse_elsewhere(volume: Volume, mask: Mask) -> None:
     """Raise Refused where *mask* is on another grid, or empty."""
-    if not volume.same_grid(mask):
-        raise Refused(
-            f"the region {mask.label} lies on another grid than the volume; take it with the step region, or make "
-            "both from the same step"
-        )
+    refuse_other_grid(volume, mask)
     if not mask.array.any():
         raise Refused(f"the region {mask.label} is empty")
 

@@ -19,8 +19,9 @@ from node.operators.pet.measuring import (
     method_of,
     origin_of,
     quantity_of,
-    refuse_other_grid,
+    refuse_elsewhere,
 )
+from node.operators.region import beyond
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -41,12 +42,13 @@ def reference_uptake(
     widest for so long; of several places the first in the volume. A voxel counts where its centre does. Where the
     values are SUVs of lean body mass, the least peak of a measurable focus is a measurement as well: 1.5 x mean + 2
     SD of the liver, 2 x mean + 2 SD of the blood pool (Wahl et al. 2009, J Nucl Med 50:122S). The standard deviation
-    is that of the population. Where the shape does not fit into the region a remark says so, and there is no number.
+    is that of the population. Where the shape does not fit into the region a remark says so, and there is no number;
+    one more says how much of the region lies outside the image, if any does.
 
     Raises Refused where the region is empty or on another grid, or the volume is in another unit than SUV or Bq/ml.
     """
     name = quantity_of(volume)
-    refuse_other_grid(volume, mask)
+    refuse_elsewhere(volume, mask)
     inside = mask.array if volume.valid is None else mask.array & volume.valid
     if not inside.any():
         raise Refused(f"nothing in the region {mask.label} was measured")
@@ -56,7 +58,7 @@ def reference_uptake(
         said = (
             f"{mask.label}: no reference value, since a {what} does not fit into the region ({found.reason})."
         )
-        return Report((), (Remark(said, missing=True),))
+        return Report((), (*beyond(mask), Remark(said, missing=True)))
     region = Mask(
         found.inside, volume.affine, f"{mask.label} reference"[:64], mask.category, mask.type,
         f"{what.capitalize()} in {mask.label}",
@@ -76,7 +78,8 @@ def reference_uptake(
     x, y, z = found.centre
     place = f"x {x:.1f}, y {y:.1f}, z {z:.1f} mm"
     return Report(
-        tuple(numbers), (Remark(f"{mask.label}: the {what} is centred at {place}."), *origin_of(volume))
+        tuple(numbers),
+        (*beyond(mask), Remark(f"{mask.label}: the {what} is centred at {place}."), *origin_of(volume)),
     )
 
 

@@ -20,7 +20,7 @@ from node.operators.pet.measuring import (
     method_of,
     origin_of,
     quantity_of,
-    refuse_other_grid,
+    refuse_elsewhere,
     total_unit,
 )
 from node.operators.pet.spheres import Peak, peak
@@ -63,7 +63,7 @@ def _of(volume: Volume, there: Brought, fraction: float, threshold: float | None
     if not 0 < fraction < 100:
         raise Refused(f"fraction {fraction:g} % is out of range: more than 0, less than 100")
     name, method = quantity_of(volume), method_of(volume)
-    refuse_other_grid(volume, mask)
+    refuse_elsewhere(volume, mask)
     values = volume.array[mask.array if volume.valid is None else mask.array & volume.valid]
     if not values.size:
         raise Refused(f"nothing in the region {mask.label} was measured")
