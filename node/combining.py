@@ -37,6 +37,11 @@ class Combined:
         """The input that stands for the run."""
         return next(iter(self.loaded))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What reading the inputs had to decide, with the input's name."""
+        return [f"{name}: {text}" for name, one in self.loaded.items() for text in one.remarks]
+
     def sources(self, results: Mapping[str, Any]) -> dict[str, Sources]:
         """Result → the headers it descends from: those of the input it resembles, and of all others it was made of."""
         return {name: self._sources(name, result) for name, result in results.items()}
@@ -54,7 +59,8 @@ class Combined:
             sop_class = str(own.headers[0].get("SOPClassUID", ""))
             headers = adopted(own.headers, main.headers[0], sop_class, frame)
         others = [h for other in used if other != like for h in self.loaded[other].headers]
-        return sources_of(own, others, headers).behind(result)
+        said = [text for other in dict.fromkeys((like, *used)) for text in self.loaded[other].remarks]
+        return replace(sources_of(own, others, headers).behind(result), remarks=tuple(dict.fromkeys(said)))
 
     def _inputs_of(self, name: str) -> Iterator[str]:
         """The inputs that a result was made of: those of its step's first parameter first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -22,11 +23,17 @@ def sources_of(
     """
     own = tuple(one.headers if headers is None else headers)
     if not one.sizes:
-        return Sources(own, one.frames, one.value, tuple(others))
+        return Sources(own, one.frames, one.value, tuple(others), remarks=one.remarks)
     spans = list(pairwise(accumulate(one.sizes, initial=0)))
     volumes = [
-        Sources(own[begin:end], one.frames[begin:end], volume, (*own[:begin], *own[end:], *others))
+        Sources(
+            own[begin:end],
+            one.frames[begin:end],
+            volume,
+            (*own[:begin], *own[end:], *others),
+            remarks=one.remarks,
+        )
         for (begin, end), volume in zip(spans, one.value.volumes, strict=True)
     ]
     first = volumes[0]
-    return Sources(first.headers, first.frames, first.value, first.others, tuple(volumes))
+    return replace(first, stack=tuple(volumes))

@@ -19,6 +19,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def _over_a_study(job: Job, folder: Path, begin: Callable[[str], None]) -> Exit:
     descent = inputs.sources(results)
     main = sources_of(inputs.loaded[inputs.main])
     made = write(results, job, main, folder, descent=descent)
-    return _synced(folder, made, _reason(lacking(results)), measured(results))
+    return _synced(folder, made, _reason([*inputs.remarks, *lacking(results)]), measured(results))
 
 
 def _synced(
@@ -196,7 +197,7 @@ def _synced(
 
 
 def _reason(missing: Sequence[str], refused: Sequence[str] = ()) -> str:
-    """What a run that is done does not have, and why; empty when it has everything."""
+    """What a run that is done does not have, and why, or rests on; empty when there is nothing to say."""
     count = "1 part was" if len(refused) == 1 else f"{len(refused)} parts were"
     said = [f"{count} refused: {'; '.join(refused)}"] if refused else []
     return " ".join([*said, *dict.fromkeys(missing)])
@@ -232,8 +233,12 @@ def _one_part(
     results = steps.run(job.plan, received.__getitem__, registry.load, begin)
     begin("writing the results")
     first, *others = loaded
-    sources = sources_of(first, [header for one in others for header in one.headers])
-    return write(results, job, sources, folder, part, before), measured(results, part), lacking(results)
+    said = list(dict.fromkeys(text for one in loaded for text in one.remarks))
+    sources = replace(
+        sources_of(first, [header for one in others for header in one.headers]), remarks=tuple(said)
+    )
+    products = write(results, job, sources, folder, part, before)
+    return products, measured(results, part), [*said, *lacking(results)]
 
 
 def _doing(folder: Path) -> str:

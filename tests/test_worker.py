@@ -172,7 +172,7 @@ def test_specs_list_what_works_and_name_what_does_not(plugin: Path) -> None:
     assert {"reformat", "segment_threshold", "segment_body", "statistics", "acme.crash"} <= set(specs)
     assert specs["acme.crash"].distribution == "acme"
     assert specs["acme.crash"].version == "1.2"
-    assert specs["statistics"].returns == "Measurements"
+    assert specs["statistics"].returns == "Report"
     assert [m for m in said["mistakes"] if "acme.gone" in m and "gone" in m]
 
 

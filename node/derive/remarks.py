@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from node.derive.making import code_item
+from node.derive.making import Making, code_item
 from node.model import Code
-from node.operator import Remark
+from node.operator import Remark, Report
 
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
@@ -24,6 +24,11 @@ def evaluations(remarks: Sequence[Remark], notice: str) -> list[Dataset]:
     container.ContinuityOfContent = "SEPARATE"
     container.ContentSequence = [_text(remark) for remark in said]
     return [container]
+
+
+def remarks_of(making: Making, report: Report) -> tuple[Remark, ...]:
+    """What is said of *report*: its own sentences, and what was decided when its sources were read."""
+    return (*report.remarks, *(Remark(text) for text in making.sources.remarks))
 
 
 def _text(remark: Remark) -> Dataset:

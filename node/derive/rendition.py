@@ -15,6 +15,7 @@ from node.derive.derivation import step_of
 from node.derive.drawing import number, unit_text
 from node.derive.making import Making
 from node.derive.page import Column, Table, pages
+from node.derive.remarks import remarks_of
 from node.derive.shown import (
     drawn_key_images,
     drawn_map,
@@ -87,7 +88,7 @@ def _report(making: Making, report: Report) -> Picture:
         ) if text),
         columns=_COLUMNS[:width],
         rows=tuple(_row(m)[:width] for m in sorted(measurements, key=_region_order(measurements))),
-        remarks=tuple((remark.name.meaning, remark.text) for remark in report.remarks),
+        remarks=tuple((remark.name.meaning, remark.text) for remark in remarks_of(making, report)),
         footer=f"Made by {making.job.provenance.software} on {making.now:%Y-%m-%d %H:%M %z}".rstrip(),
     )  # fmt: skip
     return Picture(np.stack(pages(table)), title=table.title, facts={**facts_of(making), "burned_in": False})

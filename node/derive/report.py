@@ -19,7 +19,7 @@ from node.derive.issued import evidence_of
 from node.derive.making import MANUFACTURER, Making
 from node.derive.multiframe import algorithm, coded, finished, nameless
 from node.derive.references import is_image, items
-from node.derive.remarks import evaluations
+from node.derive.remarks import evaluations, remarks_of
 from node.derive.segments import Segment, received, referenced, tracked
 from node.derive.sources import Sources
 from node.derive.standard import roots
@@ -91,7 +91,7 @@ def _report(making: Making, report: Report, segments: Sequence[Segment], index: 
         _hold(made, [item for item in made.ContentSequence if _concept(item) != _IMAGING_MEASUREMENTS])
     _say_what_it_replaces(making, made)
     _complete(making, made, [group[0].region for group in regions.values()], segments)
-    said = evaluations(report.remarks, making.job.provenance.notice)
+    said = evaluations(remarks_of(making, report), making.job.provenance.notice)
     _hold(made, [*made.ContentSequence, *said])
     return finished(making, made, index, ("Patient", "Study"), ("TimezoneOffsetFromUTC",))
 

@@ -26,6 +26,8 @@ class Sources:
     """Headers of further parts that went into the results, where parts come together."""
     stack: tuple[Sources, ...] = ()
     """Of a stack of volumes: the same for each of them, the others of the stack among its *others*."""
+    remarks: tuple[str, ...] = ()
+    """What had to be decided when they were read, in sentences: every report on them says it."""
 
     def behind(self, result: object) -> Sources:
         """These sources as *result* sees them: those of the one volume of a stack that its fact `part` names."""

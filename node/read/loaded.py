@@ -27,6 +27,8 @@ class Loaded(Generic[T_co]):
     """What tells this part from the others, e.g. `b_value 800`; empty where the series is not split."""
     sizes: tuple[int, ...] = ()
     """How many headers each volume of a Stack has, in their order."""
+    remarks: tuple[str, ...] = ()
+    """What reading had to decide, in sentences: reports on *value* and the run's event say them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,8 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 """Label Map Segmentation Storage: pixels hold the number of the segment they belong to (PS3.3 C.8.20.2)."""
 _CLASSES = (SegmentationStorage, LABEL_MAP)
 _OLD_SNOMED = ("SRT", "SNM3", "99SDM")
+SHARE = 0.5
+"""Of a fractional segmentation: a voxel of at least this share, or probability, belongs to the segment."""
 _LATERALITY = frozenset(("7771000", "24028007", "51440002", "66459002"))
 """CID 244: Left, Right, Right and left, Unilateral."""
 
@@ -66,7 +68,21 @@ def _segments(path: Path) -> Loaded[Segments]:
     facts = {"frame_of_reference": text(header, "FrameOfReferenceUID"), "label": text(header, "ContentLabel")}
     source.release()
     headers = _headers(header, shared, groups, place)
-    return Loaded(Segments(masks, {k: v for k, v in facts.items() if v}), headers, (0,) * len(headers))
+    value = Segments(masks, {k: v for k, v in facts.items() if v})
+    return Loaded(value, headers, (0,) * len(headers), remarks=_said(header))
+
+
+def _said(header: Dataset) -> tuple[str, ...]:
+    """That shares became yes and no, where they did: another threshold gives other regions, and other numbers."""
+    if text(header, "SegmentationType").upper() != "FRACTIONAL":
+        return ()
+    kind = text(header, "SegmentationFractionalType").upper()
+    shares = {"PROBABILITY": "probabilities", "OCCUPANCY": "shares of each voxel"}.get(kind, "shares")
+    label = text(header, "ContentLabel")
+    return (
+        f"The segmentation{f' {label}' if label else ''} is FRACTIONAL{f' ({kind})' if kind else ''}: it holds "
+        f"{shares}, and voxels of at least {SHARE:g} were taken to belong to a segment.",
+    )
 
 
 def _described(header: Dataset) -> dict[int, Dataset]:
@@ -145,11 +161,15 @@ def _reader(header: Dataset, shared: Dataset, groups: Sequence[Dataset], known: 
         raise Refused(
             f"the segmentation is of type {kind or 'unknown'}; BINARY, FRACTIONAL and LABELMAP are read"
         )
-    full = 1.0 if kind == "BINARY" else number(header, "MaximumFractionalValue") or 255.0
+    full = 1.0 if kind == "BINARY" else number(header, "MaximumFractionalValue")
+    if not full:
+        raise Refused("the segmentation is FRACTIONAL and does not say which value is a whole voxel "
+                      "(MaximumFractionalValue); its source must")  # fmt: skip
+    least = SHARE * full
     numbers = [_segment_of(group, shared, frame, known) for frame, group in enumerate(groups, 1)]
 
     def of_frame(frame: int, stored: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        yield numbers[frame], stored >= 0.5 * full
+        yield numbers[frame], stored >= least
 
     return of_frame
 

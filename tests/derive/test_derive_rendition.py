@@ -45,6 +45,8 @@ from node.operator import (
     Picture,
     Presentation,
     Recording,
+    Remark,
+    Report,
     Tiles,
     Volume,
     Waveform,
@@ -122,6 +124,16 @@ def with_pictures(names: Sequence[str]) -> Job:
         plan=replace(made.plan, outputs=outputs),
         provenance=replace(made.provenance, series_numbers=series),
     )
+
+
+def test_what_reading_decided_is_drawn_with_the_report() -> None:
+    """A remark of the sources stands below the numbers as one of the report does."""
+    made, said = job("out"), "The segmentation is FRACTIONAL."
+    told = Sources(headers_of(), (), flat(), remarks=(said,))
+    found = rendition(Making(made, made.plan.outputs[0], told), Report(tuple(numbers(None))), ())
+    same = drawn(Report(tuple(numbers(None)), (Remark(said),)))
+    assert np.array_equal(found.array, same.array)
+    assert not np.array_equal(found.array, drawn(Report(tuple(numbers(None)))).array)
 
 
 def test_every_kind_leaves_as_a_valid_capture(tmp_path: Path) -> None:

@@ -121,6 +121,40 @@ def test_a_segment_that_came_with_the_ct(tmp_path: Path) -> None:
     assert peers.dcentvfy(*images, seg, *paths) == []
 
 
+def shares(seg: Path) -> None:
+    """Make probabilities of a binary SEG of whole bytes: 60 % where a voxel is in, 40 % elsewhere."""
+    ds = pydicom.dcmread(seg)
+    bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+    values = np.where(bits[: int(ds.NumberOfFrames) * ds.Rows * ds.Columns] > 0, 60, 40).astype(np.uint8)
+    ds.SegmentationType, ds.SegmentationFractionalType, ds.MaximumFractionalValue = (
+        "FRACTIONAL",
+        "PROBABILITY",
+        100,
+    )
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+    ds.add_new("PixelData", "OB", values.tobytes() + b"\0" * (values.size % 2))
+    ds.save_as(seg)
+
+
+def test_a_fractional_segmentation_is_said_to_be_one(tmp_path: Path) -> None:
+    """Its voxels of at least 0.5 are measured; threshold and kind stand in the report and the event."""
+    images, seg, mean = ct_with(tmp_path)
+    shares(seg)
+    text = IN_A_REGION % ("", "Liver")
+    done = run_rule(rule(tmp_path, text), [*images, seg], tmp_path / "out")
+    paths = made(done)
+    said = (
+        "The segmentation PHANTOM is FRACTIONAL (PROBABILITY): it holds probabilities, and voxels of at least 0.5 were "
+        "taken to belong to a segment."
+    )
+    (ended,) = [one.ended for one in done if one.ended is not None]
+    assert ended.reason == f"segments: {said}"
+    (report,) = [p for p in paths if pydicom.dcmread(p).Modality == "SR"]
+    assert number(report, "Attenuation Coefficient") == pytest.approx(mean, abs=1e-3)
+    assert said in pydicom.dcmread(report).to_json()
+    valid(paths)
+
+
 def test_our_own_segments_are_inputs_where_the_rule_says_so(tmp_path: Path) -> None:
     """`ours: ok` takes the SEG that an earlier rule made; without it, it is no input, and the reason says why."""
     images, _, _ = ct_with(tmp_path)

@@ -123,6 +123,29 @@ def test_a_share_of_half_belongs_to_the_mask(written: Path) -> None:
     before = [mask.array.copy() for mask in read(written).masks]
     after = [mask.array for mask in read(changed(written, fractional)).masks]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    (part,) = parts("Segments", [written], (), "refuse")
+    assert part.load().remarks == (
+        "The segmentation PHANTOM is FRACTIONAL (OCCUPANCY): it holds shares of each voxel, and voxels of at least 0.5 "
+        "were taken to belong to a segment.",
+    )
+    (part,) = parts("Segments", [changed(written, _probable)], (), "refuse")
+    assert "is FRACTIONAL (PROBABILITY): it holds probabilities, and" in part.load().remarks[0]
+    with pytest.raises(Refused, match="does not say which value is a whole voxel"):
+        read(changed(written, _without_scale))
+
+
+def _probable(ds: Dataset) -> None:
+    ds.SegmentationFractionalType = "PROBABILITY"
+
+
+def _without_scale(ds: Dataset) -> None:
+    del ds.MaximumFractionalValue
+
+
+def test_of_a_binary_segmentation_nothing_is_remarked(written: Path) -> None:
+    """Its voxels are as its source drew them."""
+    (part,) = parts("Segments", [written], (), "refuse")
+    assert part.load().remarks == ()
 
 
 def test_a_label_map_is_read_segment_by_segment(tmp_path: Path) -> None:
