@@ -25,12 +25,15 @@ def _ours(value: str, meaning: str) -> Code:
     return OURS.setdefault(value, Code(value, PRIVATE, meaning))
 
 
-def private_code(stem: str, meaning: str) -> Code:
+def private_code(stem: str, meaning: str, *, whole: bool = False) -> Code:
     """The code of a meaning that depends on a number or a name: another *meaning* has another value.
 
-    The value begins with *stem*; behind the hyphen, which stands in no code of a table or of a name, is a digest.
+    The value begins with *stem*; behind the hyphen, which stands in no code of a table or of a name, is a digest. A
+    stem that says *whole* what the meaning does is the value, where it is short enough.
     """
     meaning = meaning[:64]
+    if whole and len(stem) <= _LONGEST:
+        return Code(stem, PRIVATE, meaning)
     digest = hashlib.sha256(meaning.encode()).hexdigest()[: _LONGEST - _STEM - 1].upper()
     return Code(f"{stem[:_STEM]}-{digest}", PRIVATE, meaning)
 
@@ -121,6 +124,8 @@ HALF_TIME = _ours("HALFTIME", "Time from the highest count rate to half of it")
 DECAY_CORRECTED = _ours("DECAYCORRECTED", "Corrected for decay to the start of the first frame")
 NOT_CORRECTED = _ours("NOTDECAYCORRECTED", "Not corrected for decay")
 EMPTY_LINES = _ours("EMPTYLINES", "Rows and columns without counts inside the image")
+SOME_REGION = _ours("REGION", "Region of the image")
+"""Of which its name says the side alone."""
 ALL_FRAMES = _ours("ALLFRAMES", "All frames of the image")
 INTEGRAL = _ours("INTEGRALUNIF", "Integral uniformity")
 DIFFERENTIAL = _ours("DIFFUNIF", "Differential uniformity")

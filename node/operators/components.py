@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operator import Mask, Refused, Unit
 
+Bools = NDArray[np.bool_]
 Millilitres = Annotated[float, Unit("ml")]
 
 
@@ -52,3 +55,21 @@ def connected_component(
     what = "largest piece" if keep == "largest" else f"pieces of at least {at_least:g} ml"
     description = f"{mask.description}; {what} connected over {connectivity}".removeprefix("; ")
     return replace(mask, array=kept[pieces], description=description)
+
+
+def largest_piece(mask: Bools) -> Bools | None:
+    """The largest piece connected over faces, of several as large the first in the volume; None in an empty mask.
+
+    Counted slice by slice: sorting the labels would hold a second copy of them, twice the volume's memory.
+    """
+    if not mask.any():
+        return None
+    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8)))
+    labels = sitk.GetArrayViewFromImage(pieces)
+    most = int(labels.max())
+    sizes = np.zeros(most + 1, np.int64)
+    for layer in labels:
+        sizes += np.bincount(layer.ravel(), minlength=most + 1)
+    sizes[0] = 0
+    found: Bools = labels == int(sizes.argmax())
+    return found

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Volume
+from node.operators.codes import CUBIC_MM, LEFT_OUT, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 from node.operators.region import beyond, brought, refuse_other_grid, told_apart
-from node.operators.statistics import CUBIC_MM, NOT_MEASURED, VOLUME, VOXEL_SUM, VOXELS
 
 FEATURES = {
     name: Code(value, "IBSI", meaning)
@@ -43,7 +43,6 @@ FEATURES = {
 }
 """The 18 features in the manual's order, by its permanent identifiers."""
 METHOD = Code("UHIW", "IBSI", "Intensity-based statistical features")
-LEFT_OUT = Code("RESEGMENTED", "99PACSNODE", "Number of voxels left out by their value")
 
 _PLAIN = frozenset(("skewness", "kurtosis", "cov", "qcod"))
 _SQUARED = frozenset(("variance", "energy"))

@@ -6,19 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from node.operator import NO_UNITS, Code, Mask, Number, Refused, Volume
+from node.operator import NO_UNITS, Mask, Number, Refused, Volume
+from node.operators.codes import ANATOMY, ENTIRE_BODY, TISSUE
+from node.operators.components import largest_piece
 
 Bools = NDArray[np.bool_]
-
-TISSUE_CATEGORY = Code("85756007", "SCT", "Tissue")  # CID 7150
-TISSUE = Code("85756007", "SCT", "Tissue")  # CID 7151
-ANATOMY = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
-ENTIRE_BODY = Code("38266002", "SCT", "Entire body")  # CID 7151
 
 SKIN_HU = -300.0
 """Between air (-1000) and skin and fat (-120), nearer to fat: half-filled voxels at the skin count as body."""
@@ -45,7 +41,7 @@ def segment_threshold(
     rule = f"at least {at_least:g}{upper}{unit}"
     if not array.any():
         raise Refused(f"no measured voxel is {rule}")
-    return Mask(array, volume.affine, label, TISSUE_CATEGORY, TISSUE, f"Threshold: {rule}")
+    return Mask(array, volume.affine, label, TISSUE, TISSUE, f"Threshold: {rule}")
 
 
 def segment_body(volume: Volume, *, above: Number | None = None) -> Mask:
@@ -58,7 +54,7 @@ def segment_body(volume: Volume, *, above: Number | None = None) -> Mask:
     """
     level, how = _level(volume, above)
     radius = OPENING_MM / volume.spacing[1:]
-    core = _largest(_opened(_bright(volume, level), radius))
+    core = largest_piece(_opened(_bright(volume, level), radius))
     if core is None:
         raise Refused(f"nothing above {level:.4g} {volume.unit.value} is as large as a body")
     reach = max(1, math.floor(radius.min()))  # geodesic: what an air gap parts from the core stays out
@@ -120,21 +116,3 @@ def _filled(layer: Bools) -> Bools:
     """Fill what the background cannot reach from the slice's edge."""
     outside, _ = ndimage.label(np.pad(~layer, 1, constant_values=True))
     return (outside != outside[0, 0])[1:-1, 1:-1]
-
-
-def _largest(mask: Bools) -> Bools | None:
-    """The largest piece connected over faces, None in an empty mask.
-
-    Counted slice by slice: sorting the labels would hold a second copy of them, twice the volume's memory.
-    """
-    if not mask.any():
-        return None
-    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8)))
-    labels = sitk.GetArrayViewFromImage(pieces)
-    most = int(labels.max())
-    sizes = np.zeros(most + 1, np.int64)
-    for layer in labels:
-        sizes += np.bincount(layer.ravel(), minlength=most + 1)
-    sizes[0] = 0
-    found: Bools = labels == int(sizes.argmax())
-    return found

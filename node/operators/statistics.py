@@ -8,35 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Mask, Measurement, Refused, Report, Volume
+from node.operators.codes import (
+    ATTENUATION,
+    CUBIC_MM,
+    MAXIMUM,
+    MEAN,
+    MEDIAN,
+    MINIMUM,
+    NOT_MEASURED,
+    SIGNAL,
+    STANDARD_DEVIATION,
+    SUVS,
+    TOMOGRAPHIC,
+    VOLUME,
+    VOXEL_SUM,
+    VOXEL_VALUE,
+    VOXELS,
+)
 from node.operators.region import beyond, refuse_other_grid
 
-VOLUME = Code("118565006", "SCT", "Volume")
-CUBIC_MM = Code("mm3", "UCUM", "cubic millimeter")
-VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")  # CID 7474
-
-NOT_MEASURED = Code("NOTMEASURED", "99PACSNODE", "Number of voxels left out as not measured")
-VOXELS = Code("{voxels}", "UCUM", "voxels")
-VOXEL_VALUE = Code("VOXELVALUE", "99PACSNODE", "Voxel value")
-"""Of which no coded quantity is known: the unit says what is known of it, a standard code would claim more."""
-
-MEAN = Code("373098007", "SCT", "Mean")  # derivations: CID 7464
-STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
-MINIMUM = Code("255605001", "SCT", "Minimum")
-MAXIMUM = Code("56851009", "SCT", "Maximum")
-MEDIAN = Code("373099004", "SCT", "Median")
-
-_BY_UNIT = {  # CID 7180
-    "[hnsf'U]": Code("112031", "DCM", "Attenuation Coefficient"),
-    "g/ml{SUVbw}": Code("126401", "DCM", "SUVbw"),
-    "g/ml{SUVibw}": Code("126404", "DCM", "SUVibw"),
-    "g/ml{SUVlbm}": Code("126402", "DCM", "SUVlbm"),
-    "g/ml{SUVlbm(James128)}": Code("126406", "DCM", "SUVlbm(James128)"),
-    "g/ml{SUVlbm(Janma)}": Code("126405", "DCM", "SUVlbm(Janma)"),
-    "cm2/ml{SUVbsa}": Code("126403", "DCM", "SUVbsa"),
-}
+_BY_UNIT = {"[hnsf'U]": ATTENUATION, **SUVS}  # CID 7180
 _BY_MODALITY = {
-    "MR": Code("110852", "DCM", "MR signal intensity"),
-    "PT": Code("110821", "DCM", "Nuclear Medicine Tomographic Activity"),
+    "MR": SIGNAL,
+    "PT": TOMOGRAPHIC,
 }
 _OF_MODALITY = {
     "MR": ("1",),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from node.model import Code
 from node.operator import Mask, Refused, Report, Volume, affine_of
-from node.operators.ct.calcium import AGATSTON, SCALED, calcium_score
-from node.operators.segment import ANATOMY
+from node.operators.codes import AGATSTON_SCALED, ANATOMY
+from node.operators.ct.calcium import AGATSTON, calcium_score
 from node.testing import HOUNSFIELD, run_operator
 
 AXIAL = np.array([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
@@ -114,9 +114,9 @@ def test_another_increment_is_an_approximation_and_says_so() -> None:
     """2.5 mm slices: 80 · 2.5/3 = 66.67, under a method and with a sentence that call it approximate."""
     report = run_operator(calcium_score, *heart(cylinders(), (2.5, 0.5, 0.5), slice_thickness=2.5))
     assert numbers(report)["Calcium score"] == pytest.approx(80 * 2.5 / 3)
-    assert report.measurements[0].method == SCALED
+    assert report.measurements[0].method == AGATSTON_SCALED
     assert "multiplied by 0.8333" in said(report)
-    assert "approximat" in SCALED.meaning
+    assert "approximat" in AGATSTON_SCALED.meaning
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from node.operator import Code, Mask, Refused
-from node.operators.components import connected_component
+from node.operators.components import connected_component, largest_piece
 from node.testing import Grid, run_operator
 
 
@@ -77,3 +80,20 @@ def test_nothing_to_keep_is_refused(array: Any, options: dict[str, Any], words: 
     """An empty mask, a missing limit, or no piece as large: refused in words."""
     with pytest.raises(Refused, match=words):
         run_operator(connected_component, mask(array), **options)
+
+
+@given(st.binary(min_size=60, max_size=60), st.integers(1, 4))
+def test_the_largest_piece_is_that_of_another_library(data: bytes, sparse: int) -> None:
+    """As SciPy's labels count it; of several as large the first in the volume, and none in an empty mask."""
+    array = np.frombuffer(data, np.uint8).reshape(3, 4, 5) % (sparse + 1) == 0
+    labels, count = ndimage.label(array)
+    found = largest_piece(array)
+    if not count:
+        assert found is None
+        return
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    assert found is not None
+    assert np.array_equal(found, labels == sizes.argmax())
+    empty = np.zeros((3, 4, 5), bool)
+    assert largest_piece(empty) is None

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.operator import Mask, Measurement, Refused, Report, Segments, Volume, affine_of
-from node.operators.ct.emphysema import LAA, PERC15, emphysema
+from node.operators.codes import ANATOMY, BOTH, LAA, LEFT, LUNG, PERC15, RIGHT
+from node.operators.ct.emphysema import emphysema
 from node.operators.ct.kernels import SHARP, SMOOTH, matching
-from node.operators.ct.lungs import BOTH, LEFT, LUNG, RIGHT, segment_lungs
-from node.operators.segment import ANATOMY
+from node.operators.ct.lungs import segment_lungs
 from node.testing import HOUNSFIELD, Chest, Grid, chest_volume, run_operator
 
 FINE = Grid(shape=(165, 90, 120), spacing=(1.5, 2.8, 2.8))

@@ -31,7 +31,7 @@ def test_each_view_has_its_counts_and_rate() -> None:
     assert front["Count rate"] == pytest.approx(frames[0].sum() / 300)
     assert front["Nuclear Medicine Projection Activity Maximum"] == frames[0].max()
     assert front["Rows and columns without counts inside the image"] == 12  # the columns between the lungs
-    both = values(report, "All 2 frames")
+    both = values(report, "All frames of the image")
     assert both["Nuclear Medicine Projection Activity Total"] == frames.sum()
     assert "columns 59, 60, 61" in " ".join(remark.text for remark in report.remarks)
 
@@ -40,7 +40,8 @@ def test_many_frames_are_counted_together() -> None:
     """A renogram of 174 frames has one group: the highest and the mean count rate among it."""
     frames = kidney_frames()
     report = count_qa(nuclear_picture(frames, ("posterior",), phases=RENOGRAM))
-    assert {m.site.meaning for m in report.measurements if m.site} == {"All 174 frames"}
+    assert {m.site.meaning for m in report.measurements if m.site} == {"All frames of the image"}
+    assert "All frames of the image: 174." in [remark.text for remark in report.remarks]
     lasts = np.repeat([1.0, 10.0], [60, 114])
     rates = frames.sum(axis=(1, 2)) / lasts
     found = values(report, "All")

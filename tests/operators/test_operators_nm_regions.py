@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.operator import Refused
-from node.operators.nm.codes import LEFT, RIGHT, private_value
+from node.operators.codes import LEFT, OURS, RIGHT, private_value
+from node.operators.nm.codes import site_of
 from node.operators.nm.ratio import roi_ratio
 from node.operators.nm.regions import background_of, is_background, rois_of
 from node.testing import nuclear_picture, run_operator
@@ -66,12 +67,17 @@ def test_names_say_organ_and_side() -> None:
 
 def test_each_name_has_a_code_of_its_own() -> None:
     """Long names that begin alike, and names in other scripts, get different values of at most 16 characters."""
-    names = ("sacrum", "left lower quadrant of the belly", "left lower quadrant of the chest", "左腎", "右腎")
+    names = (
+        "sacrum", "left lower quadrant of the belly", "left lower quadrant of the chest", "左腎", "右腎", "knee joint",
+        "kneejoint", "knee-joint", "halftime", "ufov",
+    )  # fmt: skip
     found = [private_value(name) for name in names]
     assert found[0] == "SACRUM"
     assert len(set(found)) == len(names)
     assert all(1 <= len(value) <= 16 and value.isascii() for value in found)
     assert private_value("Sacrum") == private_value("sacrum")
+    assert not {*found} & {*OURS}  # a region called like a number of ours is not that number
+    assert site_of("LEFT") == site_of("left")
 
 
 def test_backgrounds_belong_to_their_regions() -> None:

@@ -12,6 +12,7 @@ import pytest
 from node.measured import lacking
 from node.operator import Code, Mask, Refused, Report, Segments, StoredSegment, Volume, affine_of
 from node.operators import graphs
+from node.operators.codes import ANATOMY
 from node.operators.components import connected_component
 from node.operators.ct.calcium import calcium_score
 from node.operators.first_order import first_order, first_order_segments
@@ -21,7 +22,6 @@ from node.operators.pet.reference import reference_uptake
 from node.operators.pet.uptake import uptake, uptake_segments
 from node.operators.region import region
 from node.operators.regions import region_statistics
-from node.operators.segment import ANATOMY
 from node.operators.statistics import statistics
 from node.testing import HOUNSFIELD, run_operator
 

@@ -65,7 +65,7 @@ def test_a_large_sphere_has_its_values_exactly(phantom: Volume) -> None:
     for nth, (code, meaning) in enumerate(
         (
             ("PCTOFMAX41", "Voxels of at least 41 % of the region's maximum"),
-            ("ATLEAST4.9", "Voxels of at least 4.9 g/ml{SUVbw}"),
+            ("ATLEAST4.9SUVBW", "Voxels of at least 4.9 g/ml{SUVbw}"),
         )
     ):  # a threshold of 4.9 is halfway between 2 and 8, one of 3.28 takes more of the rim
         volume = value(report, "126032", nth)

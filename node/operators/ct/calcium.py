@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operator import NO_UNITS, Code, Mask, Measurement, Refused, Remark, Report, Unit, Volume
+from node.operators.codes import AGATSTON_SCALED, CUBIC_MM
 from node.operators.ct.common import (
     AGENT,
     acquired_as,
@@ -20,13 +21,11 @@ from node.operators.ct.common import (
     thickness_of,
 )
 from node.operators.region import beyond, refuse_other_grid
-from node.operators.statistics import CUBIC_MM
 
 Calibration = Annotated[float, Unit("mg/(ml.[hnsf'U])")]
 
 SCORE = Code("112058", "DCM", "Calcium score")
 AGATSTON = Code("112055", "DCM", "Agatston scoring method")  # CID 6140
-SCALED = Code("AGATSTONSCALED", "99PACSNODE", "Agatston, approximated: sum x increment / 3 mm")
 CALCIUM_VOLUME = Code("122660", "DCM", "Calcium Volume")
 CALCIUM_MASS = Code("122661", "DCM", "Calcium Mass")
 BY_VOLUME = Code("112056", "DCM", "Volume scoring method")
@@ -123,7 +122,7 @@ def _score(volume: Volume, mask: Mask, found: _Found) -> tuple[list[Measurement]
     step = float(volume.spacing[0])
     plain = abs(step - SLICE_MM) <= 0.01
     factor = 1.0 if plain else step / SLICE_MM
-    method = AGATSTON if plain else SCALED
+    method = AGATSTON if plain else AGATSTON_SCALED
     number = Measurement(SCORE, found.score * factor, NO_UNITS, method=method, region=mask)
     said = [Remark("No contrast agent.", AGENT)]
     if not plain:

@@ -7,7 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from node.operator import Code, Mask, Measurement, Refused, Remark, Report, Segments, Volume
+from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
+from node.operators.codes import (
+    ATTENUATION,
+    BOTH,
+    HOUNSFIELD,
+    LAA,
+    LEFT,
+    LUNG,
+    MEAN,
+    MILLILITER,
+    PERC15,
+    PERCENT,
+    RIGHT,
+    SHARE_OF_VOXELS,
+    VOLUME,
+    VOXEL_SUM,
+)
 from node.operators.ct.common import (
     AGENT,
     acquired_as,
@@ -18,17 +34,7 @@ from node.operators.ct.common import (
     thickness_of,
 )
 from node.operators.ct.kernels import SHARP, SMOOTH, matching
-from node.operators.ct.lungs import BOTH, LEFT, LUNG, RIGHT
 from node.operators.region import beyond, on_grid
-from node.operators.statistics import MEAN, VOLUME, VOXEL_SUM
-
-LAA = Code("LAA950", "99PACSNODE", "Low attenuation area of lung below -950 HU (LAA-950)")
-PERC15 = Code("PERC15", "99PACSNODE", "15th percentile of lung density (Perc15)")
-ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")  # CID 7180
-SHARE_OF_VOXELS = Code("VOXELSHARE", "99PACSNODE", "Share of measured voxels of the segment")
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
-PERCENT = Code("%", "UCUM", "percent")
-MILLILITRE = Code("ml", "UCUM", "milliliter")
 
 DARK = -950.0
 """HU: what is below is emphysema (Gevenois 1996, doi:10.1164/ajrccm.154.1.8680679), on 1 mm slices in inspiration."""
@@ -176,7 +182,7 @@ def _numbers(values: NDArray[np.floating], volume: Volume, lung: Mask | None) ->
     mean = float(values.mean(dtype=np.float64))
     site = {"region": lung} if lung is not None else {"site": LUNG, "laterality": BOTH}
     return [
-        Measurement(VOLUME, values.size * volume.voxel_volume / 1000, MILLILITRE, method=VOXEL_SUM, **site),
+        Measurement(VOLUME, values.size * volume.voxel_volume / 1000, MILLILITER, method=VOXEL_SUM, **site),
         Measurement(LAA, dark, PERCENT, method=SHARE_OF_VOXELS, **site),
         Measurement(PERC15, tenths, HOUNSFIELD, **site),
         Measurement(ATTENUATION, mean, HOUNSFIELD, MEAN, **site),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from node.operators.boxes import box_of
+from node.operators.components import largest_piece
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
@@ -92,15 +93,8 @@ def _settled(left: Bools, right: Bools) -> tuple[Bools, Bools]:
 
 def _largest(half: Bools) -> tuple[Bools, Bools]:
     """The largest piece, and all others."""
-    pieces, count = ndimage.label(half)
-    if count < 2:
-        return half, np.zeros_like(half)
-    sizes = np.zeros(count + 1, np.int64)
-    for layer in pieces:
-        sizes += np.bincount(layer.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    main: Bools = pieces == int(sizes.argmax())
-    return main, half & ~main
+    main = largest_piece(half)
+    return (half, np.zeros_like(half)) if main is None else (main, half & ~main)
 
 
 def closed(mask: Bools, radius: float, spacing: Floats) -> Bools:

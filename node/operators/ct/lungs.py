@@ -9,20 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from node.operator import HU, Code, Mask, Mm, Refused, Segments, Unit, Volume
+from node.operator import HU, Mask, Mm, Refused, Segments, Unit, Volume
 from node.operators.boxes import box_of
+from node.operators.codes import ANATOMY, LEFT, LUNG, RIGHT
 from node.operators.ct.airway import Pixel, airway
 from node.operators.ct.common import is_axial, refuse_other_units
 from node.operators.ct.halves import closed, halves
-from node.operators.segment import ANATOMY, segment_body
+from node.operators.segment import segment_body
 
 Bools = NDArray[np.bool_]
 Millilitres = Annotated[float, Unit("ml")]
-
-LUNG = Code("39607008", "SCT", "Lung")  # CID 6202 and others
-LEFT = Code("7771000", "SCT", "Left")  # CID 244
-RIGHT = Code("24028007", "SCT", "Right")
-BOTH = Code("51440002", "SCT", "Right and left")
 
 GAS_HU = -975.0
 """A piece darker than this on average is gas in bowel or stomach: lungs hold blood and tissue, even with

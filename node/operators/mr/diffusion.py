@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit
+from node.operators.codes import RATIO
 from node.operators.mr.background import listed, measured, tissue
 from node.operators.mr.weighted import SAME_B_LEAST, Weighting, Weightings, weightings
 
@@ -21,7 +22,6 @@ ADC = Code("113041", "DCM", "Apparent Diffusion Coefficient")  # CID 7180
 R2 = Code("126220", "DCM", "R2-Coefficient")  # CID 7180
 UM2_S = Code("um2/s", "UCUM", "square micrometer per second")
 """10⁻⁶ mm²/s, in which scanners write their maps."""
-RATIO = Code("{ratio}", "UCUM", "ratio")
 METHOD = Code("370129005", "SCT", "Measurement Method")  # CID 9000
 MONO_EXPONENTIAL = Code("113250", "DCM", "Mono-exponential diffusion model")  # CID 7273
 FITTING = Code("113241", "DCM", "Model fitting method")  # CID 9000

@@ -10,19 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Map, Mask, Number, Refused, Stack, Unit, Volume
+from node.operators.codes import PERCENT, PERCENT_ENHANCEMENT, RATIO, SECONDS, SIGNAL_ENHANCEMENT_RATIO
 from node.operators.mr.background import measured, refuse_incomparable, tissue
 
 Percent = Annotated[float, Unit("%")]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-PERCENT = Code("%", "UCUM", "percent")
-SECOND = Code("s", "UCUM", "second")
-RATIO = Code("{ratio}", "UCUM", "ratio")
-PERCENT_ENHANCEMENT = Code(
-    "PERCENTENHANCEMENT", "99PACSNODE", "Percent enhancement over the signal before contrast"
-)
-SIGNAL_ENHANCEMENT_RATIO = Code("SER", "99PACSNODE", "Signal enhancement ratio: early over late enhancement")
 TIME_TO_PEAK = Code("113069", "DCM", "Time To Peak")  # CID 4109
 
 _OVER_TIME = frozenset((
@@ -152,7 +146,7 @@ def time_to_peak(
         f"highest signal, s from the first volume ({volumes[0].facts.get('time_from', 'stated')}); "
         f"volumes at {times} s; enhancement of {least_enhancement:g} % or more"
     )
-    return _map(when, TIME_TO_PEAK, SECOND, "TIME TO PEAK", valid, native, said)
+    return _map(when, TIME_TO_PEAK, SECONDS, "TIME TO PEAK", valid, native, said)
 
 
 def _refuse_ties(volumes: Sequence[Volume]) -> None:

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Measurement, Picture, Refused, Remark, Report, Unit
-from node.operators.graphs import Line, curves
-from node.operators.nm.codes import (
-    ACTIVITY,
+from node.operators.codes import (
     AREA,
     COUNT_RATE,
     COUNTS,
@@ -20,14 +18,16 @@ from node.operators.nm.codes import (
     LEFT,
     MAXIMUM,
     NOT_CORRECTED,
-    PER_SECOND,
     PERCENT,
+    PROJECTION,
     RIGHT,
     SECONDS,
     SHARE,
     TIME_TO_PEAK,
     TOTAL,
 )
+from node.operators.graphs import Line, curves
+from node.operators.nm.codes import PER_SECOND
 from node.operators.nm.frames import of_window
 from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Use, counted, frames_for
@@ -229,7 +229,7 @@ def _shares(
         Measurement(name, value, unit, how, method, None, curve.roi.site, curve.roi.laterality)
         for curve, count in zip((left[0], right[0]), counts, strict=True)
         for name, value, unit, how in (
-            (ACTIVITY, count, COUNTS, TOTAL),
+            (PROJECTION, count, COUNTS, TOTAL),
             (SHARE, 100 * count / sum(counts), PERCENT, None),
         )
     ]

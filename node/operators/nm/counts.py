@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Measurement, Picture, Remark, Report
-from node.operators.nm.codes import (
-    ACTIVITY,
+from node.operators.codes import (
+    ALL_FRAMES,
     COUNT_RATE,
     COUNTS,
     EMPTY_LINES,
-    LINES,
     MAXIMUM,
     MEAN,
-    PER_SECOND,
-    PRIVATE,
+    PROJECTION,
     TOTAL,
+    private_code,
 )
+from node.operators.nm.codes import LINES, PER_SECOND
 from node.operators.nm.views import counted, frame_words
 
 MOST_FRAMES = 8
@@ -53,37 +53,37 @@ def count_qa(picture: Picture) -> Report:
             remarks += _lines_said(frame, site.meaning)
     if len(picture.array) != 1:
         measurements += _of_all(picture, durations)
+        remarks.append(Remark(f"{ALL_FRAMES.meaning}: {len(picture.array)}."))
     remarks += _doubts(picture)
     return Report(tuple(measurements), tuple(remarks))
 
 
 def _frame_site(picture: Picture, number: int) -> Code:
     words = frame_words(picture, number - 1)
-    return Code(f"FRAME{number}", PRIVATE, f"Frame {number}{f': {words}' if words else ''}"[:64])
+    return private_code(f"FRAME{number}", f"Frame {number}{f': {words}' if words else ''}")
 
 
 def _of(frame: NDArray[Any], site: Code, duration: float | None) -> list[Measurement]:
     total = float(frame.sum(dtype=np.float64))
-    found = [Measurement(ACTIVITY, total, COUNTS, TOTAL, site=site)]
+    found = [Measurement(PROJECTION, total, COUNTS, TOTAL, site=site)]
     if duration:
         found.append(Measurement(COUNT_RATE, total / (duration / 1000), PER_SECOND, site=site))
-    found.append(Measurement(ACTIVITY, float(frame.max()), COUNTS, MAXIMUM, site=site))
+    found.append(Measurement(PROJECTION, float(frame.max()), COUNTS, MAXIMUM, site=site))
     rows, columns = empty_lines(frame)
     found.append(Measurement(EMPTY_LINES, float(len(rows) + len(columns)), LINES, site=site))
     return found
 
 
 def _of_all(picture: Picture, durations: tuple[float, ...] | None) -> list[Measurement]:
-    site = Code("ALLFRAMES", PRIVATE, f"All {len(picture.array)} frames")
     sums = picture.array.sum(axis=(1, 2), dtype=np.float64)
     found = [
-        Measurement(ACTIVITY, float(sums.sum()), COUNTS, TOTAL, site=site),
-        Measurement(ACTIVITY, float(picture.array.max()), COUNTS, MAXIMUM, site=site),
+        Measurement(PROJECTION, float(sums.sum()), COUNTS, TOTAL, site=ALL_FRAMES),
+        Measurement(PROJECTION, float(picture.array.max()), COUNTS, MAXIMUM, site=ALL_FRAMES),
     ]
     if durations:
         rates = sums / (np.array(durations) / 1000)
-        found.append(Measurement(COUNT_RATE, float(rates.max()), PER_SECOND, MAXIMUM, site=site))
-        found.append(Measurement(COUNT_RATE, float(rates.mean()), PER_SECOND, MEAN, site=site))
+        found.append(Measurement(COUNT_RATE, float(rates.max()), PER_SECOND, MAXIMUM, site=ALL_FRAMES))
+        found.append(Measurement(COUNT_RATE, float(rates.mean()), PER_SECOND, MEAN, site=ALL_FRAMES))
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Measurement, Picture, Refused, Remark, Report
-from node.operators.nm.codes import ACTIVITY, COUNTS, GEOMETRIC_MEAN, MEAN, ONE_VIEW, RATIO, RELATIVE_UPTAKE
+from node.operators.codes import COUNTS, GEOMETRIC_MEAN, MEAN, ONE_VIEW, PROJECTION, RATIO, RELATIVE_UPTAKE
 from node.operators.nm.frames import of_window
 from node.operators.nm.regions import BACKGROUND, Measure, Roi, is_background, rois_of, said_of
 from node.operators.nm.views import Use, counted, frames_for
@@ -56,7 +56,7 @@ def roi_ratio(
     for roi in (*others, against):
         mean = _mean(frames, roi) - below
         where = (method, None, roi.site, roi.laterality)
-        measurements.append(Measurement(ACTIVITY, mean, COUNTS, MEAN, *where))
+        measurements.append(Measurement(PROJECTION, mean, COUNTS, MEAN, *where))
         if roi is not against:
             measurements.append(Measurement(RELATIVE_UPTAKE, mean / divisor, RATIO, None, *where))
     said = [

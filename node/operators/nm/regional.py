@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from node.operator import Mask, Measurement, Refused, Remark, Report, Segments, Volume
-from node.operators.nm.codes import BINDING, MEAN, RATIO, RELATIVE_MEAN, TOMOGRAPHIC
+from node.operators.codes import BINDING, MEAN, RATIO, RELATIVE_MEAN, TOMOGRAPHIC
 from node.operators.region import brought, region
 
 _PROPORTIONAL = ("{counts}", "{counts}/s", "{propcounts}", "{propcounts}/s", "Bq/ml")

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Picture, Refused, Remark
-from node.operators.nm.codes import private_value, site_of
+from node.operators.codes import private_value
+from node.operators.nm.codes import site_of
 
 Measure = Literal["pixel", "mm"]
 BACKGROUND = "background"

@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Measurement, Number, Picture, Refused, Remark, Report
-from node.operators.nm.codes import (
-    ACTIVITY,
+from node.operators.codes import (
+    ANTERIOR_ALONE,
     COUNTS,
     GEOMETRIC_MEAN,
     LEFT,
     ONE_VIEW,
     PERCENT,
-    PRIVATE,
+    PROJECTION,
     RIGHT,
     SHARE,
     TOTAL,
+    private_code,
 )
 from node.operators.nm.frames import joined, of_window
 from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
@@ -170,7 +171,7 @@ def _shares(sides: _Sides, front: Pair, picture: Picture, *, alone: bool) -> lis
         for roi, laterality, counts in ((sides.left, LEFT, left), (sides.right, RIGHT, right)):
             share = 100 * counts / (left + right)
             found += [
-                Measurement(ACTIVITY, counts, COUNTS, TOTAL, method, site=roi.site, laterality=laterality),
+                Measurement(PROJECTION, counts, COUNTS, TOTAL, method, site=roi.site, laterality=laterality),
                 Measurement(SHARE, share, PERCENT, None, method, site=roi.site, laterality=laterality),
             ]
     return found
@@ -182,9 +183,12 @@ def _mean_counts(sides: _Sides, front: Pair) -> tuple[float, float]:
 
 
 def _of_view(picture: Picture, front: Pair) -> Code:
+    """The method of counts of the anterior view: as the image calls it, where it calls it something else."""
     views = picture.facts.get("views")
-    words = views[front.frames[0]] if views and views[front.frames[0]] else "Anterior projection"
-    return Code("ANTERIORONLY", PRIVATE, f"{words} alone"[:64])
+    meaning = (
+        f"{views[front.frames[0]]} alone" if views and views[front.frames[0]] else ANTERIOR_ALONE.meaning
+    )
+    return ANTERIOR_ALONE if meaning == ANTERIOR_ALONE.meaning else private_code("ANTERIOR", meaning)
 
 
 def _one_view(picture: Picture) -> Pair:

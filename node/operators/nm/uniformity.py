@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from node.operator import Code, Measurement, Mm, Picture, Refused, Remark, Report
-from node.operators.nm.codes import (
+from node.operator import Measurement, Mm, Picture, Refused, Remark, Report
+from node.operators.codes import (
+    CENTRAL_FIELD,
     DIFFERENTIAL,
     DIFFERENTIAL_X,
     DIFFERENTIAL_Y,
     INTEGRAL,
     NEMA,
     PERCENT,
-    PRIVATE,
+    USEFUL_FIELD,
+    private_code,
 )
 from node.operators.nm.views import counted, frame_words
 
@@ -102,13 +104,11 @@ def uniformity(
         stated = None if width is None or height is None or size is None else (height / size, width / size)
         fields = fields_of(counts, stated)
         remarks += _counted_enough(fields, name)
-        for field, mask, key in (
-            ("Useful field of view", fields.useful, "UFOV"), ("Central field of view", fields.central, "CFOV"),
+        for field, mask in (
+            (USEFUL_FIELD, fields.useful), (CENTRAL_FIELD, fields.central),
         ):  # fmt: skip
             values = measured(smoothed(fields.counts, fields.useful), mask)
-            site = Code(
-                f"{key}{number if name else ''}", PRIVATE, ", ".join(filter(None, (field, name)))[:64]
-            )
+            site = private_code(f"{field.value}{number}", f"{field.meaning}, {name}") if name else field
             measurements += [
                 Measurement(code, value, PERCENT, None, NEMA, None, site)
                 for code, value in (

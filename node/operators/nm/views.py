@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Picture, Refused
-from node.operators.nm.codes import COUNTS
+from node.operators.codes import COUNTS
 
 ANTERIOR = frozenset({"399321004", "255549009"})
 """Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from node.operator import Code, Mask, Number, Refused, Segments, Unit, Volume
+from node.operator import Mask, Number, Refused, Segments, Unit, Volume
+from node.operators.codes import TISSUE
 from node.operators.pet.measuring import quantity_of, refuse_elsewhere
 
 Percent = Annotated[float, Unit("%")]
@@ -19,8 +20,6 @@ Labels = NDArray[np.integer[Any]]
 
 MOST = 100
 """Foci; more are noise, or a level that is too low."""
-_TISSUE = Code("85756007", "SCT", "Tissue")
-"""Category (CID 7150) and type (CID 7151): what a focus is, a lesion or a bladder, its uptake does not say."""
 _FACES = ndimage.generate_binary_structure(3, 1)
 
 
@@ -62,8 +61,8 @@ def segment_uptake(
         raise Refused(f"more than {MOST} foci were found; raise at_least or smallest, or give a mask")
     level = f"{at_least:g} {volume.unit.value}"
     said = f"Voxels of at least {f'{fraction:g} % of its maximum and ' if share else ''}{level}"
-    masks = tuple(
-        Mask(focus.full(volume.array.shape), volume.affine, f"Uptake {n}", _TISSUE, _TISSUE, said)
+    masks = tuple(  # of tissue: what a focus is, a lesion or a bladder, its uptake does not say
+        Mask(focus.full(volume.array.shape), volume.affine, f"Uptake {n}", TISSUE, TISSUE, said)
         for n, focus in enumerate(found, 1)
     )
     return Segments(masks, {k: v for k, v in volume.facts.items() if k == "frame_of_reference"})

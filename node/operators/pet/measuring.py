@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node.operator import Code, Mask, Refused, Remark, Volume
-from node.operators.pet.suv import KINDS, made_from
+from node.operators.codes import SUVS, TOMOGRAPHIC
+from node.operators.pet.suv import made_from
 from node.operators.region import refuse_other_grid
 
-MAXIMUM = Code("56851009", "SCT", "Maximum")
-MEAN = Code("373098007", "SCT", "Mean")
-STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
-PEAK = Code("126031", "DCM", "Peak Value Within ROI")
 METABOLIC_VOLUME = Code("126032", "DCM", "Metabolic Volume")
 GLYCOLYSIS = Code("126033", "DCM", "Total Lesion Glycolysis")
-MILLILITER = Code("ml", "UCUM", "milliliter")
 
-_ACTIVITY = Code("110821", "DCM", "Nuclear Medicine Tomographic Activity")
-_OLD_LEAN = Code("126402", "DCM", "SUVlbm")
 _METHODS = {  # Measurement Method of an SUV
     "g/ml{SUVbw}": Code("126410", "DCM", "SUV body weight calculation method"),
     "g/ml{SUVlbm}": Code("126411", "DCM", "SUV lean body mass calculation method"),
@@ -32,11 +26,10 @@ _METHODS = {  # Measurement Method of an SUV
 
 def quantity_of(volume: Volume) -> Code:
     """Which SUV, or activity. Raises Refused for what is neither."""
-    named = {kind.unit.value: kind.quantity for kind in KINDS.values()} | {"g/ml{SUVlbm}": _OLD_LEAN}
-    if volume.unit.value in named:
-        return named[volume.unit.value]
+    if volume.unit.value in SUVS:
+        return SUVS[volume.unit.value]
     if volume.unit.value == "Bq/ml":
-        return _ACTIVITY
+        return TOMOGRAPHIC
     raise Refused(
         f"uptake is measured in SUV or Bq/ml, and the volume is in {volume.unit.value or 'no unit'}; put the step "
         "suv before this one"

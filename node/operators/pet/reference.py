@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from node.operator import Code, Mask, Measurement, Refused, Remark, Report, Volume
+from node.operator import Mask, Measurement, Refused, Remark, Report, Volume
 from node.operators.boxes import box_of
+from node.operators.codes import MEAN, MEASURABLE, STANDARD_DEVIATION
 from node.operators.pet.measuring import (
-    MEAN,
-    STANDARD_DEVIATION,
     method_of,
     origin_of,
     quantity_of,
@@ -29,7 +28,6 @@ Floats = NDArray[np.float64]
 LIVER_RADIUS, POOL_RADIUS, POOL_LENGTH = 15.0, 5.0, 20.0
 """mm: a sphere of 3 cm in the liver, a cylinder 1 cm wide and 2 cm long in the descending aorta."""
 _ROUNDING = 1e-6
-MEASURABLE = Code("PERCISTMIN", "99PACSNODE", "Least peak of a measurable focus (PERCIST 1.0)")
 
 
 def reference_uptake(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from node.operator import Code, Refused, Volume
+from node.operators.codes import SUVS
 from node.operators.pet.body import ideal, lean_james128, lean_janmahasatian, surface
 
 Normalisation = Literal["bw", "lbm_james128", "lbm_janma", "bsa", "ibw"]
@@ -23,18 +24,17 @@ class Kind:
     name: str
 
 
-def _kind(note: str, value: str, of: str, per: str = "g/ml") -> Kind:
-    return Kind(
-        Code(f"{per}{{{note}}}", "UCUM", f"Standardized Uptake Value {of}"), Code(value, "DCM", note), note
-    )
+def _kind(note: str, of: str, per: str = "g/ml") -> Kind:
+    unit = Code(f"{per}{{{note}}}", "UCUM", f"Standardized Uptake Value {of}")
+    return Kind(unit, SUVS[unit.value], note)
 
 
 KINDS: Mapping[str, Kind] = {
-    "bw": _kind("SUVbw", "126401", "body weight"),
-    "lbm_james128": _kind("SUVlbm(James128)", "126406", "lean body mass (James 128 multiplier)"),
-    "lbm_janma": _kind("SUVlbm(Janma)", "126405", "lean body mass (Janma)"),
-    "bsa": _kind("SUVbsa", "126403", "body surface area", "cm2/ml"),
-    "ibw": _kind("SUVibw", "126404", "ideal body weight"),
+    "bw": _kind("SUVbw", "body weight"),
+    "lbm_james128": _kind("SUVlbm(James128)", "lean body mass (James 128 multiplier)"),
+    "lbm_janma": _kind("SUVlbm(Janma)", "lean body mass (Janma)"),
+    "bsa": _kind("SUVbsa", "body surface area", "cm2/ml"),
+    "ibw": _kind("SUVibw", "ideal body weight"),
 }
 
 

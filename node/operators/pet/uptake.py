@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.operator import Code, Mask, Measurement, Number, Refused, Remark, Report, Segments, Unit, Volume
+from node.operators.codes import MAXIMUM, MEAN, MILLILITER, PEAK, private_code
 from node.operators.pet.measuring import (
     GLYCOLYSIS,
-    MAXIMUM,
-    MEAN,
     METABOLIC_VOLUME,
-    MILLILITER,
-    PEAK,
     method_of,
     origin_of,
     quantity_of,
@@ -118,16 +115,16 @@ def _centres(found: Sequence[_Uptake]) -> list[Remark]:
 
 def of_maximum(fraction: float) -> Code:
     """The method of a volume above a share of the maximum."""
-    return Code(
-        f"PCTOFMAX{fraction:g}"[:16],
-        "99PACSNODE",
-        f"Voxels of at least {fraction:g} % of the region's maximum",
+    return private_code(
+        f"PCTOFMAX{fraction:g}", f"Voxels of at least {fraction:g} % of the region's maximum", whole=True
     )
 
 
 def at_least(threshold: float, unit: Code) -> Code:
-    """The method of a volume above a fixed value."""
-    return Code(f"ATLEAST{threshold:g}"[:16], "99PACSNODE", f"Voxels of at least {threshold:g} {unit.value}")
+    """The method of a volume above a fixed value: 4 of one kind of SUV is another than 4 of another."""
+    kind = "".join(c for c in unit.value.partition("{")[2] or unit.value if c.isalnum()).upper()
+    meaning = f"Voxels of at least {threshold:g} {unit.value}"
+    return private_code(f"ATLEAST{threshold:g}{kind}", meaning, whole=True)
 
 
 def _volume(volume: Volume, region: Mask, above: NDArray[Any], how: Code) -> list[Measurement]:
