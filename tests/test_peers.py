@@ -64,6 +64,19 @@ def test_pixelmed_finds_what_is_wrong(samples: Path) -> None:
     assert "(eng,RFC3066" in error
 
 
+@pytest.mark.long
+def test_pixelmed_for_many_files_says_what_it_says_for_one(samples: Path, tmp_path: Path) -> None:
+    """Line by line, of a published report and of an image, the second time, too; a file that is gone harms no other."""
+    report = samples / "OBJECTS" / "tid1500-seg-rwvm" / "sr.dcm"
+    (image, *_) = phantom(tmp_path)
+    alone = {path: peers.pixelmed_alone(path) for path in (report, image)}
+    assert alone[report][-1] == "IOD validation complete"
+    with pytest.raises(AssertionError, match="gone"):
+        peers.pixelmed_sr(tmp_path / "gone.dcm")
+    for path in (report, image, report):
+        assert peers._pixelmed_resident(path) == alone[path]
+
+
 def test_a_missing_peer_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """`need` skips on a plain machine and fails in CI."""
     monkeypatch.delenv("PACSNODE_CI", raising=False)

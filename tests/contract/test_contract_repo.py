@@ -99,7 +99,7 @@ def test_ci_installs_what_the_tests_need() -> None:
         "dicom3tools",
         "libpixelmed-java",
         "libgdcm-tools",
-        "default-jre-headless",
+        "default-jdk-headless",
         "openssl",
         "faketime",
     )

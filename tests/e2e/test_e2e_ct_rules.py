@@ -177,7 +177,7 @@ CHILD = Chest(
     diseased=(0.3, 0.6),
     field=100.0,
 )
-"""So small that the report names few images: PixelMed's validator takes a minute for 150 of them."""
+"""So small that the report names few images."""
 CHILD_GRID = Grid(shape=(44, 90, 90), spacing=(1.5, 2.5, 2.5))
 
 
