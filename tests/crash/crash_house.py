@@ -392,12 +392,15 @@ def house(
     extra: str = "",
     environ: Mapping[str, str] | None = None,
     destinations: str = "",
-    quiet_for: str = "700 ms",
+    quiet_for: str = "",
 ) -> Iterator[House]:
     """A site in *folder*; what of its node is left at the end of the block is killed.
 
-    *extra* is added to the site file, *destinations* to its peers (indented by two).
+    *extra* is added to the site file, *destinations* to its peers (indented by two). An association is a series, so
+    that a slow machine's pause between two images does not cut it in two; a quiet time ends what came by several
+    or by one that broke, or every series where *quiet_for* is given.
     """
+    seal = f"quiet_for: {quiet_for}" if quiet_for else "on_release: yes, settle: 300 ms, quiet_for: 2 s"
     folder.mkdir(parents=True, exist_ok=True)
     port, pacs_port = port or peers.free_port(), pacs_port or peers.free_port()
     (folder / "rules").mkdir()
@@ -418,7 +421,7 @@ peers:
   PACS: {{ae_title: PACS, address: 127.0.0.1:{pacs_port}, sends_as: [PACS]}}
 {destinations}
 seal:
-  - {{quiet_for: {quiet_for}}}
+  - {{{seal}}}
 disk: {{warn: 97 %, stop_processing: 98 %, refuse: 99 %}}
 {extra}
 """
