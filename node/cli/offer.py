@@ -1,4 +1,4 @@
-"""What is on offer: `operators`, `schema`, `rule new`."""
+"""What is on offer: `operators`, `schema`, `conformance`, `rule new`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 from node import app, desk, show
 from node.cli.frame import DONE, FAILED, as_json, main, site_if_any_of, verb
+from node.desk.conformance import as_json as conformance_as_json
+from node.desk.statement import lines as statement_lines
 from node.route import schema as schemas
 
 
@@ -42,6 +44,20 @@ def schema(context: click.Context) -> int:
     settings = site_if_any_of(context)
     peers = app.destinations(settings) if settings else None
     show.as_json(schemas.schema(app.operator_specs(), peers))
+    return DONE
+
+
+@main.command()
+@as_json
+@click.pass_context
+@verb
+def conformance(context: click.Context, as_json: bool) -> int:
+    """The DICOM conformance statement, as Markdown; with a site file that of the site."""
+    settings = site_if_any_of(context)
+    if as_json:
+        show.as_json(conformance_as_json(settings))
+    else:
+        click.echo("\n".join(statement_lines(settings)))
     return DONE
 
 
