@@ -3,6 +3,9 @@
 One per data folder. It never parses a peer's bytes (the reader does) and never speaks DIMSE (the
 sender does). Whatever it cannot handle ends it: the supervisor starts the next, which gives all
 claims back and goes on from the tables and the files.
+
+What it turns stands beside it: `arrivals` and `readings` (in), `sealings`, `runs` with the `engine`, `dispatch` with
+`sendings` and `transcodings` (out), `commitments`, `queryings`, `refusals`, `rulewatch`; `listening` wakes it.
 """
 
 from __future__ import annotations
