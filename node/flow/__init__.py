@@ -4,8 +4,8 @@
 
 1. *keep* is the receivers' and lives in `store.files.ObjectFolder.keep`: it returns when losing power can no
    longer lose the object, and only then is status 0x0000 sent. Everything below runs in the conductor.
-2. `taking.take_in` indexes one object, judges it against what is known, and puts it into its series;
-   `routing.route_at_once` queues it where a rule sends each object as it arrives.
+2. `taking.take_in` indexes one object and judges it against what is known; `joining.join` puts it into its series,
+   and `routing.route_at_once` queues it where a rule sends each object as it arrives.
 3. `sealing.seal` closes a revision of a series when the evidence says that it is complete.
 4. `routing.route` judges the sealed revision by every rule, opens runs, and queues received objects. Rules over
    a study are judged there, too, and when a wait ends: `studying.judge_study`; `wanting` writes down which earlier
@@ -34,6 +34,7 @@ from node.flow.committing import answered, ask_to_commit, asked, nobody_knows, u
 from node.flow.counting import callable_peer, counted_there, to_count
 from node.flow.delivering import Heard, batch_over, deliver, delivered, probed
 from node.flow.fetching import ask_for_prior, cells, finish_fetch, nobody_asks, offered, sent
+from node.flow.joining import made_by_a_node, members_of
 from node.flow.numbering import number_series
 from node.flow.parts import NODE_MAJOR, SOFTWARE, Parts, Started
 from node.flow.performing import named_by_steps, performed
@@ -46,15 +47,13 @@ from node.flow.taking import (
     Taken,
     compared,
     counted,
-    made_by_a_node,
-    members_of,
     released,
     set_aside,
     strangers,
     take_in,
     unreadable,
     unreadable_now,
-)  # fmt: skip
+)
 from node.flow.transcoding import Copying, copied, to_copy
 
 __all__ = [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from sqlalchemy import Connection
 from node.assemble.resend import OTHER_PIXELS, RECOMPRESSED, Known, judge
 from node.errors import Broken
 from node.flow.fetched import fetch_beside, fetch_of, take_fetched
+from node.flow.joining import about_series, adopt, join, series_for
 from node.flow.parts import Parts
-from node.flow.performing import named_by_steps
-from node.flow.queueing import holds_for, queue_received
-from node.flow.rejecting import came_rejected, reject
+from node.flow.rejecting import came_rejected
 from node.flow.routing import route_at_once
-from node.model import Arrival, Cell, Header, InstanceState, SeriesState
-from node.store import aside, deliveries, intake, rejections, work
+from node.model import Arrival, Header, InstanceState
+from node.store import aside, deliveries, intake, rejections
 from node.store.arrival import read_arrival
 from node.store.database import note
 from node.store.intake import object_path
@@ -57,7 +55,7 @@ def take_in(
     why = "" if stranger else rejections.why_rejected(tx, header.sop_uid)
     fetched = _fetched(tx, parts, record, header, why)
     if fetched is None and why:
-        came_rejected(tx, parts, record, header, why, _about(tx, parts, header))
+        came_rejected(tx, parts, record, header, why, about_series(tx, parts, header))
     elif fetched is None and not header.readable:
         _unreadable(tx, parts, record, header)
     if fetched is not None or why or not header.readable:
@@ -87,7 +85,7 @@ def _fetched(
         return None
     row = fetch_of(tx, header) if header.origin else fetch_beside(tx, parts, header)
     if row is not None:
-        about = _about(tx, parts, header)
+        about = about_series(tx, parts, header)
         return Taken(remove=take_fetched(tx, parts, record, header, row, about, rejected))
     if header.origin.startswith("get "):  # of a request that the database does not know any more
         why = "fetched as an input, and nobody remembers for what"
@@ -161,7 +159,7 @@ def compared(tx: Connection, parts: Parts, instance_id: int, header: Header | No
         note(tx, parts.now(), "instance_conflict", OTHER_PIXELS, instance_id=instance_id)
         return
     known = intake.kept(tx, row["sop_uid"])
-    _adopt(tx, parts, instance_id, header, known["id"] if known else None)
+    adopt(tx, parts, instance_id, header, known["id"] if known else None)
 
 
 def released(tx: Connection, parts: Parts, instance_id: int, header: Header | None) -> None:
@@ -187,7 +185,7 @@ def released(tx: Connection, parts: Parts, instance_id: int, header: Header | No
         note(tx, parts.now(), "instance_replaced", why, series_id=known["series_id"], instance_id=known["id"])
         for open_series in parts.assembly.series:
             parts.assembly.drop(open_series, known["id"])
-    _adopt(tx, parts, instance_id, header, known["id"] if known else None, by_hand=True)
+    adopt(tx, parts, instance_id, header, known["id"] if known else None, by_hand=True)
 
 
 def _send_again(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
@@ -218,131 +216,17 @@ def _keep_aside(
 
 def _keep(tx: Connection, parts: Parts, record: tuple[int, int], header: Header, old: int | None) -> None:
     if old is None:
-        series_id = None if header.why else _series_for(tx, parts, header)
+        series_id = None if header.why else series_for(tx, parts, header)
         new = intake.add_instance(
             tx, header, record, InstanceState.KEPT, reason=header.why, series_id=series_id
         )
-        _joined(tx, parts, new, header, series_id, late=True)
+        join(tx, parts, new, header, series_id, late=True)
         return
     state = InstanceState.CONFLICT  # two cannot be kept under one UID
-    _adopt(
+    adopt(
         tx,
         parts,
         intake.add_instance(tx, header, record, state, reason=header.why, series_id=None),
         header,
         old,
-    )
-
-
-def _adopt(
-    tx: Connection, parts: Parts, new: int, header: Header, old: int | None, *, by_hand: bool = False
-) -> None:
-    """Put an object into its series and route it at once; *old* is the one whose place it takes."""
-    series_id = None if header.why else _series_for(tx, parts, header)
-    if old is not None:
-        why = "a newer header of the same pixels came"
-        work.replaced(tx, old, f"object {new} was released by hand in its place" if by_hand else why)
-        _hand_over(tx, parts, old, new)
-        name, why = ("header_revision", "newest header wins")
-        if by_hand:
-            name, why = ("instance_taken", f"it takes the place of object {old}, by hand")
-        note(tx, parts.now(), name, why, series_id=series_id, instance_id=new)
-    intake.adopt(tx, new, series_id, header.why)
-    if series_id is not None and old is not None:
-        parts.assembly.drop(series_id, old)
-        _end_runs(tx, parts, series_id, old, new)
-    _joined(tx, parts, new, header, series_id, late=old is None)
-
-
-def _joined(
-    tx: Connection, parts: Parts, new: int, header: Header, series_id: int | None, *, late: bool
-) -> None:
-    """An object is kept, in its series where it has one: it counts there, and rules route it at once."""
-    if series_id is None:
-        note(tx, parts.now(), "instance_ungrouped", header.why, instance_id=new)
-    else:
-        parts.assembly.add(series_id, new, header, parts.monotonic(), late=late)
-        parts.arrived[series_id] = parts.arrived.get(series_id, 0) + 1
-    route_at_once(tx, parts, new, header)
-    if header.rejection:
-        reject(tx, parts, new, header)
-
-
-def _hand_over(tx: Connection, parts: Parts, old: int, new: int) -> None:
-    """What waits of the older object sends the newer one, and where the older one went, or was refused, it goes too."""
-    deliveries.hand_over(tx, old, new)
-    parts.treated = True  # what goes as a treated copy waits for another one
-    for to, rule, how in deliveries.went_to(tx, old) if not parts.hold else ():
-        queue_received(tx, parts, new, to, rule, replace(how, hold=holds_for(parts, rule, to)))
-    deliveries.cancel_of(tx, old, "a newer header of the same object is sent instead", parts.now())
-
-
-def _end_runs(tx: Connection, parts: Parts, series_id: int, old: int, new: int) -> None:
-    """Runs over the older object end: the open revision is judged anew, with the newer one (design §6)."""
-    why = f"object {new} is a newer one of what it uses"
-    for over in rejections.busy_runs_using(tx, series_id, old):
-        if rejections.end_run(tx, over["id"], why, parts.now()):
-            note(tx, parts.now(), "run_cancelled", why, series_id=over["series_id"], run_id=over["id"])
-
-
-def _series_for(tx: Connection, parts: Parts, header: Header) -> int:
-    """The revision that is open for this object's series, opened now where there is none."""
-    known = parts.assembly.open_as(header.study_uid, header.series_uid)
-    if known is not None:
-        return known
-    newest = intake.latest(tx, header.study_uid, header.series_uid)
-    if newest and newest["state"] == SeriesState.RECEIVING:
-        return parts.assembly.known_as(header.study_uid, header.series_uid, int(newest["id"]))
-    members: dict[int, Mapping[str, Cell]] = {}
-    revision = 1
-    if newest:
-        revision = newest["revision"] + 1
-        members = members_of(tx, newest["id"])
-    about = _about(tx, parts, header)
-    if newest and newest["held"] not in ("", intake.RELEASED):  # nobody has released it yet
-        about["held"] = newest["held"]
-    opened = intake.open_series(tx, header, revision, about, parts.now())
-    parts.assembly.begin(opened, header.peer, members)
-    named_by_steps(tx, parts, opened, header.series_uid)
-    note(tx, parts.now(), "series_opened", f"revision {revision}", series_id=opened)
-    return parts.assembly.known_as(header.study_uid, header.series_uid, opened)
-
-
-def members_of(tx: Connection, series_id: int) -> dict[int, Mapping[str, Cell]]:
-    """A sealed revision's members that are still kept, with their attributes."""
-    ids, facts = intake.members_and_facts(tx, series_id)
-    kept = {row["id"] for row in intake.instances_of(tx, ids) if row["state"] == InstanceState.KEPT}
-    return {
-        key: {name: cell for name in facts.columns if (cell := facts.cell(name, i)) is not None}
-        for i, key in enumerate(ids)
-        if key in kept
-    }
-
-
-def _about(tx: Connection, parts: Parts, header: Header) -> dict[str, Any]:
-    """The columns of a series that people search by."""
-
-    def first(name: str) -> str:
-        cell = header.attributes.get(name)
-        return cell[0][0] if cell and cell[0] else ""
-
-    number = first("SeriesNumber")
-    return {
-        "patient_id": first("PatientID"),
-        "issuer": first("IssuerOfPatientID"),
-        "accession": first("AccessionNumber"),
-        "modality": first("Modality")[:16],
-        "series_number": int(number) if re.fullmatch(r"-?[0-9]{1,9}", number) else None,
-        "ours": work.is_ours(tx, header.sop_uid) or made_by_a_node(header),
-        "held": parts.hold,
-    }
-
-
-def made_by_a_node(header: Header) -> bool:
-    """Contributing Equipment (0018,A001) names a node like this one: process nothing twice (design §6)."""
-    return any(
-        name.startswith("ContributingEquipmentSequence[")
-        and name.endswith((".Manufacturer", ".ManufacturerModelName"))
-        and any(value == ("PACSNode",) for value in cell)
-        for name, cell in header.attributes.items()
     )
