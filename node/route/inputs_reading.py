@@ -21,7 +21,8 @@ from node.route.inputs import (
 )
 from node.route.keywords import NOT_OF_ONE_IMAGE, lookup
 from node.route.values import ORDERED
-from node.route.when import When, flow, parse_when
+from node.route.when import When
+from node.route.when_reading import flow, parse_when
 from node.shape import Node, Place, Shaper, nearest, quantity
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")

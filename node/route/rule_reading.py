@@ -18,7 +18,8 @@ from node.route.study_tries import StudyTry, parse_study_tries
 from node.route.tables import Tables
 from node.route.together import needs_the_series
 from node.route.tries import Try, parse_tries
-from node.route.when import When, parse_when
+from node.route.when import When
+from node.route.when_reading import parse_when
 from node.settings.windows import read_windows, spelled
 from node.shape import Node, Place, Shaper
 

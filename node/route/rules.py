@@ -17,7 +17,8 @@ from node.route.rule_reading import RuleReader
 from node.route.sends import Send
 from node.route.tables import SUFFIX, Tables
 from node.route.together import check_together
-from node.route.when import When, parse_when
+from node.route.when import When
+from node.route.when_reading import parse_when
 from node.shape import Shaper, parse, read
 from node.yamltext import MOST_BYTES
 
