@@ -37,6 +37,8 @@ AT_ONCE = 1 << 24
 """Points sampled in one go for a sum along lines, whose last bits it decides."""
 FEW_AT_ONCE = 1 << 22
 """The same where the order decides nothing: 16 MB of values."""
+_SUMMED = 1 << 19
+"""Points whose blocks are summed in one go, in double precision; the order decides nothing, too."""
 _ITK = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline3}
 
 
@@ -123,15 +125,16 @@ class Source:
         to = self._onto(lattice)
         if self.measured is None:
             to.SetDefaultPixelValue(math.nan)
-            values: Floats = sitk.GetArrayFromImage(to.Execute(self.values))
-            inside: Bools = ~np.isnan(values)
+            values = pixels_of(to.Execute(self.values))
+            inside: Bools = np.isnan(values)
+            np.logical_not(inside, out=inside)
             if not inside.all():
                 values[~inside] = 0
             return values, inside
-        values = sitk.GetArrayFromImage(to.Execute(self.values))
+        values = pixels_of(to.Execute(self.values))
         smooth = self.interpolation == "bspline"  # its weights may be negative: their sum says nothing
         to.SetInterpolator(sitk.sitkLinear if smooth else _ITK[self.interpolation])
-        share: Floats = sitk.GetArrayFromImage(to.Execute(self.measured))
+        share = pixels_of(to.Execute(self.measured))
         if not smooth:
             np.divide(values, share, out=values, where=share > 0)
         return values, share >= ENOUGH - SLACK
@@ -178,7 +181,8 @@ def means(source: Source, lattice: Lattice) -> tuple[Floats, Floats]:
         some = lattice.slices(first, min(count, lattice.shape[0] - first))
         values, measured = source.sample(some.split(parts))
         block = slice(first, first + some.shape[0])
-        array[block], found = block_means(values, measured.astype(np.float32), parts)
+        array[block], found = block_means(values, _shares(measured), parts)
+        del values, measured  # before the next ones are made: they are as large as half a scan of a PET
         if not share.flags.writeable and found.min() < 1:
             share = np.ones(lattice.shape, np.float32)
         if share.flags.writeable:
@@ -186,10 +190,28 @@ def means(source: Source, lattice: Lattice) -> tuple[Floats, Floats]:
     return array, share
 
 
+def _shares(measured: Bools) -> Floats:
+    """1 where something was measured, else 0; without memory of its own where that is everywhere, as nearly always."""
+    return np.broadcast_to(np.float32(1), measured.shape) if measured.all() else measured.astype(np.float32)
+
+
 def block_means(values: Floats, share: Floats, parts: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Means over blocks of *parts* points, each weighed by its *share*, and the mean share."""
+    """Means over blocks of *parts* points, each weighed by its *share*, and the mean share.
+
+    Some at a time: sums in double precision are twice as large as what they are of.
+    """
     if max(parts) == 1:
         return values, share
+    shape = tuple(n // p for n, p in zip(values.shape, parts, strict=True))
+    array, mean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    step = max(1, _SUMMED // (parts[0] * math.prod(values.shape[1:])))
+    for n in range(0, shape[0], step):
+        some, made = slice(n * parts[0], (n + step) * parts[0]), slice(n, n + step)
+        array[made], mean[made] = _means_of(values[some], share[some], parts)
+    return array, mean
+
+
+def _means_of(values: Floats, share: Floats, parts: tuple[int, ...]) -> tuple[Floats, Floats]:
     count = math.prod(parts)
     if share.min() == 1:  # as nearly always: nothing is to be weighed
         total = _block_sums(values, parts)
@@ -255,6 +277,21 @@ def image_of(array: NDArray[Any], volume: Volume | Mask) -> sitk.Image:
     image.SetOrigin([float(o) for o in volume.origin])
     image.SetDirection(directions_of(volume.axes))
     return image
+
+
+class _Kept:
+    """The pixels of an image that nobody else holds, as numpy asks for them (its array interface, version 3)."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image  # while an array is made of these pixels, they must not go
+        seen = sitk.GetArrayViewFromImage(image).__array_interface__
+        self.__array_interface__ = {**seen, "data": (seen["data"][0], False)}
+
+
+def pixels_of(image: sitk.Image) -> Floats:
+    """The pixels of an image that was just made, without a copy of them; they can be written to."""
+    found: Floats = np.asarray(_Kept(image))
+    return found
 
 
 def directions_of(axes: Points) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from scipy import ndimage
 
 from node.operator import NO_UNITS, Refused, Volume
 from node.operators.resample import resample
+from node.operators.sampling import FEW_AT_ONCE, Source, covering, extent_of, means, pixels_of
 from node.testing import Grid, ramp_volume, run_operator, sphere_volume
 
 FRAME = {"frame_of_reference": "1.2.3"}
@@ -187,3 +190,35 @@ def test_what_cannot_be_resampled_is_refused(like: str | None, options: dict[str
     other = None if like is None else replace(volume, affine=affine, facts=facts)
     with pytest.raises(Refused, match=words):
         resample(volume, other, **options)
+
+
+def test_coarser_voxels_take_little_memory_beside_themselves() -> None:
+    """The points that are averaged are not copied, nor are their shares and sums held whole: a PET fits beside itself.
+
+    Means are those of NumPy over the same points, to the bit.
+    """
+    array = np.random.default_rng(5).normal(100, 9, (48, 256, 256)).astype(np.float32)
+    volume = Volume(array, Grid(array.shape, (2.0, 1.5, 1.5)).affine, NO_UNITS)
+    source, points = Source(volume), covering(*extent_of(volume), volume.axes, (2.0, 2.0, 2.0))
+    assert source.parts_for(points) == (1, 2, 2)
+    tracemalloc.start()
+    made, share = means(source, points)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most - made.nbytes < 4 * FEW_AT_ONCE
+    assert share.min() == 1
+    values, measured = source.sample(points.slices(3, 1).split((1, 2, 2)))
+    assert measured.all()
+    sums = values[..., ::2].astype(np.float64) + values[..., 1::2]
+    assert np.array_equal(made[3], ((sums[:, ::2] + sums[:, 1::2]) / 4).astype(np.float32)[0])
+
+
+def test_pixels_of_an_image_outlive_it() -> None:
+    """An array of them holds the image's memory, and may be written to."""
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    found = pixels_of(image)
+    del image
+    gc.collect()
+    noise = [np.full(24, -1, np.float32) for _ in range(100)]
+    found[0, 0, 0] = 7
+    assert found.ravel().tolist() == [7, *range(1, 24)] and len(noise) == 100
