@@ -95,16 +95,59 @@ def test_the_image_says_on_which_side_left_is() -> None:
     assert abs(share(left_right(flipped), "Left", "Geometric") - 30) < 0.1
 
 
-def test_a_posterior_view_stored_mirrored_is_not_mirrored_again() -> None:
-    """Where rows of both views run the same way, the posterior one was turned by the camera; the report says so."""
+FOOT = (0.0, 0.0, -1.0)
+TO_LEFT, TO_RIGHT = (1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)
+
+
+def directed(frames: Any, rows: Any, columns: Any = (FOOT, FOOT)) -> Picture:
+    """Both views with the directions that the image states for their heads."""
+    made = nuclear_picture(frames, BOTH)
+    return replace(made, facts={**made.facts, "row_directions": rows, "column_directions": columns})
+
+
+@pytest.mark.parametrize("stored", ["mirrored", "as_seen"])
+def test_the_same_directions_for_both_views_are_not_believed_alone(stored: Any) -> None:
+    """A camera that mirrors posterior views, and one that states the same for all heads: the rule says which it is."""
     frames = lung_frames(left=0.3)
-    frames[1] = frames[1, :, ::-1]
-    picture = nuclear_picture(frames, BOTH)
-    picture = replace(picture, facts={**picture.facts, "row_directions": ((1.0, 0, 0), (1.0, 0, 0))})
-    report = left_right(picture)
+    if stored == "mirrored":
+        frames[1] = frames[1, :, ::-1]
+    picture = directed(frames, (TO_LEFT, TO_LEFT))
+    for operator in (geometric_mean, left_right):
+        with pytest.raises(Refused, match=r"same directions .* say posterior_stored: mirrored .* as_seen"):
+            run_operator(operator, picture)
+    report = run_operator(left_right, picture, posterior_stored=stored)
     assert abs(share(report, "Left", "Geometric") - 30) < 0.1
-    assert any("stored mirrored" in remark.text for remark in report.remarks)
-    assert np.allclose(geometric_mean(picture).array, geometric_mean(lungs(left=0.3)).array)
+    assert any("as the rule says" in remark.text for remark in report.remarks)
+    made = run_operator(geometric_mean, picture, posterior_stored=stored)
+    assert np.allclose(made.array, geometric_mean(lungs(left=0.3)).array)
+    other = "as_seen" if stored == "mirrored" else "mirrored"
+    wrong = left_right(picture, posterior_stored=other)  # type: ignore[arg-type]
+    assert abs(share(wrong, "Left", "Geometric") - 30) > 10  # what a guess would have cost
+
+
+def test_directions_turn_a_posterior_view_as_they_say() -> None:
+    """Seen from behind, lying on its side or upside down: each comes to lie as the anterior view does."""
+    frames = lung_frames(left=0.3)
+    frames[:, :60] *= 2  # head and foot differ, too
+    wanted = geometric_mean(nuclear_picture(frames, BOTH)).array
+    assert np.array_equal(geometric_mean(directed(frames, (TO_LEFT, TO_RIGHT))).array, wanted)
+    on_its_side = np.ascontiguousarray(frames.transpose(0, 2, 1))
+    picture = directed(on_its_side, (FOOT, FOOT), (TO_LEFT, TO_RIGHT))
+    assert np.array_equal(geometric_mean(picture).array, wanted.transpose(0, 2, 1))
+    head = tuple(-v for v in FOOT)
+    upside_down = np.stack([frames[0], frames[1, ::-1, ::-1]])
+    picture = directed(upside_down, (TO_LEFT, TO_LEFT), (FOOT, head))
+    assert np.array_equal(geometric_mean(picture).array, wanted)
+    assert "stored upside down" in " ".join(remark.text for remark in left_right(picture).remarks)
+    with pytest.raises(Refused, match="neither the same way nor opposite ways"):
+        geometric_mean(directed(frames, (TO_LEFT, FOOT), (FOOT, TO_LEFT)))
+
+
+def test_directions_of_no_frontal_view_letter_nothing() -> None:
+    """An axial orientation, as some cameras state it for every head, is none of a view from the front."""
+    axial = ((0.0, 1.0, 0.0),) * 2
+    picture = directed(lung_frames(), (TO_LEFT, TO_LEFT), axial)
+    assert "shown_orientation" not in geometric_mean(picture, posterior_stored="as_seen").facts
 
 
 def test_a_geometric_mean_is_not_split_again() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from node.operator import Picture
 from node.operators.nm.frames import joined, of_window
+from node.operators.nm.opposed import Stored
 from node.operators.nm.views import counted, geometric, pair_of, shown_orientation
 
 _OF_A_FRAME = (
@@ -24,21 +25,23 @@ _OF_ALL = ("modality", "body_part", "frame_kind")
 
 def geometric_mean(
     picture: Picture, other: Picture | None = None, *, anterior: int | None = None, posterior: int | None = None,
-    energy_window: int | None = None,
+    energy_window: int | None = None, posterior_stored: Stored = "as_stated",
 ) -> Picture:  # fmt: skip
     """Show the geometric mean of anterior and posterior views, seen from the front.
 
-    Each pixel is the square root of the anterior counts times the posterior ones, the posterior view turned left to
-    right unless the directions of its rows say that the camera has done so. Views are those the image states (View
-    Code Sequence); where it states none, *anterior* and *posterior* name the frames, counted from 1. Where each view
-    is an object of its own, *other* is the second one, and its frames are counted on. With *energy_window*, counted
-    from 1, only the frames of that window are taken.
+    Each pixel is the square root of the anterior counts times the posterior ones, the posterior view turned to lie as
+    the anterior one: by the directions that the image states for both, and left to right where it states none. Where
+    the two are the same, *posterior_stored* must say whether the camera stores a posterior view *as_seen*, or
+    *mirrored*. Views are those the image states (View Code Sequence); where it states none, *anterior* and
+    *posterior* name the frames, counted from 1. Where each view is an object of its own, *other* is the second one,
+    and its frames are counted on. With *energy_window*, counted from 1, only the frames of that window are taken.
 
-    Raises Refused where the views are unknown, have other windows, moments or durations, or hold no counts.
+    Raises Refused where the views, or how the posterior one lies, are unknown, where they have other windows, moments
+    or durations, and where they hold no counts.
     """
     both = picture if other is None else joined(picture, other)
     both = of_window(counted(both), energy_window, anterior)
-    pair = pair_of(both, anterior, posterior)
+    pair = pair_of(both, anterior, posterior, posterior_stored)
     times = None if both.times is None else both.times[list(pair.frames)]
     facts: dict[str, Any] = {name: both.facts[name] for name in _OF_ALL if name in both.facts}
     facts |= {

@@ -26,6 +26,7 @@ from node.operators.codes import (
     private_code,
 )
 from node.operators.nm.frames import joined, of_window
+from node.operators.nm.opposed import Stored
 from node.operators.nm.regions import Measure, Roi, background_of, counts_in, measured_rois, rois_of, said_of
 from node.operators.nm.views import Pair, counted, frame_words, pair_of, toward_left
 
@@ -33,7 +34,7 @@ from node.operators.nm.views import Pair, counted, frame_words, pair_of, toward_
 def left_right(
     picture: Picture, other: Picture | None = None, *, regions: str | None = None, measure: Measure = "pixel",
     midline: Number | None = None, anterior: int | None = None, posterior: int | None = None,
-    energy_window: int | None = None, single_view: bool = False,
+    energy_window: int | None = None, single_view: bool = False, posterior_stored: Stored = "as_stated",
 ) -> Report:  # fmt: skip
     """Count the left and the right side: their shares of the geometric mean, and of the anterior view alone.
 
@@ -42,8 +43,9 @@ def left_right(
     subtracted, pixel for pixel, from each view first. Without regions the halves of the image beside *midline* are
     taken (a column of the view from the front, counted from its left edge; the middle where it is not given).
 
-    The geometric mean of a side is that of its counts in the two views, which are found, or named, as in
-    `geometric_mean`. *single_view* is for images of one view: then its counts are shared alone, and the report says so.
+    The geometric mean of a side is that of its counts in the two views, which are found, or named, and laid over each
+    other as in `geometric_mean`. *single_view* is for images of one view: then its counts are shared alone, and the
+    report says so.
 
     Raises Refused where views, or the side of the patient, are unknown, and where a side has no counts.
     """
@@ -53,7 +55,7 @@ def left_right(
         )
     both = counted(picture if other is None else joined(picture, other))
     both = of_window(both, energy_window, anterior)
-    front = _one_view(both) if single_view else pair_of(both, anterior, posterior)
+    front = _one_view(both) if single_view else pair_of(both, anterior, posterior, posterior_stored)
     if len(front.anterior) != 1:
         raise Refused(
             f"there are {len(front.anterior)} anterior frames; a left and right split is made of one, so name "
@@ -64,10 +66,8 @@ def left_right(
     measurements = list(_shares(sides, front, both, alone=single_view))
     if single_view:
         remarks.append(Remark("Made of one view: deeper activity counts for less; no geometric mean."))
-    elif not front.mirrored:
-        remarks.append(
-            Remark("The posterior view was stored mirrored already, as the directions of its rows say.")
-        )
+    elif front.said:
+        remarks.append(Remark(front.said))
     remarks += [Remark(both.facts["counts_told_by"])] if "counts_told_by" in both.facts else []
     if sides.backgrounds:
         remarks.append(Remark("Counts are less what as many pixels of the background region have."))
@@ -196,4 +196,4 @@ def _one_view(picture: Picture) -> Pair:
         raise Refused(
             f"single_view is for images of one frame; this one has {len(picture.array)}, whose views must be told"
         )
-    return Pair(picture.array, picture.array, (0,), False)
+    return Pair(picture.array, picture.array, (0,))

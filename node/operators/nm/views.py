@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from node.operator import NO_UNITS, Code, Picture, Refused
 from node.operators.codes import COUNTS
+from node.operators.nm.opposed import Stored, turn_of
 
 ANTERIOR = frozenset({"399321004", "255549009"})
 """Anterior projection (PS3.16 CID 26), and plain anterior; SNOMED CT."""
@@ -35,12 +36,14 @@ class Pair:
     posterior: NDArray[Any]
     frames: tuple[int, ...]
     """Indices of the anterior frames in the picture."""
-    mirrored: bool
-    """Whether the posterior frames had to be turned left to right."""
+    said: str = ""
+    """How the posterior frames were stored, for the report; empty where as they are seen."""
 
 
-def pair_of(picture: Picture, anterior: int | None = None, posterior: int | None = None) -> Pair:
-    """Anterior and posterior frames, the latter mirrored left to right. Raises Refused where that is unknown."""
+def pair_of(
+    picture: Picture, anterior: int | None = None, posterior: int | None = None, stored: Stored = "as_stated"
+) -> Pair:
+    """Anterior and posterior frames, the latter turned to lie as the former. Raises Refused where that is unknown."""
     picture = counted(picture)
     front, back = _stated(picture, ANTERIOR), _stated(picture, POSTERIOR)
     if (anterior is None) != (posterior is None):
@@ -60,9 +63,10 @@ def pair_of(picture: Picture, anterior: int | None = None, posterior: int | None
         )
     for one, other in zip(front, back, strict=True):
         _refuse_other_moment(picture, one, other)
-    turned = _opposed(picture, front[0], back[0])
+    turn = turn_of(picture, front[0], back[0], stored)
     behind = picture.array[list(back)]
-    return Pair(picture.array[list(front)], behind[:, :, ::-1] if turned else behind, front, turned)
+    behind = behind[:, :: -1 if turn.rows else 1, :: -1 if turn.columns else 1]
+    return Pair(picture.array[list(front)], behind, front, turn.said)
 
 
 def frames_for(picture: Picture, use: Use) -> tuple[NDArray[Any], tuple[int, ...], Code | None]:
@@ -121,6 +125,8 @@ def shown_orientation(picture: Picture, frame: int) -> tuple[str, str] | None:
         if abs(direction[axis]) < _ALONG:
             return None
         found.append(_SIDES[axis][direction[axis] < 0])
+    if {"A", "P"} & {*found}:  # no view from the front or from behind: what is stated is of something else
+        return None
     return found[0], found[1]
 
 
@@ -205,11 +211,3 @@ def _refuse_other_moment(picture: Picture, one: int, other: int) -> None:
             f"frames {one + 1} and {other + 1} were acquired for {durations[one] / 1000:g} and "
             f"{durations[other] / 1000:g} s; their counts cannot be compared"
         )
-
-
-def _opposed(picture: Picture, front: int, back: int) -> bool:
-    """Whether one view has to be mirrored to match the other: as a rule, unless the camera has done it already."""
-    directions = picture.facts.get("row_directions")
-    if directions and min(abs(directions[front][0]), abs(directions[back][0])) > 0.5:
-        return bool(directions[front][0] * directions[back][0] < 0)
-    return True
