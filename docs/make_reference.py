@@ -46,7 +46,8 @@ _SEND = """Under `send`, `what` is `received` or the `as:` name of a step, `to` 
 objects never go back to the peer they came from, unless `back_to_sender: yes`, nor twice to one destination.
 `SeriesDescription: "{SeriesDescription} 5mm AX"` words the description of a result; braces hold a DICOM keyword of
 the source. `as: [report, picture]` lists what a result may go as, best first: each destination gets the first that
-its `shows` names. Where it shows none of them, the first goes.
+its `shows` names. Where it shows none of them, the first goes. A result goes to one destination in two forms where
+two entries say so: `{what: adc, to: PACS}` sends the map, and `{what: adc, to: PACS, as: picture}` its colours as well.
 
 `priority: urgent | normal | low` beside `when` ranks all that the rule sends and its runs: urgent overtakes whatever
 waits, low lets pass what is queued within the hour after it, and no more, so that it never starves.

@@ -23,7 +23,7 @@ from flow_material import (
     product,
     rule,
 )
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from node import flow
 from node.assemble.completeness import Policy, Sealed, verdict
@@ -901,6 +901,33 @@ def test_a_destination_gets_the_first_form_that_it_shows(tmp_path: Path) -> None
     assert {to: [row["sop_uid"] for row in due] for to, due in found.items()} == {
         "PACS": [made[0].sop_uid], "ARCHIVE": [made[1].sop_uid],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_two_entries_send_one_result_in_two_forms_to_one_destination(tmp_path: Path, *, older: bool) -> None:
+    """What it is and its picture, each once; each in the way that its entry asks for. Older runs know one way each."""
+    numbers = rule(
+        "numbers",
+        "do: [{outline: {}}, {measure: {mask: outline}, as: numbers}]\n"
+        "send: [{what: numbers, to: PACS}, {what: numbers, to: PACS, as: picture, hold: yes}]",
+    )
+    house = House(tmp_path, numbers)
+    house.complete(header(1))
+    started = house.start()
+    assert started is not None
+    assert [output.name for output in started.job.plan.outputs] == ["numbers"]
+    with house.tx() as tx:
+        row = tx.execute(select(run.c.sends)).scalar_one()
+        assert [way["forms"] for way in json.loads(row)["numbers"]["PACS"]] == [[], ["picture"]]
+        if older:
+            one = {"numbers": {"PACS": json.loads(row)["numbers"]["PACS"][1]}}
+            tx.execute(update(run).values(sends=json.dumps(one)))
+    made = (
+        replace(product(1), output="numbers", kind="report"),
+        replace(product(2), output="numbers", kind="picture", index=2),
+    )
+    house.finish(started, done(*made))
+    assert states(house, delivery) == (["held"] if older else ["waiting", "held"])
 
 
 def test_a_split_series_has_a_number_for_every_part_it_may_have(tmp_path: Path) -> None:

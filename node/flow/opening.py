@@ -15,11 +15,12 @@ from node.route.rules import Rule
 
 
 def sends_of(tx: Connection, parts: Parts, rule: Rule, subject: Subject) -> str:
-    """Result → destination → how it goes there, as JSON; the tables that its changes look up are kept."""
-    sends: dict[str, dict[str, Any]] = {}
+    """Result → destination → the ways in which it goes there, as JSON; the tables that its changes look up are kept."""
+    sends: dict[str, dict[str, list[Any]]] = {}
     for send in rule.sends:
         if send.what != RECEIVED:
             remember_lookups(tx, parts, send.treatment)
             for to, how in ways(tx, parts, rule, send, subject).items():
-                sends.setdefault(send.what, {})[to] = {"forms": send.forms, **manner_to_json(how)}
+                ways_there = sends.setdefault(send.what, {}).setdefault(to, [])
+                ways_there.append({"forms": send.forms, **manner_to_json(how)})
     return json.dumps(sends)

@@ -215,29 +215,35 @@ def _queue_products(
     native = {made.output: made.kind for made in reversed(ended.products)}
     queued = 0
     for product_id, made in work.add_products(tx, started.run, folder, ended):
-        for to, way in {} if row["shadow"] else sends.get(made.output, {}).items():
+        for to, ways in {} if row["shadow"] else sends.get(made.output, {}).items():
             peer = parts.settings.peers.get(to)
-            if peer is None or made.kind == chosen(way.forms, native[made.output], peer.shows):
-                queued += queue_result(tx, parts, product_id, made, to, way.manner, row)
+            for way in ways:
+                if peer is None or made.kind == chosen(way.forms, native[made.output], peer.shows):
+                    queued += queue_result(tx, parts, product_id, made, to, way.manner, row)
     return queued
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a result goes to one destination."""
+    """One way in which a result goes to one destination."""
 
     forms: Sequence[str] = ()
     manner: Manner = PLAIN
 
 
-def _sends(row: Mapping[str, Any]) -> dict[str, dict[str, _Way]]:
-    """Result → destination → how it goes there; runs that older tables opened list destinations, or forms, only."""
+def _sends(row: Mapping[str, Any]) -> dict[str, dict[str, tuple[_Way, ...]]]:
+    """Result → destination → the ways in which it goes there.
+
+    Runs that older versions opened list destinations, or forms only, or have one way for each.
+    """
     found: Mapping[str, Any] = json.loads(row["sends"])
     named = {name: dict.fromkeys(to, ()) if isinstance(to, list) else to for name, to in found.items()}
-    return {name: {to: _way(how) for to, how in ways.items()} for name, ways in named.items()}
+    return {name: {to: _ways(how) for to, how in ways.items()} for name, ways in named.items()}
 
 
-def _way(how: Any) -> _Way:
-    if not isinstance(how, dict):
-        return _Way(how)
-    return _Way(how["forms"], manner_from_json(how))
+def _ways(how: Any) -> tuple[_Way, ...]:
+    if isinstance(how, dict):
+        how = [how]
+    if how and isinstance(how[0], dict):
+        return tuple(_Way(one["forms"], manner_from_json(one)) for one in how)
+    return (_Way(how),)

@@ -102,7 +102,7 @@ def parse_sends(node: Node, around: Around, shaper: Shaper) -> tuple[Send, ...]:
         shaper.wrong(node, "send holds a list, for example send: [{what: received, to: PACS}]")
         return ()
     found = tuple(_send(item, around, shaper) for item in node.items)
-    _no_contradictions(node, found, shaper)
+    _no_contradictions(node, found, around.made, shaper)
     return found
 
 
@@ -207,15 +207,16 @@ def _template(key: str, node: Node, what: str, shaper: Shaper) -> str:
     return text
 
 
-def _no_contradictions(node: Node, sends: Sequence[Send], shaper: Shaper) -> None:
-    """One result is one set of objects: it cannot have two descriptions, nor go twice to one peer."""
+def _no_contradictions(node: Node, sends: Sequence[Send], made: Mapping[str, str], shaper: Shaper) -> None:
+    """One result is one set of objects in each form: it has one description, and goes once to a peer as each."""
     told: dict[tuple[str, str], str] = {}
-    gone: set[tuple[str, str]] = set()
+    gone: set[tuple[str, str, str]] = set()
     for item, send in zip(node.items, sends, strict=True):
         for key, template in send.attributes.items():
             if told.setdefault((send.what, key), template) != template:
                 shaper.wrong(item, f"{send.what} gets two different {key}; make it twice, with two as: names")
+        forms = send.forms or (KIND_OF.get(made.get(send.what, ""), ""),)
         for to in send.to:
-            if (send.what, to) in gone:
+            if any((send.what, to, form) in gone for form in forms):
                 shaper.wrong(item, f"{send.what} is already sent to {to} above")
-            gone.add((send.what, to))
+            gone.update((send.what, to, form) for form in forms)

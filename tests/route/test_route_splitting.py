@@ -94,6 +94,17 @@ def test_a_form_that_the_result_cannot_have_is_named(form: str, words: str) -> N
     assert any(words in sentence for sentence in told), told
 
 
+def test_a_result_goes_to_one_peer_once_in_each_form() -> None:
+    """As what it is and as a picture in two entries; the same form twice is a mistake, however it is spelled."""
+    sends = "send: [{{what: thick, to: PACS}}, {{what: thick, to: PACS, as: {form}}}]"
+    both = rule("{Modality: CT}", DO + sends.format(form="picture"))
+    assert [send.forms for send in both.sends] == [(), ("picture",)]
+    assert [(output.name, output.picture) for output in both.outputs()] == [("thick", True)]
+    for form in ("image", "[picture, image]"):
+        told = mistakes(DO + sends.format(form=form))
+        assert any("thick is already sent to PACS above" in sentence for sentence in told), told
+
+
 def test_received_objects_have_no_other_form() -> None:
     """`as:` on what: received is refused: received objects go as they came."""
     with pytest.raises(Misconfigured, match="as: is for results"):
