@@ -82,7 +82,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(ready: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Wait until *ready*; fail the test with *what* when it takes longer than *seconds*."""
     end = time.monotonic() + seconds
     while not ready():
@@ -411,7 +411,9 @@ def _quiet(command: list[str], user: Mapping[str, Any]) -> None:
     with tempfile.TemporaryFile(
         "w+"
     ) as output:  # a pipe would be held open by the server that pg_ctl leaves behind
-        done = subprocess.run(command, stdout=output, stderr=output, check=False, cwd="/", timeout=60, **user)
+        done = subprocess.run(
+            command, stdout=output, stderr=output, check=False, cwd="/", timeout=180, **user
+        )
         output.seek(0)
         assert done.returncode == 0, f"{Path(command[0]).name}: {output.read()[-800:]}"
 

@@ -336,7 +336,7 @@ def test_a_conductor_takes_rules_and_refuses_rules_also_over_a_restart(tmp_path:
     file.write_text(GOOD)
 
     def logged(log: Path, name: str, times: int = 1) -> None:
-        wait_for(lambda: log.read_text().count(f'"{name}"') >= times, name, 40)
+        wait_for(lambda: log.read_text().count(f'"{name}"') >= times, name)
 
     with conducting(tmp_path) as log:
         logged(log, "conductor_started")

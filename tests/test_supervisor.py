@@ -145,12 +145,12 @@ def running(folder: Path, receivers: int = 1, environ: dict[str, str] | None = N
         )
     node = Running(process, folder, port)
     try:
-        wait_for(lambda: node.ready(receivers), f"the node: {(folder / 'log').read_text()}", 20)
+        wait_for(lambda: node.ready(receivers), f"the node: {(folder / 'log').read_text()}")
         yield node
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
 
@@ -192,7 +192,7 @@ def test_a_node_receives_wakes_the_conductor_and_stops_in_order(tmp_path: Path) 
         node.process.terminate()
         wait_for(lambda: not Path(f"/proc/{receiver}").exists(), "the receiver's end")
         gone = time.monotonic()
-        assert node.process.wait(20) == 0
+        assert node.process.wait(60) == 0
         assert float((tmp_path / "conductor.stopped").read_text()) > gone - 0.3
         assert float((tmp_path / "upkeep.stopped").read_text()) < gone
     log = (tmp_path / "log").read_text()

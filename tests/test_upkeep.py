@@ -227,8 +227,8 @@ def test_the_process_removes_and_ends_on_sigterm(house: House, process: subproce
     peers.wait_for(lambda: objects(house) == [], "retention")
     before = time.monotonic()
     process.terminate()
-    assert process.wait(20) == 0
-    assert time.monotonic() - before < 5
+    assert process.wait(60) == 0
+    assert time.monotonic() - before < 30
     assert process.stderr is not None
     names = [json.loads(line)["event"] for line in process.stderr.read().splitlines()]
     assert names[0] == "upkeep_started"

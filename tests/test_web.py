@@ -88,7 +88,7 @@ def serving(folder: Path, census: int, **environ: str) -> Iterator[Served]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
 
@@ -263,7 +263,7 @@ def test_a_silent_connection_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
             server.close()
@@ -316,7 +316,7 @@ def test_an_address_in_use_is_said_and_sigterm_ends_it(tmp_path: Path, census: i
         assert second.returncode == 1
         assert "or change web.listen" in second.stderr
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(10) == 0
+        assert served.process.wait(60) == 0
         assert "web_stopped" in served.log.read_text()
 
 
@@ -338,7 +338,7 @@ def test_a_web_process_that_dies_touches_nothing(tmp_path: Path) -> None:
             except OSError:
                 return 0
 
-        site.wait_for(lambda: status("/healthz") == 200 and status("/readyz") == 200, "health", 30)
+        site.wait_for(lambda: status("/healthz") == 200 and status("/readyz") == 200, "health")
         board = json.loads(board_path(site.data).read_text())
         before = {role["name"]: role["pid"] for role in board["roles"]}
         assert {"conductor", "upkeep", "web", "receiver_0"} == before.keys()
@@ -346,7 +346,7 @@ def test_a_web_process_that_dies_touches_nothing(tmp_path: Path) -> None:
         scanner = Scanner(site.port)
         scanner.send(ball(tmp_path))
         assert len(scanner.acknowledged) == 8
-        site.wait_for(lambda: status("/healthz") == 200, "the next web process", 30)
+        site.wait_for(lambda: status("/healthz") == 200, "the next web process")
         site.wait_idle()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             page = answer.read().decode()

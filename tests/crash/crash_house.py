@@ -29,7 +29,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import _STORAGE_CLASSES
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from node.operator import Volume
 from node.store import standing
@@ -166,7 +166,7 @@ class Scanner:
     acknowledged: dict[str, str] = field(default_factory=dict)
     """SOP Instance UID → digest of the dataset, for each status 0x0000 that came."""
 
-    def send(self, files: Sequence[Path], seconds: float = 40.0, pause: float = 0.0) -> None:
+    def send(self, files: Sequence[Path], seconds: float = 100.0, pause: float = 0.0) -> None:
         """Send all of *files*; fail the test when that takes longer than *seconds*."""
         datasets = [pydicom.dcmread(path) for path in files]
         until = time.monotonic() + seconds
@@ -185,7 +185,7 @@ class Scanner:
     def _once(self, datasets: Sequence[Dataset], pause: float) -> list[Dataset]:
         """One association; what was not acknowledged on it."""
         ae = AE(self.ae_title)
-        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 2, 3, 10, 10
+        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 5, 20, 30, 30
         for sop_class, syntax in {(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID) for ds in datasets}:
             ae.add_requested_context(sop_class, syntax)
         assoc = ae.associate("127.0.0.1", self.port, ae_title="PACSNODE")
@@ -228,6 +228,8 @@ class House:
     pacs_port: int
     environ: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    _watched: Database | None = field(default=None, repr=False)
+    """The tables of the node that runs, held open: what waits for it looks often."""
 
     @property
     def data(self) -> Path:
@@ -252,18 +254,20 @@ class House:
 
     def stop(self) -> None:
         """SIGTERM, and the node must end well by itself."""
+        self._look_away()
         if self.process is not None:
             process, self.process = self.process, None
             process.terminate()
             try:
-                code = process.wait(45)
+                code = process.wait(90)
             except subprocess.TimeoutExpired:
                 self._kill_all(process.pid)
-                pytest.fail(f"the node did not stop within 45 s: {self.tail()}")
+                pytest.fail(f"the node did not stop within 90 s: {self.tail()}")
             assert code == 0, f"the node ended with {code}: {self.tail()}"
 
     def kill_all(self) -> None:
         """SIGKILL every process of the node in one go, as a power cut would."""
+        self._look_away()
         if self.process is not None:
             process, self.process = self.process, None
             self._kill_all(process.pid)
@@ -303,12 +307,28 @@ class House:
         statement = select(TABLES[name]).order_by(TABLES[name].c.id)
         for column, value in equal.items():
             statement = statement.where(TABLES[name].c[column] == value)
-        database = self.database()
-        try:
-            with database.read() as tx:
-                return rows(tx, statement)
-        finally:
-            database.close()
+        with self._read() as tx:
+            return rows(tx, statement)
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A look into the tables; those of a node that does not run are opened for it alone."""
+        if self.process is None:
+            database = self.database()
+            try:
+                with database.read() as tx:
+                    yield tx
+            finally:
+                database.close()
+        else:
+            self._watched = self._watched or self.database()
+            with self._watched.read() as tx:
+                yield tx
+
+    def _look_away(self) -> None:
+        if self._watched is not None:
+            self._watched.close()
+            self._watched = None
 
     def hurry(self, *only: str) -> None:
         """Let every delivery that waits for its next attempt have it now, or those only to these destinations."""
@@ -329,12 +349,8 @@ class House:
 
     def overview(self) -> dict[str, Any]:
         """Counts by state and destinations."""
-        database = self.database()
-        try:
-            with database.read() as tx:
-                return standing.overview(tx)
-        finally:
-            database.close()
+        with self._read() as tx:
+            return standing.overview(tx)
 
     def instances(self) -> int:
         """How many received objects are indexed, whatever became of them."""
@@ -342,18 +358,14 @@ class House:
 
     def idle(self) -> bool:
         """Everything that lies in the folder is indexed, and nothing is under way."""
-        database = self.database()
-        try:
-            with database.read() as tx:
-                if not standing.is_idle(tx):
-                    return False
-        finally:
-            database.close()
+        with self._read() as tx:
+            if not standing.is_idle(tx):
+                return False
         known = {(row["receiver_run"], row["sequence"]) for row in self.table("instance")}
         lying = {(int(p.parts[-3]), int(p.stem)) for p in (self.data / "objects").glob("*/*/*.dcm")}
         return lying <= known
 
-    def wait_idle(self, seconds: float = 40.0) -> None:
+    def wait_idle(self, seconds: float = 100.0) -> None:
         """Wait until nothing is left to do, twice in a row; fail with what still is."""
         until = time.monotonic() + seconds
         calm = 0
@@ -363,7 +375,7 @@ class House:
                 pytest.fail(f"the node was not idle after {seconds:g} s: {self.state()}\n{self.tail()}")
             time.sleep(0.05)
 
-    def wait_for(self, ready: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    def wait_for(self, ready: Callable[[], bool], what: str, seconds: float = 100.0) -> None:
         """Wait until *ready*; fail with *what*, the tables and the log."""
         until = time.monotonic() + seconds
         while not ready():
@@ -520,7 +532,7 @@ def made_undisturbed(folder: Path, sent: Sequence[list[Path]]) -> dict[str, list
         scanner = Scanner(site.port)
         for files in sent:
             scanner.send(files)
-        site.wait_idle(60 + 5 * len(folders))
+        site.wait_idle(100 + 5 * len(folders))
         site.stop()
         assert_delivered(scanner, pacs)
         assert all(pacs.times(uid) == 1 for uid in pacs.held), "an undisturbed node sends each object once"

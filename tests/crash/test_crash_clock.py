@@ -110,7 +110,7 @@ def test_a_pacs_that_is_down_for_three_days(tmp_path: Path) -> None:
 
         pacs.behave()
         wall.jump(minutes=2)
-        site.wait_for(lambda: len(pacs.held) == 16, "the three days' objects", 40)
+        site.wait_for(lambda: len(pacs.held) == 16, "the three days' objects")
         site.wait_idle()
         assert pacs.held == {uid: {digest} for uid, digest in scanner.acknowledged.items()}
         sent = list(scanner.acknowledged)

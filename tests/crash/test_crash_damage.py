@@ -44,7 +44,7 @@ def test_an_object_of_an_open_series_that_is_gone(tmp_path: Path) -> None:
     ):
         site.start()
         Scanner(site.port).send(ball(tmp_path))
-        site.wait_for(lambda: site.instances() == 8, "the index", 10)
+        site.wait_for(lambda: site.instances() == 8, "the index")
         site.kill_all()
         lost = site.table("instance")[3]
         (

@@ -116,7 +116,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         scanner = Scanner(site.port)
         for name, slices in SLICES.items():
             scanner.send(ball(folder, name, slices=slices))
-        site.wait_for(lambda: set(scanner.acknowledged) <= set(pacs.held), "the originals at the PACS", 20)
+        site.wait_for(lambda: set(scanner.acknowledged) <= set(pacs.held), "the originals at the PACS")
         site.wait_idle(90)
         site.stop()
         yield Lived(site, scanner, pacs)

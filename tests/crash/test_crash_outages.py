@@ -147,7 +147,7 @@ def _be_ill(site: House, story: Story) -> None:
         lacks = {"LYING": 1, "NERVOUS": 1, "ALLERGIC": 1, "WARNING": 0, **PARKING}
         return down and all(got[name] >= number - some for name, some in lacks.items())
 
-    site.wait_for(shown, "all troubles", 40)
+    site.wait_for(shown, "all troubles")
     for name in story.peers:
         story.ill[name] = list(site.table("delivery", destination=name))
         story.attempts[name] = sum(story.peers[name].asked.values())

@@ -105,7 +105,7 @@ def test_the_whole_node_killed_at_points(tmp_path: Path, made: set[str]) -> None
                 scanner.try_once(files)
             elif number == 1:
                 scanner.send(files)
-            until = time.monotonic() + 30
+            until = time.monotonic() + 90
             while not once.exists() and time.monotonic() < until:
                 time.sleep(0.005)
             assert once.exists(), f"{point} was not reached: {site.tail()}"

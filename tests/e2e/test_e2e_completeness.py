@@ -81,7 +81,7 @@ class Console:
     def tell(self, what: str, ds: Dataset, uid: str) -> int | None:
         """N-CREATE or N-SET on an association of its own; the status, None where nobody answered."""
         ae = AE("CT02")
-        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 2, 3, 10, 10
+        ae.connection_timeout, ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = 5, 20, 30, 30
         ae.add_requested_context(MPPS)
         assoc = ae.associate("127.0.0.1", self.node_port, ae_title="PACSNODE")
         if not assoc.is_established:

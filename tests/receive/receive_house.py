@@ -65,7 +65,7 @@ class Node:
 
     def end(self) -> AssociationEnd:
         """Wait for the one end there shall be."""
-        wait_for(lambda: bool(self.ends()), "the end of the association", 10)
+        wait_for(lambda: bool(self.ends()), "the end of the association")
         (found,) = self.ends()
         return found
 

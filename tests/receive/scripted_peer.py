@@ -151,7 +151,7 @@ def read_command(connection: socket.socket) -> dict[int, bytes]:
 
 def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
     """Read one PDU; type 0 when the connection ended instead."""
-    connection.settimeout(10)
+    connection.settimeout(60)
     try:
         head = connection.recv(6, socket.MSG_PEEK)
         while head and len(head) < 6:

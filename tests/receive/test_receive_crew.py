@@ -23,7 +23,7 @@ def told(names: list[str], *waits: threading.Event) -> Callable[[], None]:
     def job() -> None:
         names.append(str(threading.get_ident()))
         for one in waits:
-            one.wait(10)
+            one.wait(60)
 
     return job
 

@@ -208,7 +208,7 @@ def test_contexts_that_break_the_rules_end_in_an_abort(
     with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
         connection.sendall(associate_pdu(contexts))
         assert read_pdu(connection)[0] == 7
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
     assert receiver.listener.desk.census.total() == 0
     assert status_of_one(raw(receiver)) == b"\0\0"
 
@@ -310,7 +310,7 @@ def test_an_item_that_goes_on_behind_the_end_is_an_abort(node: Callable[..., Nod
     with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
         connection.sendall(associate_pdu(further=item(0x53, b"\0\1\0\1", length=4 + extra)))
         assert read_pdu(connection)[0] == 7
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
 
 
 # --- titles -----------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def test_hostile_titles_never_become_more_than_text(
             assert status_of_one(connection) == b"\0\0"
             connection.sendall(RELEASE)
             assert read_pdu(connection)[0] == 6
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
     lines = written.getvalue().splitlines()
     assert [json.loads(line)["event"] for line in lines][:1] == ["association_rejected"]
     assert all(line.isprintable() for line in lines)

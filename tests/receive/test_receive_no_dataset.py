@@ -46,15 +46,15 @@ def command_pdu(field: int, left_out: tuple[int, ...] = ()) -> bytes:
 def test_a_command_nobody_can_answer_ends_the_association(
     node: Callable[..., Node], capsys: pytest.CaptureFixture[str], field: int, left_out: tuple[int, ...]
 ) -> None:
-    """No Message ID, no class, an answer to nothing: A-ABORT within a second and said; the next is served."""
+    """No Message ID, no class, an answer to nothing: A-ABORT at once and said; the next is served."""
     receiver = node()
     connection = raw(receiver)
     before = time.monotonic()
     connection.sendall(command_pdu(field, left_out))
     assert read_pdu(connection)[0] == 7
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 10  # an idle one would wait for a minute
     connection.close()
-    wait_for(receiver.idle, "the end", 10)
+    wait_for(receiver.idle, "the end")
     assert "command_invalid" in capsys.readouterr().out
     following = associate(receiver, CTImageStorage, EXPLICIT)
     assert send_bytes(following, "1.2.3", b"data") == 0x0000

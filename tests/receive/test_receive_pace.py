@@ -72,8 +72,8 @@ def test_a_pause_within_a_message_is_shorter_than_one_between_two(
     halting.sendall(store_pdu(b"half"))
     before = time.monotonic()
     assert read_pdu(halting)[0] == 7
-    assert time.monotonic() - before < 5
-    wait_for(lambda: len(receiver.listener.desk.sessions()) == 1, "the end", 5)
+    assert time.monotonic() - before < 30
+    wait_for(lambda: len(receiver.listener.desk.sessions()) == 1, "the end")
     assert not list(receiver.data.rglob("*.part"))
     assert "peer_silent" in capsys.readouterr().out
     waiting.sendall(pdu(pdv(3, request(STORE)), pdv(2, b"data")))
@@ -91,7 +91,7 @@ def test_an_object_that_drips_is_aborted_and_leaves_nothing(
         for _ in range(400):
             connection.sendall(dataset_pdu(b"."))
             time.sleep(0.05)
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
     assert receiver.objects() == []
     said = [line for line in capsys.readouterr().out.splitlines() if "peer_slow" in line]
     assert len(said) == 1
@@ -107,7 +107,7 @@ def test_a_command_that_drips_is_aborted_too(node: Callable[..., Node]) -> None:
         for byte in (request(STORE) * 10)[:400]:
             connection.sendall(pdu(pdv(1, bytes([byte]))))
             time.sleep(0.05)
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
 
 
 def test_a_slow_line_is_fast_enough(node: Callable[..., Node]) -> None:
@@ -142,7 +142,7 @@ def test_a_disk_that_stalls_is_no_fault_of_the_sender(node: Callable[..., Node])
     connection.sendall(store_pdu(b"") + dataset_pdu(b"first"))
     time.sleep(0.1)
     connection.sendall(dataset_pdu(b"stall"))
-    assert disk.stalled.wait(5)
+    assert disk.stalled.wait(60)
     connection.sendall(dataset_pdu(b"more") * 20 + dataset_pdu(b"", last=True))
     assert read_command(connection)[STATUS] == b"\0\0"
     assert [kept_dataset(path) for path in receiver.objects()] == [b"firststall" + b"more" * 20]
@@ -161,7 +161,7 @@ def test_a_peer_that_never_reads_its_answers_is_let_go(
     connection.settimeout(5)
     with contextlib.suppress(OSError):
         connection.sendall(pdu(*[pdv(3, request(FIND, dataset=False))] * 100) * 500)
-    wait_for(receiver.idle, "the end", 10)
+    wait_for(receiver.idle, "the end")
     assert "peer_silent" in capsys.readouterr().out
     connection.close()
 
@@ -196,9 +196,9 @@ def test_a_part_is_removed_as_soon_as_the_limit_is_passed(node: Callable[..., No
     receiver = node(pace=Pace(object_size=10_000))
     connection = raw(receiver)
     connection.sendall(store_pdu(bytes(9000)))
-    wait_for(lambda: bool(list(receiver.data.rglob("*.part"))), "the part", 5)
+    wait_for(lambda: bool(list(receiver.data.rglob("*.part"))), "the part")
     connection.sendall(dataset_pdu(bytes(1001)))
-    wait_for(lambda: not list(receiver.data.rglob("*.part")), "the part to be gone", 5)
+    wait_for(lambda: not list(receiver.data.rglob("*.part")), "the part to be gone")
     for _ in range(100):
         connection.sendall(dataset_pdu(bytes(100_000)))
     assert not list(receiver.data.rglob("*.part"))
@@ -215,8 +215,8 @@ def test_the_site_file_says_how_long_and_how_late(process: Process) -> None:
     connection.sendall(store_pdu(b"half"))
     before = time.monotonic()
     assert read_pdu(connection)[0] == 7
-    assert time.monotonic() - before < 10
-    wait_for(lambda: not _parts(process.data), "nothing to be left", 5)
+    assert time.monotonic() - before < 30
+    wait_for(lambda: not _parts(process.data), "nothing to be left")
 
 
 def _parts(data: Path) -> list[Path]:

@@ -382,7 +382,7 @@ def test_each_end_is_counted_by_its_reason(site: Making) -> None:
         "association_ended": {"broken_protocol": 1, "too_slow": 1, "idle": 1},
         "association_lost": {"aborted": 1, "connection_lost": 1},
     }
-    wait_for(lambda: node.verb("status")["refusals"] == expected, f"{expected}", 30)
+    wait_for(lambda: node.verb("status")["refusals"] == expected, f"{expected}")
     node.waits_for("pacsnode_connections_open", 0)
     assert is_closed(watching)
     assert read_pdu(idle)[0] == 7

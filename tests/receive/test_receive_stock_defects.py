@@ -128,7 +128,7 @@ def test_a_peer_that_stops_in_the_middle(stock: Stock, node: Callable[..., Node]
     base = stock.threads
     held, freed = stop(stock), stop(ours)
     assert all(ends(connection, 4) for connection in freed)
-    wait_for(ours.idle, "the end", 5)
+    wait_for(ours.idle, "the end")
     time.sleep(2)
     assert not any(ends(connection, 0.2) for connection in held)
     assert stock.threads >= base + 4  # two of each association
@@ -144,12 +144,12 @@ def test_a_peer_that_stops_reading(tmp_path: Path) -> None:
 
     def stop(wire: Wire) -> None:
         wire.accept()
-        over.wait(20)
+        over.wait(60)
 
     with scripted(stop) as pacs:
         begun = time.monotonic()
         assert send_objects(pacs, [item], Reports().append) is not None
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         over.set()
     over.clear()
     with scripted(stop) as pacs:
@@ -198,7 +198,7 @@ def test_a_length_nobody_means(stock: Stock, process: Process) -> None:
             connection.sendall(request_pdu(length=0xFFFFFFFF))
             for _ in range(400):
                 connection.sendall(bytes(100_000))
-            wait_for(lambda: stock.kilobytes - before > 30_000, "stock to have taken it", 10)
+            wait_for(lambda: stock.kilobytes - before > 30_000, "stock to have taken it")
 
     raw(process).close()
     before, ours = stock.kilobytes, process.memory("VmHWM")
@@ -248,7 +248,7 @@ def test_data_on_another_context(stock: Stock, node: Callable[..., Node]) -> Non
     assert read_command(theirs)[STATUS] == b"\0\0"
     connection.sendall(mixed)
     assert read_pdu(connection)[0] == 7
-    wait_for(ours.idle, "the end", 5)
+    wait_for(ours.idle, "the end")
     assert ours.objects() == []
 
 

@@ -76,7 +76,7 @@ class Node:
 
     def failure(self) -> str:
         """The reason of the one handshake that failed, with an address."""
-        wait_for(lambda: bool(self.said("tls_handshake_failed")), "the line in the log", 5)
+        wait_for(lambda: bool(self.said("tls_handshake_failed")), "the line in the log")
         (line,) = self.said("tls_handshake_failed")
         assert str(line["address"]).startswith("127.0.0.1:")
         return str(line["reason"])
@@ -443,7 +443,7 @@ def test_probes_of_the_tls_port_leave_nothing(node: Making, papers: Papers) -> N
         with socket.create_connection(("127.0.0.1", receiver.port)) as probe:
             if number % 3:
                 probe.sendall(b"\x16\x03\x01" if number % 3 == 1 else b"GET / HTTP/1.0\r\n\r\n")
-    wait_for(lambda: spent() <= before, "threads and descriptors", 20)
+    wait_for(lambda: spent() <= before, "threads and descriptors")
     associated(receiver, context).close()
     wait_for(lambda: len(receiver.said("tls_handshake_failed")) == 100, "a line for each that said something")
 
@@ -471,7 +471,7 @@ def test_a_dripping_handshake_ends_at_its_deadline(node: Making, papers: Papers)
             if closed:
                 break
     assert closed
-    assert 0.9 <= time.monotonic() - begun < 8
+    assert 0.9 <= time.monotonic() - begun < 20
     assert receiver.failure() == "it did not finish the handshake in time"
 
 
@@ -533,7 +533,7 @@ def test_a_new_certificate_is_shown_without_a_restart(node: Making, papers: Pape
     assert serial(before) == serial_of(papers.folder / "node.pem")
     new = papers.renew("node", *LOOPBACK)
     assert new != serial(before)
-    wait_for(lambda: serial(associated(receiver, context)) == new, "the new certificate", 10)
+    wait_for(lambda: serial(associated(receiver, context)) == new, "the new certificate")
     assert stored(before, b"data" * 1000) == b"\0\0"
     before.close()
     wait_for(receiver.idle, "the end")
@@ -556,7 +556,7 @@ def test_an_authority_that_is_taken_away_lets_nobody_in_any_more(node: Making, p
             return False
         return True
 
-    wait_for(lambda: comes(theirs), "the new authority's", 10)
+    wait_for(lambda: comes(theirs), "the new authority's")
     assert not comes(ours)
 
 
@@ -579,7 +579,7 @@ def test_a_broken_new_certificate_keeps_the_old(node: Making, papers: Papers) ->
     (papers.folder / "node.key").unlink()
     papers.pair("node", *LOOPBACK)
     new = serial_of(papers.folder / "node.pem")
-    wait_for(lambda: serial(associated(receiver, context)) == new, "the mended certificate", 10)
+    wait_for(lambda: serial(associated(receiver, context)) == new, "the mended certificate")
 
 
 def test_broken_files_at_the_start_close_tls_and_not_the_plain_port(node: Making, papers: Papers) -> None:
@@ -629,9 +629,9 @@ def test_a_stopping_receiver_finishes_the_object_in_hand_and_aborts_the_rest(
     statuses: list[bytes] = []
     sender = threading.Thread(target=lambda: statuses.append(stored(busy, b"data" * 100)))
     sender.start()
-    disk.started.wait(5)
+    disk.started.wait(60)
     receiver.listener.drain(10)
-    sender.join(5)
+    sender.join(60)
     assert statuses == [b"\0\0"]
     assert pdu_of(idle)[0] == 7
     assert pdu_of(busy)[0] == 7

@@ -83,7 +83,7 @@ def tapped(port: int, log: list[bytes]) -> tuple[socket.socket, int]:
         back = threading.Thread(target=carry, args=(server, client, None), daemon=True)
         back.start()
         carry(client, server, log)
-        back.join(5)
+        back.join(60)
         client.close()
         server.close()
 
@@ -324,7 +324,7 @@ def test_an_object_that_never_ended_leaves_nothing(node: Callable[..., Node], ho
     if how == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
-    wait_for(receiver.idle, "the end", 10)
+    wait_for(receiver.idle, "the end")
     assert receiver.objects() == []
     assert receiver.listener.desk.census.total() == 0
 
@@ -349,9 +349,9 @@ def test_a_broken_pdu_is_answered_with_an_abort_at_once(node: Callable[..., Node
     before = time.monotonic()
     connection.sendall(pdu)
     assert read_pdu(connection)[0] in (7, 0)
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10
     connection.close()
-    wait_for(receiver.idle, "the end", 10)
+    wait_for(receiver.idle, "the end")
     assert associate(receiver, Verification, EXPLICIT).is_established
 
 
@@ -366,7 +366,7 @@ def test_an_announced_length_is_not_buffered(node: Callable[..., Node]) -> None:
             connection.sendall(bytes(100_000))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
     connection.close()
-    wait_for(receiver.idle, "the end", 10)
+    wait_for(receiver.idle, "the end")
 
 
 @pytest.mark.parametrize("sent", [b"", b"\1\0\0", b"\1\0\0\0\0\xff\0"])
@@ -378,7 +378,7 @@ def test_a_silent_peer_is_closed_by_a_deadline(node: Callable[..., Node], sent: 
     connection.settimeout(10)
     while connection.recv(100):  # an A-ABORT may come first
         pass
-    wait_for(receiver.idle, "the end", 5)
+    wait_for(receiver.idle, "the end")
 
 
 def test_a_dripping_peer_is_closed_by_a_deadline(node: Callable[..., Node]) -> None:
@@ -392,7 +392,7 @@ def test_a_dripping_peer_is_closed_by_a_deadline(node: Callable[..., Node]) -> N
             time.sleep(0.05)
             if i == 5:
                 assert associate(receiver, Verification, EXPLICIT).is_established
-    wait_for(lambda: len(receiver.listener.desk.sessions()) == 1, "the end", 5)
+    wait_for(lambda: len(receiver.listener.desk.sessions()) == 1, "the end")
 
 
 def test_pipelined_objects_are_all_stored_and_held_back_by_tcp(node: Callable[..., Node]) -> None:
@@ -403,7 +403,7 @@ def test_pipelined_objects_are_all_stored_and_held_back_by_tcp(node: Callable[..
 
         def rename(self, source: Path, target: Path) -> None:
             """Wait until told to go on."""
-            self.open.wait(20)
+            self.open.wait(60)
             super().rename(source, target)
 
     disk = SlowDisk("process")
@@ -422,7 +422,7 @@ def test_pipelined_objects_are_all_stored_and_held_back_by_tcp(node: Callable[..
     rest = threading.Thread(target=connection.sendall, args=((one * 400)[sent:],))
     rest.start()
     answers = [read_command(connection) for _ in range(400)]
-    rest.join(20)
+    rest.join(60)
     assert [answer[0x0900] for answer in answers] == [b"\0\0"] * 400
     assert len(receiver.objects()) == 400
     assert {kept_dataset(path) for path in receiver.objects()} == {bulk + b"!!"}
@@ -454,11 +454,11 @@ def test_a_stopping_receiver_finishes_the_object_in_hand_and_aborts_the_rest(
     statuses: list[int | None] = []
     sender = threading.Thread(target=lambda: statuses.append(send_bytes(busy, "1.2.3", b"data" * 100)))
     sender.start()
-    disk.started.wait(5)
+    disk.started.wait(60)
     receiver.listener.drain(10)
-    sender.join(5)
+    sender.join(60)
     assert statuses == [0x0000]
-    wait_for(lambda: idle.is_aborted and busy.is_aborted, "the aborts", 5)
+    wait_for(lambda: idle.is_aborted and busy.is_aborted, "the aborts")
     assert len(receiver.objects()) == 1
     assert (receiver.end().objects, receiver.end().aborted) == (1, True)
     with pytest.raises(OSError):

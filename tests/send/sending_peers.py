@@ -99,7 +99,7 @@ def process(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
     finally:
         running.send_signal(signal.SIGTERM)
         try:
-            running.wait(10)
+            running.wait(60)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
@@ -240,7 +240,7 @@ def scripted(script: Script) -> Iterator[Destination]:
         yield destination(listener.getsockname()[1], timeouts=SHORT)
     finally:
         ended.set()
-        thread.join(25)
+        thread.join(60)
         listener.close()
     assert not faults, faults
 

@@ -278,7 +278,7 @@ def test_no_association(tmp_path: Path, script: object, words: str) -> None:
     with scripted(script) as pacs:
         begun = time.monotonic()
         error = send_objects(pacs, make_items(tmp_path, 2), reports.append)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert error is not None and error.startswith(pacs.where) and words in error
     assert reports.kinds() == ["not_tried", "not_tried"]
 
@@ -355,7 +355,7 @@ def test_the_association_ends_in_mid_object(tmp_path: Path, script: object, word
     with scripted(lambda wire: _one_then(wire, script)) as pacs:
         begun = time.monotonic()
         error = send_objects(pacs, items, reports.append)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert error is not None and error.startswith(pacs.where) and words in error, error
     assert reports.kinds() == ["stored", "failed", "not_tried"]
     assert reports[1].status is None and "not known" in reports[1].what
