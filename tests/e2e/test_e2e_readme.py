@@ -23,8 +23,8 @@ from e2e.readme_tour import README, Stop, said, script, stops
 TEXT = README.read_text(encoding="utf-8")
 STOPS = stops(TEXT)
 PORTS = ("4242", "8042", "11112", "8080")
-PATIENCE = 280
-"""Seconds for the whole tour; it takes a fifth of that on two idle cores."""
+PATIENCE = 560
+"""Seconds for the whole tour; it takes a tenth of that on two idle cores."""
 pytestmark = pytest.mark.timeout(PATIENCE + 20)
 
 
