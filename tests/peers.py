@@ -424,3 +424,15 @@ def dcmqi(program: str) -> str:
     if not path.exists():
         missing("dcmqi is not installed")
     return str(path)
+
+
+@contextlib.contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """Go on as a user without rights over what the test made; only root can."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

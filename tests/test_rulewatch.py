@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from flow_material import House, header, rule
-from peers import wait_for
+from peers import as_somebody_else, wait_for
 
 from node import app, proofreader
 from node.errors import Misconfigured
@@ -161,6 +161,18 @@ def test_all_files_gone_is_no_wish(folder: Folder) -> None:
     folder.write("# nothing is routed from here\n")
     (folder.path / "table.csv").unlink()
     assert folder.names() == []
+
+
+def test_a_folder_that_may_not_be_read_is_refused_in_words(folder: Folder) -> None:
+    """Without permission, or with a network folder gone, the rules in use stay, and looking goes on."""
+    folder.write(GOOD)
+    assert folder.names() == ["all"]
+    with as_somebody_else():
+        (outcome,) = folder.looked(40)
+    assert outcome.rules is None
+    assert f"{folder.path}: cannot be read: Permission denied; give the node's user" in outcome.problem
+    (again,) = folder.looked(40)
+    assert again.rules is not None
 
 
 def test_a_link_behind_which_the_files_are_swapped(folder: Folder) -> None:

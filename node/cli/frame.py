@@ -52,6 +52,13 @@ def verb(function: Callable[..., int]) -> Callable[..., None]:
         except (Broken, Retryable) as error:
             click.echo(str(error), err=True)
             code = FAILED
+        except PermissionError as error:
+            click.echo(
+                f"{error.filename or 'a file'}: no permission; run this as the user that the node runs as, "
+                "or name a file or folder that you may use",
+                err=True,
+            )
+            code = WRONG
         except BrokenPipeError:  # `pacsnode series | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = DONE

@@ -71,19 +71,20 @@ def read_folder(folder: Path) -> dict[str, str]:
 def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """Shown name → text of each *.yaml, *.yml and *.csv file that can be read, and a sentence for each that cannot.
 
-    Raises Misconfigured where there is no such folder.
+    Raises Misconfigured where there is no such folder, or where it cannot be listed.
     """
-    if folder.is_file():
-        return read_file(folder, folder.name), ()
-    if not folder.is_dir():
-        raise Misconfigured(
-            f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
-        )
     found: dict[str, str] = {}
     mistakes: list[str] = []
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (*RULE_FILES, SUFFIX) and not p.name.startswith(".")
-    ):
+    try:
+        if folder.is_file():
+            return read_file(folder, folder.name), ()
+        paths = _rule_files(folder)
+    except OSError as error:  # no permission, a network folder that went away
+        raise Misconfigured(
+            f"{folder}: cannot be read: {error.strerror}; give the node's user read and search permission, "
+            "or correct node: rules: in the site file"
+        ) from None
+    for path in paths:
         try:
             found[f"{folder.name}/{path.name}"] = read(
                 path, str(path), _MOST_TABLE if path.suffix == SUFFIX else MOST_BYTES
@@ -91,6 +92,16 @@ def scan_folder(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         except Misconfigured as error:
             mistakes.extend(error.mistakes)
     return found, tuple(mistakes)
+
+
+def _rule_files(folder: Path) -> list[Path]:
+    """The rule files and tables in *folder*, by name. Raises OSError, and Misconfigured where it is no folder."""
+    if not folder.is_dir():
+        raise Misconfigured(
+            f"{folder}: there is no such folder; make it, or correct node: rules: in the site file"
+        )
+    suffixes = (*RULE_FILES, SUFFIX)
+    return sorted(p for p in folder.iterdir() if p.suffix in suffixes and not p.name.startswith("."))
 
 
 def read_file(file: Path, shown: str) -> dict[str, str]:

@@ -119,7 +119,23 @@ def open_database(state: str, data: Path, *, create: bool = True) -> Database:
     return database
 
 
+def _refuse_another_user(path: Path) -> None:
+    """Raises Misconfigured where who asks may not use the database: readers write to its -shm file, too."""
+    folder = path.parent
+    try:
+        closed = path.exists() and not all(
+            os.access(one, os.R_OK | os.W_OK, effective_ids=True) for one in (path, folder)
+        )
+    except PermissionError:
+        closed = True
+    if closed:
+        raise Misconfigured(
+            f"{folder}: no permission to use the database there; run this as the user that the node runs as"
+        )
+
+
 def _sqlite(path: Path, create: bool) -> Engine:
+    _refuse_another_user(path)
     kind = file_system_of(path.parent)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise Misconfigured(

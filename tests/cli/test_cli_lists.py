@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli_material import Place, lived_in, pacsnode, place
 from flow_material import NOON, header
+from peers import as_somebody_else
 from sqlalchemy import update
 
 from node.show import layout, printable, safe, when
@@ -36,6 +38,23 @@ def test_status_tells_what_the_node_holds(lived: Place) -> None:
     assert found["running"] is False
     assert found["series"] == {"routed": 1, "unrouted": 1}
     assert 0 < found["disk_used"] < 1
+
+
+@pytest.mark.parametrize("closed", ["data", "data/pacsnode.db", "rules"])
+def test_who_may_not_read_it_is_told_whom_to_be(closed: str) -> None:
+    """A person who is not the node's user gets a sentence with the folder, and no traceback."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        made = place(Path(folder) / "site")
+        (made.folder / "data").mkdir()
+        open_database("sqlite", made.folder / "data").close()
+        (made.folder / closed).chmod(0o600)
+        with as_somebody_else():
+            found = made.run("check" if closed == "rules" else "status")
+        assert found.exit_code == 2, found.output
+        assert f"{made.folder / closed.partition('/')[0]}: " in found.output
+        assert "Traceback" not in found.output
+        assert "user" in found.output
 
 
 def test_a_destination_that_is_down_stands_out(tmp_path: Path) -> None:
