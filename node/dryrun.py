@@ -152,7 +152,8 @@ def title(found: FoundSeries) -> str:
 
 def process(rule: Rule, specs: Mapping[str, OperatorSpec], found: Found, place: Place) -> list[Processed]:
     """Run one rule's pipeline on the series it matches; results to `<out>/<rule>/series-<n>/`."""
-    spares = Spares(place.limits)
+    more = len(found.series) > 1  # for one series no second worker is ever needed
+    spares = Spares(place.limits, size=int(more))
     try:
         return [_one(rule, specs, (i, series), place, spares) for i, series in enumerate(found.series, 1)]
     finally:

@@ -74,11 +74,12 @@ def process_study(
     rule: Rule, specs: Mapping[str, OperatorSpec], found: Found, place: Place
 ) -> list[ProcessedStudy]:
     """Run a rule over a study on each study it matches; results to `<out>/<rule>/study-<n>[-<m>]/`."""
-    spares = Spares(place.limits)
+    studies = candidates(found)
+    spares = Spares(place.limits, size=1 if len(studies) > 1 else 0)
     now = datetime.now(UTC)
     done = []
     try:
-        for number, series in enumerate(candidates(found).values(), 1):
+        for number, series in enumerate(studies.values(), 1):
             judged = _decided(rule, series, place.timezone, now)
             head = study_title(series)
             combinations = judged.verdict.combinations if isinstance(judged.verdict, Ready) else ()

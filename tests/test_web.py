@@ -263,7 +263,7 @@ def test_a_silent_connection_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
-            return await asyncio.wait_for(reader.read(), 60)
+            return await asyncio.wait_for(reader.read())
         finally:
             writer.close()
             server.close()

@@ -166,7 +166,7 @@ def test_a_clock_that_is_set_under_a_running_node(tmp_path: Path, hours: int) ->
         wall.jump(hours=hours)
         scanner.send(ball(tmp_path, "after"))
         site.wait_for(lambda: len(pacs.held) == len(archive.held) == 16, "both series")
-        site.wait_idle(20)
+        site.wait_idle()
         assert pacs.held == archive.held == {uid: {d} for uid, d in scanner.acknowledged.items()}
         assert all(row["state"] != "receiving" for row in site.table("series"))
         site.stop()

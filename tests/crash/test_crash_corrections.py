@@ -43,7 +43,7 @@ def sent_late(site: House, pacs: Pacs, scanner: Scanner, image: Path, fault: str
     site.start(PACSNODE_FAULT=fault, PACSNODE_FAULT_ONCE=str(once))
     scanner.send([image])
     site.wait_for(lambda: len(site.table("instance")) == len(scanner.acknowledged), "the late image")
-    site.wait_idle(60)
+    site.wait_idle()
     assert once.exists(), f"{fault} was not reached"
     site.stop()
     return [
@@ -68,7 +68,7 @@ def test_a_node_that_dies_while_results_replace_others(tmp_path: Path) -> None:
         site.start()
         scanner = Scanner(site.port)
         scanner.send(first)
-        site.wait_idle(60)
+        site.wait_idle()
         site.stop()
         valid = sorted(derived(scanner, pacs))
         for number, (fault, image) in enumerate(zip(FAULTS, late, strict=True)):

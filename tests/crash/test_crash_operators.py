@@ -47,12 +47,12 @@ def invert(volume: Volume) -> Volume:
 ENDS = {  # what a step does → state of its run, and what the reason must say
     "refuse": ("refused", "no liver"),
     "crash": ("quarantined", "SIGSEGV"),
-    "hang": ("quarantined", "did not end within 12 s"),
+    "hang": ("quarantined", "did not end within 20 s"),
     "eat": ("quarantined", "memory"),
     "fail": ("quarantined", "seven is no colour"),
     "invert": ("done", ""),
 }
-LIMITS = "limits: {run_time: 12 s, run_memory: 1200 MB, workers: 2}"
+LIMITS = "limits: {run_time: 20 s, run_memory: 1200 MB, workers: 2}"
 SLICES = {"one": 5, "two": 6}
 """Series → its slices; the operator that hangs until it is killed is asked for the first one only."""
 RETRIES = 1
@@ -117,7 +117,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         for name, slices in SLICES.items():
             scanner.send(ball(folder, name, slices=slices))
         site.wait_for(lambda: set(scanner.acknowledged) <= set(pacs.held), "the originals at the PACS")
-        site.wait_idle(90)
+        site.wait_idle()
         site.stop()
         yield Lived(site, scanner, pacs)
 

@@ -80,7 +80,7 @@ def test_a_role_killed_at_its_points(group: str, tmp_path: Path, made: set[str])
         site.start(PACSNODE_FAULT=",".join(GROUPS[group]), PACSNODE_FAULT_ONCE=str(once))
         scanner = Scanner(site.port)
         scanner.send(ball(tmp_path))
-        site.wait_idle(60)
+        site.wait_idle()
         met = [p for p in points if Path(f"{once}.{p}").exists()]
         assert met == points, f"not reached: {set(points) - set(met)}"
         assert_as_undisturbed(scanner, pacs, site, made)
@@ -112,7 +112,7 @@ def test_the_whole_node_killed_at_points(tmp_path: Path, made: set[str]) -> None
             site.kill_all()
         site.start()
         scanner.send(files)
-        site.wait_idle(60)
+        site.wait_idle()
         assert_as_undisturbed(scanner, pacs, site, made)
         site.stop()
 

@@ -56,8 +56,8 @@ def two(folder: Path) -> list[Path]:
 
 def wait_for_the_run(site: House) -> None:
     """Until the rule has waited for its third input, has run without it, and all is sent."""
-    site.wait_for(lambda: [row["state"] for row in site.table("run")] == ["done"], "the run", 60)
-    site.wait_idle(60)
+    site.wait_for(lambda: [row["state"] for row in site.table("run")] == ["done"], "the run")
+    site.wait_idle()
 
 
 @pytest.mark.parametrize("name", ["route", pytest.param("wait", marks=pytest.mark.long)])

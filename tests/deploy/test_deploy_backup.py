@@ -62,7 +62,7 @@ def test_a_destroyed_node_goes_on_from_its_backup(tmp_path: Path, undisturbed: d
         with Pacs(site.pacs_port).open() as pacs:
             site.start()
             site.hurry()
-            site.wait_idle(60)
+            site.wait_idle()
             assert_delivered(scanner, pacs)
             assert set(undisturbed["ball"]) <= derived(
                 Scanner(0, acknowledged={**scanner.acknowledged, **late.acknowledged}), pacs
@@ -70,7 +70,7 @@ def test_a_destroyed_node_goes_on_from_its_backup(tmp_path: Path, undisturbed: d
             assert all(len(digests) == 1 for digests in pacs.held.values())
             again = Scanner(site.port)  # the node receives as before, under new numbers
             again.send(after)
-            site.wait_idle(60)
+            site.wait_idle()
             assert_delivered(again, pacs)
             site.stop()
         checked = subprocess.run(

@@ -51,12 +51,12 @@ def test_replay_sends_nothing_twice_and_a_new_generation_sends_a_second_set(tmp_
         site.start()
         scanner = Scanner(site.port)
         scanner.send(ball(tmp_path))
-        site.wait_idle(60)
+        site.wait_idle()
         first, came = derived(scanner, pacs), list(pacs.got)
         assert len(first) == 6
         assert pacsnode(site, "replay", "--series", "1")["replayed"] == [1]
         site.wait_for(lambda: len(site.table("run")) == 2, "the second run")
-        site.wait_idle(60)
+        site.wait_idle()
         assert [row["state"] for row in site.table("run")] == ["superseded", "done"]
         assert pacs.got == came, "the same objects are not sent twice"
 
@@ -64,7 +64,7 @@ def test_replay_sends_nothing_twice_and_a_new_generation_sends_a_second_set(tmp_
             site, "replay", "--since", "1 h", "--rule", "measure", "--new-generation", "--why", "rejected"
         )
         site.wait_for(lambda: len(site.table("run")) == 3, "the third run")
-        site.wait_idle(60)
+        site.wait_idle()
         second = derived(scanner, pacs) - first
         assert len(second) == len(first)
         assert first <= derived(scanner, pacs)
@@ -93,13 +93,13 @@ def test_an_object_in_conflict_is_released(tmp_path: Path) -> None:
         site.start()
         files = ball(tmp_path)
         Scanner(site.port).send(files)
-        site.wait_idle(60)
+        site.wait_idle()
         Scanner(site.port).send([changed(files[0], tmp_path / "forged.dcm", forge)])
         site.wait_for(lambda: bool(site.table("instance", state="conflict")), "the conflict")
         (aside,) = pacsnode(site, "objects", "--state", "conflict")
         pacsnode(site, "release", "--object", str(aside["id"]))
         site.wait_for(lambda: len(site.table("series")) == 2, "the second revision")
-        site.wait_idle(60)
+        site.wait_idle()
         assert [row["state"] for row in site.table("instance", sop_uid=aside["sop_uid"])] == [
             "replaced",
             "kept",
@@ -118,7 +118,7 @@ def test_a_run_under_way_is_cancelled_and_its_worker_ends(tmp_path: Path) -> Non
     """An operator that would sleep for minutes is gone at once; the run says by whom, and its place is free."""
     environ = installed(tmp_path / "plugins")
     rules = {"hang": rule("hang", slices="at_most: 5"), "invert": rule("invert", slices="at_least: 6")}
-    extra = LIMITS.replace("12 s", "10 min").replace("workers: 2", "workers: 1")
+    extra = LIMITS.replace("20 s", "10 min").replace("workers: 2", "workers: 1")
     with (
         house(tmp_path / "site", rules, extra=extra, environ=environ) as site,
         Pacs(site.pacs_port).open() as pacs,
@@ -134,6 +134,6 @@ def test_a_run_under_way_is_cancelled_and_its_worker_ends(tmp_path: Path) -> Non
         assert time.monotonic() - before < 60, "it did not wait for the sleeper"
         (row,) = site.table("run", rule="hang")
         assert (row["state"], row["reason"]) == ("cancelled", "cancelled by hand: a mistake")
-        site.wait_idle(30)
+        site.wait_idle()
         assert len(pacs.held) == 6
         site.stop()

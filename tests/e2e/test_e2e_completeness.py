@@ -163,7 +163,7 @@ def test_a_step_ends_the_waiting(tmp_path: Path) -> None:
             assert console.tell("N-SET", step("COMPLETED", files), uid) == 0x0000
             console.scanner.send(files[at:])
             assert set(sealed(site, number)) == {"8 objects: MPPS of CT02 names 8 objects, all here"}
-        site.wait_for(lambda: len(pacs.held) == 3 * (8 + 4), "images and results at the PACS", 60)
+        site.wait_for(lambda: len(pacs.held) == 3 * (8 + 4), "images and results at the PACS")
 
 
 @pytest.mark.long
@@ -183,7 +183,7 @@ def test_an_image_that_never_comes(tmp_path: Path) -> None:
         assert not site.table("run") and len(pacs.held) == 7
         console.scanner.send(files[-1:])  # late: a revision that is whole
         assert sealed(site, 2)[1] == "8 objects: MPPS of CT02 names 8 objects, all here"
-        site.wait_for(lambda: len(pacs.held) == 8 + 4, "images and results at the PACS", 60)
+        site.wait_for(lambda: len(pacs.held) == 8 + 4, "images and results at the PACS")
 
 
 @pytest.mark.long
@@ -264,7 +264,7 @@ def test_a_conductor_killed_over_a_step(tmp_path: Path) -> None:
         console.until_told("N-CREATE", step("IN PROGRESS"), "2.25.1")
         console.until_told("N-SET", step("COMPLETED", files), "2.25.1")
         console.scanner.send(files[:4])
-        site.wait_for(lambda: site.instances() == 4, "half of the images", 90)
+        site.wait_for(lambda: site.instances() == 4, "half of the images")
         site.kill("conductor")
         console.scanner.send(files[4:])
         assert sealed(site) == ["8 objects: MPPS of CT02 names 8 objects, all here"]

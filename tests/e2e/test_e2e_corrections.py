@@ -79,14 +79,14 @@ def test_a_late_image_replaces_results_in_order(running: tuple[House, Pacs], tmp
     files = ball(tmp_path, "late")
     study, scanner = study_of(files), Scanner(site.port)
     scanner.send(files[:-1])
-    site.wait_idle(60)
+    site.wait_idle()
     first = [uid for uid in of_study(pacs, study) if uid not in scanner.acknowledged]
     assert len(first) >= 5 and KEY_OBJECT not in {kind(pacs, uid) for uid in first}
     (old_report,) = (uid for uid in first if kind(pacs, uid) == COMPREHENSIVE_3D)
     assert "PredecessorDocumentsSequence" not in pacs.read(old_report)
 
     scanner.send(files[-1:])
-    site.wait_idle(60)
+    site.wait_idle()
     later = [uid for uid in of_study(pacs, study) if uid not in {*scanner.acknowledged, *first}]
     *second, note_uid = later
     assert [kind(pacs, uid) == KEY_OBJECT for uid in later] == [False] * len(second) + [True]
@@ -122,14 +122,14 @@ def test_a_note_from_the_scanner_takes_everything_back(running: tuple[House, Pac
     files = ball(tmp_path, "rejected")
     study, scanner = study_of(files), Scanner(site.port)
     scanner.send(files)
-    site.wait_idle(60)
+    site.wait_idle()
     results = {uid for uid in of_study(pacs, study) if uid not in scanner.acknowledged}
     assert len(results) >= 5
 
     uids = list(scanner.acknowledged)
     rejecting = changed(files[0], tmp_path / "note.dcm", lambda ds: into_note(ds, uids))
     scanner.send([rejecting])
-    site.wait_idle(60)
+    site.wait_idle()
     received_note = str(pydicom.dcmread(rejecting).SOPInstanceUID)
     notes = {uid for uid in of_study(pacs, study) if kind(pacs, uid) == KEY_OBJECT}
     (own,) = notes - {received_note}
@@ -141,7 +141,7 @@ def test_a_note_from_the_scanner_takes_everything_back(running: tuple[House, Pac
     before = len(pacs.got)
     Scanner(site.port).send(files[:1])
     site.wait_for(lambda: len(site.table("instance", sop_uid=uids[0])) == 2, "the image once more")
-    site.wait_idle(60)
+    site.wait_idle()
     assert {r["state"] for r in site.table("instance", sop_uid=uids[0])} == {"rejected"}
     assert len(pacs.got) == before
     events = {event["name"] for event in site.table("event", series_id=row["id"])}
@@ -231,7 +231,7 @@ def test_uids_that_are_none(
     before = {row["id"] for row in site.table("instance")}
     send_as_they_are(site.port, [tmp_path / "odd.dcm"], "CT01")
     site.wait_for(lambda: len(site.table("instance")) == len(before) + 1, "the object")
-    site.wait_idle(60)
+    site.wait_idle()
     (row,) = (r for r in site.table("instance") if r["id"] not in before)
     kept = site.data / "objects" / f"{row['receiver_run']:08d}" / "0000" / f"{row['sequence']:08d}.dcm"
     assert kept.read_bytes().endswith(data), "the dataset is kept byte for byte"
@@ -282,7 +282,7 @@ def test_illegal_uids_of_a_whole_series_are_processed(
         )
         write_odd(files[number], odd, f"1.2.bad.{number}", source)
     send_as_they_are(site.port, files, "CT02")
-    site.wait_idle(60)
+    site.wait_idle()
     (series,) = site.table("series", series_uid="1.2.bad")
     assert (series["state"], series["instances"]) == ("routed", 8)
     (run,) = site.table("run", series_id=series["id"])
@@ -305,7 +305,7 @@ def test_two_patients_in_one_series_are_not_mixed(running: tuple[House, Pacs], t
     mixed = [changed(path, tmp_path / "other" / path.name, another) for path in files[4:]]
     scanner = Scanner(site.port, "CT02")
     scanner.send([*files[:4], *mixed])
-    site.wait_idle(60)
+    site.wait_idle()
     (row,) = site.table("series", study_uid=study_of(files))
     (run,) = site.table("run", series_id=row["id"])
     assert run["state"] == "refused" and "differ in PatientID" in run["reason"]

@@ -175,7 +175,7 @@ def test_the_same_object_gives_the_same_bytes_and_is_committed_to(tmp_path: Path
     ):
         site.start()
         Scanner(site.port).send(named(tmp_path / "sent", ball(tmp_path / "ball", slices=3)))
-        site.wait_for(lambda: len(site.table("delivery", state="committed")) == 3, "commitment to all", 60)
+        site.wait_for(lambda: len(site.table("delivery", state="committed")) == 3, "commitment to all")
         site.stop()
 
 
@@ -195,7 +195,7 @@ def test_a_redelivery_is_byte_for_byte_the_copy_of_before(tmp_path: Path) -> Non
         site.stop()
         site.start()
         Scanner(site.port).send(files)
-        site.wait_for(lambda: len(pacs.got) == 4, "the second time", 60)
+        site.wait_for(lambda: len(pacs.got) == 4, "the second time")
         assert all(len(digests) == 1 for digests in pacs.held.values()), pacs.held
         assert len(pseudonyms(site)) == 1
         site.stop()

@@ -22,7 +22,7 @@ def test_a_pacs_that_is_down_gets_everything_later(tmp_path: Path) -> None:
         assert known["down"] and str(site.pacs_port) in known["reason"], known
         assert {row["state"] for row in site.table("delivery")} <= {"waiting", "sending"}
         with Pacs(site.pacs_port).open() as pacs:
-            site.wait_idle(60)
+            site.wait_idle()
             assert_delivered(scanner, pacs)
             assert len(derived(scanner, pacs)) == 6
         (known,) = site.overview()["destinations"]
@@ -43,7 +43,7 @@ def test_a_pacs_that_dies_in_the_middle(tmp_path: Path) -> None:
             site.wait_for(lambda: len(first.held) >= 3, "three objects")
         scanner.send(ball(tmp_path, "two"))
         with Pacs(port, got=first.got, datasets=first.datasets).open() as pacs:
-            site.wait_idle(60)
+            site.wait_idle()
             assert_delivered(scanner, pacs)
         site.stop()
 

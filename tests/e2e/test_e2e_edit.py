@@ -145,7 +145,7 @@ def test_an_archive_commits_to_what_was_changed(tmp_path: Path) -> None:
     ):
         site.start()
         Scanner(site.port).send(ball(tmp_path / "sent", slices=3))
-        site.wait_for(lambda: len(site.table("delivery", state="committed")) == 3, "commitment to all", 60)
+        site.wait_for(lambda: len(site.table("delivery", state="committed")) == 3, "commitment to all")
         site.stop()
 
 
@@ -166,7 +166,7 @@ def test_the_same_object_sent_again_gives_the_same_bytes(tmp_path: Path) -> None
         site.stop()
         site.start()
         scanner.send(files)
-        site.wait_for(lambda: len(pacs.got) == 6, "the second time", 60)
+        site.wait_for(lambda: len(pacs.got) == 6, "the second time")
         assert all(len(digests) == 1 for digests in pacs.held.values()), pacs.held
         site.stop()
 
@@ -186,7 +186,7 @@ def test_a_kill_at_any_point_of_changing_loses_and_doubles_nothing(tmp_path: Pat
         site.start()
         files = ball(tmp_path / "sent", slices=5)
         Scanner(site.port).send(files)
-        site.wait_for(lambda: len(pacs.datasets) == 5, "all objects", 90)
+        site.wait_for(lambda: len(pacs.datasets) == 5, "all objects")
         site.wait_idle()
         assert {str(pacs.read(uid).PatientID)[:3] for uid in pacs.datasets} == {"H2-"}
         assert all(len(digests) == 1 for digests in pacs.held.values())

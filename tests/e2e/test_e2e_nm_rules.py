@@ -421,8 +421,8 @@ def test_what_is_refused_is_routed_all_the_same(tmp_path: Path) -> None:
         node.start()
         for path in sent:
             peers.storescu(node.port, path, calling="CT01")
-        node.wait_for(lambda: len(node.table("run")) == len(sent), "the runs", 60)
-        node.wait_idle(60)
+        node.wait_for(lambda: len(node.table("run")) == len(sent), "the runs")
+        node.wait_idle()
         runs = {row["rule"]: row for row in node.table("run")}
         node.stop()
     assert set(pacs.held) == {str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID) for p in sent}

@@ -146,7 +146,7 @@ def test_a_prior_is_fetched_and_used_and_nothing_else(tmp_path: Path, way: str) 
             here.pacs.put(path)
         Scanner(here.site.port).send(now)
         row = here.until("fetched")
-        here.site.wait_for(lambda: len(here.archive.held) == 8 + 8, "images and results at the archive", 60)
+        here.site.wait_for(lambda: len(here.archive.held) == 8 + 8, "images and results at the archive")
         (series,) = here.site.table("series", id=row["series_id"])
         assert (series["prior"], series["state"], series["instances"]) == ("ORTHANC", "unrouted", 8)
         assert series["revision"] == 0 and "an input only" in series["reason"]

@@ -142,7 +142,6 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
             {"back": BACK, "measure": MEASURE},
             pacs_port=orthanc.port,
             destinations=f"  ARCHIVE: {{ae_title: ARCHIVE, address: 127.0.0.1:{scp.port}}}",
-            quiet_for="1500 ms",
         ) as site,
     ):
         config = site.folder / "node.yaml"

@@ -129,7 +129,7 @@ def test_pet_ct_fusion(site: Site, tmp_path: Path) -> None:
     assert "pet-ct-fusion waits for pet: " in site.says("status")
     assert "? pet-ct-fusion" in site.says("explain", "--series", "1")
     site.send(other[:-1])
-    site.node.wait_for(lambda: site.states() == ["done"], "the fusion", 60)
+    site.node.wait_for(lambda: site.states() == ["done"], "the fusion")
     site.node.wait_idle()
     (made,) = site.made(1)
     source = pydicom.dcmread(one[0])
@@ -140,7 +140,7 @@ def test_pet_ct_fusion(site: Site, tmp_path: Path) -> None:
     assert [peers.dciodvfy(path) for path in site.files(1)] == [[]]
     assert made.NumberOfFrames == 24
     site.send(other[-1:])
-    site.node.wait_for(lambda: site.states() == ["superseded", "done"], "the second fusion", 60)
+    site.node.wait_for(lambda: site.states() == ["superseded", "done"], "the second fusion")
     site.node.wait_idle()
     (newer,) = site.made(2)
     assert newer.SeriesDescription == "Phantom PET/CT SUV 0-7 (rev 2)"
@@ -162,7 +162,7 @@ def test_mr_subtraction(site: Site, tmp_path: Path) -> None:
     native = write_mr_series(tmp_path / "a", before, series=agent(Series("native", "mr", number=4), None))
     late = write_mr_series(tmp_path / "b", after, series=agent(Series("late", "mr", number=5), "Gadobutrol"))
     site.send([*native, *late])
-    site.node.wait_for(lambda: site.states() == ["done"], "the subtraction", 60)
+    site.node.wait_for(lambda: site.states() == ["done"], "the subtraction")
     site.node.wait_idle()
     made = sorted(site.made(1), key=lambda ds: float(ds.ImagePositionPatient[2]))
     stored = np.stack([values(ds) for ds in made])

@@ -232,8 +232,8 @@ def test_a_transcoder_that_is_killed(tmp_path: Path) -> None:
     ):
         site.start(PACSNODE_FAULT=",".join(points), PACSNODE_FAULT_ONCE=str(once))
         send(site, paths)
-        site.wait_for(lambda: len(pacs.files()) >= len(paths), "all objects", 60)
-        site.wait_idle(60)
+        site.wait_for(lambda: len(pacs.files()) >= len(paths), "all objects")
+        site.wait_idle()
         assert all(Path(f"{once}.{point.partition(':')[0]}").exists() for point in points)
         for path in pacs.files():
             assert pydicom.dcmread(path).pixel_array.size

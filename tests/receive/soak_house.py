@@ -148,7 +148,7 @@ def wait_receiving(site: House, receivers: int) -> None:
         board = read_board(board_path(site.data))
         return board is not None and board.receiving == receivers
 
-    site.wait_for(ready, f"{receivers} receivers", 60)
+    site.wait_for(ready, f"{receivers} receivers")
 
 
 # --- the claims

@@ -103,7 +103,7 @@ def warm_up(site: House, job: Job) -> dict[str, str]:
     wait_receiving(site, RECEIVERS)
     cycle(site.port, 60, job.calling)
     with crowd([job]) as sender:
-        wait_for(lambda: not sender.working, "the first series", 60)
+        wait_for(lambda: not sender.working, "the first series")
         sender.assert_well()
         wait_indexed(site, sender.planned, 60)
         return sender.acks()
