@@ -80,6 +80,7 @@ class Conductor:
         self.sealings = Sealings(self.parts)
         self.refusals = Refusals(self.parts, self.census_fd)
         self.rules = RuleWatch(app.rule_looks(self.parts))
+        self._expect_runs()
         self.listening = Listening()
         self.poll_at = 0.0
         self.polled = 0.0
@@ -220,10 +221,14 @@ class Conductor:
 
     # --- rules
 
+    def _expect_runs(self) -> None:
+        self.engine.expect(any(rule.steps for rule in self.parts.rules.rules))
+
     def _take_rules(self) -> None:
         """Rules that passed since the last turn take the place of the others, all at once; refused ones are told."""
         for outcome in self.rules.outcomes():
             words = app.use_rules(self.parts, outcome)
+            self._expect_runs()
             if outcome.rules is None:
                 log.warning("rules_refused", reason=words)
             else:

@@ -25,7 +25,7 @@ class Engine:
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._workers = workers
         self._running: dict[tuple[int, int], Path] = {}  # run and attempt → folder
-        self._spares = Spares(Limits(limits.run_time.total_seconds(), limits.run_memory, threads))
+        self._spares = Spares(Limits(limits.run_time.total_seconds(), limits.run_memory, threads), size=0)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
         self._ended: SimpleQueue[tuple[Started, Exit]] = SimpleQueue()
         self.wake_fd, self._wake_write = os.pipe()
@@ -41,6 +41,10 @@ class Engine:
     def running(self) -> list[tuple[int, int]]:
         """Run and attempt of each that is under way."""
         return list(self._running)
+
+    def expect(self, runs: bool) -> None:
+        """Have a warm worker wait where rules make runs; where they only route it would be memory for nothing."""
+        self._spares.keep(int(runs))
 
     def give_up(self, run: int, attempt: int) -> None:
         """End the worker of a run that was cancelled; it comes back in `finished` as every other."""

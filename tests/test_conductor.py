@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from crash.crash_house import MEASURE_CT, ROUTE_ALL
 from peers import wait_for
 from pydicom import dcmread
 
@@ -87,6 +88,26 @@ def test_a_full_wake_pipe_is_not_its_end(tmp_path: Path) -> None:
         os.close(read)
         conductor.engine.stop()
         conductor.parts.database.close()
+
+
+def test_a_worker_waits_only_where_a_rule_makes_something(tmp_path: Path) -> None:
+    """A node that only routes keeps no warm worker; one with a rule that has `do:` keeps one from the start."""
+    from node import app
+
+    for name, text in (("routes", ROUTE_ALL), ("makes", MEASURE_CT)):
+        folder = tmp_path / name
+        (folder / "data").mkdir(parents=True)
+        (folder / "rules").mkdir()
+        (folder / "rules" / "all.yaml").write_text(text)
+        peer = 'peers: {PACS: {ae_title: PACS, address: "127.0.0.1:1"}}\n'
+        conductor = Conductor(app.build(site.parse(SITE + peer, str(folder / "node.yaml"), {})), None)
+        spares = conductor.engine._spares
+        try:
+            spares._starter.submit(int).result()  # after what was to be started
+            assert len(spares._ready) == (1 if name == "makes" else 0)
+        finally:
+            conductor.engine.stop()
+            conductor.parts.database.close()
 
 
 def test_the_reader_answers_whatever_it_is_asked(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ class Spares:
         """Whether `close` was called."""
         return self._closed
 
+    def keep(self, size: int) -> None:
+        """Have so many wait from now on; what waits beyond that is for the next runs."""
+        self._size = size
+        with suppress(RuntimeError):  # closed
+            self._starter.submit(self._fill)
+
     def take(self, run_dir: Path) -> subprocess.Popen[bytes]:
         """A living child told to work on *run_dir*; another one starts warming up. Raises OSError."""
         child = self._next()
