@@ -11,10 +11,10 @@ demo: .venv/installed            ## the main job on loopback: a node, a PACS, st
 	$(BIN)/pacsnode demo
 
 test: lint                       ## all that a plain machine can run, in ten minutes; PACSNODE_ORDER=7 shuffles
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # what a file starts, it starts once; long files first
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # what a file starts, it starts once; a third works while two wait
 
 long: .venv/installed            ## what takes minutes each: a small week, fifty kills, days that pass; after `make test`
-	$(BIN)/pytest -m long -n 2 --dist loadfile --timeout 900
+	$(BIN)/pytest -m long -n 3 --dist loadfile --timeout 900
 
 lint: .venv/installed
 	$(BIN)/ruff check

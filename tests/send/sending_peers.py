@@ -24,7 +24,7 @@ EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 SHORT = Timeouts(connect=2, associate=1, transfer=1, answer=1)
-PATIENT_TIMEOUTS = Timeouts(connect=5, associate=10, transfer=10, answer=20)
+PATIENT_TIMEOUTS = Timeouts(connect=20, associate=60, transfer=60, answer=60)
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from sending_peers import (
     CT,
     EXPLICIT,
     JPEG_2000,
+    PATIENT_TIMEOUTS,
     SHORT,
     Reports,
     Wire,
@@ -99,11 +100,12 @@ def test_a_strange_uid_never_stops_the_others(tmp_path: Path, uid: str) -> None:
     items, reports = make_items(tmp_path, 3), Reports()
     items[0] = replace(items[0], sop_class=uid)
     items[1] = replace(items[1], sop_uid=uid)
-    with scp(lambda event: 0) as peer:
-        pacs = replace(peer, timeouts=SHORT)
+    with scp(lambda event: 0) as pacs:
         error = send_objects(pacs, items[:1] + items[2:], reports.append)
         assert (error, reports.kinds()) == (None, ["refused_context", "stored"])
-        send_objects(pacs, items[1:2], reports.append)  # this peer ends the association on some of them
+        send_objects(
+            replace(pacs, timeouts=SHORT), items[1:2], reports.append
+        )  # this peer ends the association on some of them
     assert len(reports) == 3 and (uid or reports.kinds()[2] == "refused_context")
 
 
@@ -122,9 +124,9 @@ def test_a_slow_peer_is_not_a_dead_one(tmp_path: Path) -> None:
     reports = Reports()
     with scripted(script) as pacs:
         begun = time.monotonic()
-        given = replace(pacs.timeouts, transfer=0.5)
+        given = replace(PATIENT_TIMEOUTS, transfer=3.0)
         assert send_objects(replace(pacs, timeouts=given), [item], reports.append) is None
-        assert time.monotonic() - begun > 1, "the peer was not slow enough to show anything"
+        assert time.monotonic() - begun > 3, "the peer was not slow enough to show anything"
     assert reports.kinds() == ["stored"]
 
 
@@ -138,7 +140,7 @@ class Slow:
     def recv(self, size: int) -> bytes:
         """Read, after a pause where much is wanted."""
         if size > 100_000:
-            time.sleep(0.02)
+            time.sleep(0.05)
         return self._sock.recv(size)
 
 
