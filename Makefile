@@ -1,6 +1,8 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv, which make creates itself.
 PYTHON ?= python3
 BIN := .venv/bin
+# Test processes: one more than CI has cores, since each waits now and then.
+WORKERS ?= 3
 
 # The tests start thousands of processes, each of which would compile the node anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,10 +13,10 @@ demo: .venv/installed            ## the main job on loopback: a node, a PACS, st
 	$(BIN)/pacsnode demo
 
 test: lint                       ## all that a plain machine can run, in ten minutes; PACSNODE_ORDER=7 shuffles
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # what a file starts, it starts once; a third works while two wait
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # what a file starts, it starts once; long files first
 
 long: .venv/installed            ## what takes minutes each: a small week, fifty kills, days that pass; after `make test`
-	$(BIN)/pytest -m long -n 3 --dist loadfile --timeout 900
+	$(BIN)/pytest -m long -n $(WORKERS) --dist loadfile --timeout 900
 
 lint: .venv/installed
 	$(BIN)/ruff check
