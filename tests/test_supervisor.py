@@ -317,7 +317,7 @@ def test_systemd_hears_of_the_start_the_life_and_the_end(tmp_path: Path, abstrac
     name = f"@pacsnode-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name[1:] if abstract else name)
-        systemd.settimeout(10)
+        systemd.settimeout(60)
         (tmp_path / "hang").touch()
         with running(tmp_path, environ={"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "400000"}):
             first = heard(systemd)

@@ -218,7 +218,7 @@ def test_postgresql_cannot_be_written_either(tmp_path: Path, postgres: str) -> N
 
 def sent(port: int, data: bytes) -> bytes:
     """What comes back for raw bytes, until the other side closes or a moment has passed."""
-    with socket.create_connection(("127.0.0.1", port), 5) as raw:
+    with socket.create_connection(("127.0.0.1", port), 30) as raw:
         raw.settimeout(3)
         got = b""
         with contextlib.suppress(OSError):
@@ -263,7 +263,7 @@ def test_a_silent_connection_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
-            return await asyncio.wait_for(reader.read())
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
             server.close()

@@ -272,7 +272,7 @@ def syslog() -> Iterator[socket.socket]:
     """A UDP port on loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         channel.bind(("127.0.0.1", 0))
-        channel.settimeout(5)
+        channel.settimeout(60)
         yield channel
 
 

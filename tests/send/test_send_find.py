@@ -29,6 +29,7 @@ from node.testing import Grid, Series, sphere_volume, write_ct_series
 
 STUDY, SERIES = "1.2.9", "1.2.9.1"
 SHORT = Limits(seconds=3.0, responses=50, response_size=4096)
+PATIENT = replace(SHORT, seconds=60.0)
 
 
 def match(**values: Any) -> Dataset:
@@ -58,7 +59,7 @@ def test_a_count_at_series_level() -> None:
         yield 0xFF01, match(NumberOfSeriesRelatedInstances="323")
 
     with finder(handler) as where:
-        assert find.count(where, STUDY, SERIES, SHORT) == 323
+        assert find.count(where, STUDY, SERIES, PATIENT) == 323
     (one,) = asked
     assert (one.QueryRetrieveLevel, one.StudyInstanceUID, one.SeriesInstanceUID) == ("SERIES", STUDY, SERIES)
 
@@ -75,7 +76,7 @@ def test_a_peer_that_does_not_count_is_asked_for_the_images(number: str | None) 
             yield 0xFF00, match(SOPInstanceUID=f"1.2.3.{n % 5}")
 
     with finder(handler) as where:
-        assert find.count(where, STUDY, SERIES, SHORT) == 5
+        assert find.count(where, STUDY, SERIES, PATIENT) == 5
 
 
 def endless(event: evt.Event) -> Iterator[tuple[int, Any]]:
@@ -215,7 +216,7 @@ def test_orthanc_counts(tmp_path: Path) -> None:
             find.count(where, first.StudyInstanceUID, first.SeriesInstanceUID, SHORT)
         for number, path in enumerate(files, start=1):
             pacs.put(path)
-            assert find.count(where, first.StudyInstanceUID, first.SeriesInstanceUID, SHORT) == number
+            assert find.count(where, first.StudyInstanceUID, first.SeriesInstanceUID, PATIENT) == number
 
 
 def test_a_peer_with_tls_is_asked_by_tls(tmp_path: Path) -> None:
@@ -227,6 +228,6 @@ def test_a_peer_with_tls_is_asked_by_tls(tmp_path: Path) -> None:
     secured.load_cert_chain(theirs.certificate, theirs.key)
     tls = Tls(str(papers.ca.certificate), str(ours.certificate), str(ours.key))
     with finder(counting(NumberOfSeriesRelatedInstances=7), secured=secured, tls=tls) as where:
-        assert find.count(where, STUDY, SERIES, SHORT) == 7
+        assert find.count(where, STUDY, SERIES, PATIENT) == 7
         with pytest.raises(Lost, match=r"TLS|certificate"):
             find.count(replace(where, tls=Tls(str(papers.ca.certificate))), STUDY, SERIES, SHORT)

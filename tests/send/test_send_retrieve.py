@@ -39,6 +39,7 @@ from node.testing import Grid, Series, sphere_volume, write_ct_series
 CT, STUDY, SERIES = "1.2.840.10008.5.1.4.1.1.2", "1.2.9", "1.2.9.1"
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{n}" for n in (1, 2, 3))
 SHORT = Limits(seconds=3.0, responses=50, response_size=4096)
+PATIENT = replace(SHORT, seconds=60.0)
 
 
 def asked(where: Destination, data: Path, way: str = "get", **changes: Any) -> Fetch:
@@ -109,7 +110,7 @@ def sends(*found: Dataset) -> Handler:
 def test_get_keeps_what_comes_as_receivers_do(tmp_path: Path) -> None:
     """Each object is a durable record whose file meta says that it was fetched, and byte for byte what was sent."""
     with pacs(get=sends(image("1.2.3.1"), image("1.2.3.2"))) as where:
-        found = answer(asked(where, tmp_path), SHORT, Folders())
+        found = answer(asked(where, tmp_path), PATIENT, Folders())
     assert found == Fetched(5, ("1.2.3.1", "1.2.3.2"))
     paths = kept(tmp_path)
     assert len(paths) == 2
@@ -176,7 +177,7 @@ def test_a_hostile_get_is_words_in_time(
 def test_a_full_disk_refuses_what_comes(tmp_path: Path) -> None:
     """Nothing is kept, the peer hears 0xA700 and says that it could not send all."""
     with pacs(get=sends(image("1.2.3.1"), image("1.2.3.2"))) as where:
-        found = answer(asked(where, tmp_path, refuse=0.0), SHORT, Folders())
+        found = answer(asked(where, tmp_path, refuse=0.0), PATIENT, Folders())
     assert isinstance(found, Fetched) and "A702 (it could not send them)" in found.error
     assert kept(tmp_path) == []
 
@@ -206,7 +207,7 @@ def test_a_destination_that_the_peer_does_not_know(tmp_path: Path) -> None:
         yield None, None
 
     with pacs(move=move) as where:
-        found = answer(asked(where, tmp_path, "move"), SHORT, Folders())
+        found = answer(asked(where, tmp_path, "move"), PATIENT, Folders())
     assert isinstance(found, Fetched)
     assert "does not know PACSNODE as a destination of C-MOVE; enter our AE title" in found.error
 
@@ -214,10 +215,10 @@ def test_a_destination_that_the_peer_does_not_know(tmp_path: Path) -> None:
 def test_what_a_peer_does_not_offer(tmp_path: Path) -> None:
     """Without C-GET the words name the other way, and of a series that is gone nothing is asked."""
     with pacs(move=failing) as where:
-        found = answer(asked(where, tmp_path), SHORT, Folders())
+        found = answer(asked(where, tmp_path), PATIENT, Folders())
         assert isinstance(found, Fetched) and "say priors: move" in found.error
     with pacs(get=failing, objects=()) as where:
-        found = answer(asked(where, tmp_path), SHORT, Folders())
+        found = answer(asked(where, tmp_path), PATIENT, Folders())
         assert isinstance(found, Fetched) and "does not know any object" in found.error
 
 
@@ -293,7 +294,7 @@ def test_a_search_looks_into_likely_studies_only() -> None:
         yield said(StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1", Modality="CT")
 
     with searched(studies, series) as where:
-        found = answer(search(where), SHORT)
+        found = answer(search(where), PATIENT)
     assert isinstance(found, Found) and not found.error
     assert looked == ["1.3", "1.4"]
     study_uid, series_uid, about = found.offers[0]
@@ -313,7 +314,7 @@ def test_a_letter_beyond_ascii_is_asked_for_as_it_is() -> None:
             yield 0xFF00, said(**charset, PatientID="Ä7", StudyInstanceUID="1.3", StudyDate="20240101")
 
     with finder(find) as where:
-        found = answer(replace(search(where), patient_id="Ä7"), SHORT)
+        found = answer(replace(search(where), patient_id="Ä7"), PATIENT)
     assert isinstance(found, Found) and not found.error, found
     assert [str(one.get("PatientID", "")) for one in asked_for] == ["Ä7", ""]
 
@@ -344,14 +345,14 @@ def test_orthanc_finds_and_sends(tmp_path: Path) -> None:
         for path in files:
             orthanc.put(path)
         where = destination(orthanc.port, ae_title="ORTHANC")
-        found = answer(search(where), SHORT)
+        found = answer(search(where), PATIENT)
         assert isinstance(found, Found) and not found.error
         ((study, series, about),) = found.offers
         assert (study, series) == (first.StudyInstanceUID, first.SeriesInstanceUID)
         assert about["IssuerOfPatientID"] == (("HOSPITAL",),)
         data = tmp_path / "data"
         data.mkdir()
-        got = answer(asked(where, data, study_uid=study, series_uid=series), SHORT, Folders())
+        got = answer(asked(where, data, study_uid=study, series_uid=series), PATIENT, Folders())
         assert isinstance(got, Fetched) and len(got.objects) == 4, got
         for path in kept(data):
             arrival, offset = read_arrival(path)
