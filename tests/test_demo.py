@@ -28,6 +28,9 @@ from node.testing import HOUNSFIELD, Grid, Series, sphere_volume, write_ct_serie
 
 CALL = "from node.cli import main; main()"
 DEMO = [sys.executable, "-c", CALL, "demo"]
+PATIENCE = 560
+"""Seconds for one demo; it takes a twentieth of that on two idle cores."""
+pytestmark = pytest.mark.timeout(PATIENCE + 20)
 STOPPABLE = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {CALL}"
 """Ctrl-C must be heard also where these tests run in the background of a shell, which ignores it."""
 
@@ -38,7 +41,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [*DEMO, "--json", "--keep", str(folder / "kept")],
-        cwd=folder, capture_output=True, text=True, timeout=170, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
