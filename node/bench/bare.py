@@ -11,28 +11,23 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (the name its documentation uses)
-from numpy.typing import NDArray
 from pydicom import dcmread
-from scipy import ndimage
 
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-
-
-@dataclass
-class Stack:
-    """What was read, and what steps before this one made."""
-
-    array: Floats
-    spacing: tuple[float, float, float]
-    """Slices, rows, columns, mm."""
-    mask: Bools | None = None
+from node.bench.bare_regions import (
+    emphysema,
+    first_order,
+    histogram,
+    segment_lungs,
+    segment_threshold,
+    statistics,
+    uptake,
+)
+from node.bench.bare_stack import Stack, segment_body
 
 
 def read(files: Sequence[str]) -> Stack:
@@ -113,48 +108,6 @@ def mip_rotating(stack: Stack) -> None:
         sitk.GetArrayViewFromImage(seen).max(axis=0)
 
 
-def segment_body(stack: Stack) -> None:
-    """Threshold, opening slice by slice, the largest piece, its rim, and filled holes."""
-    bright = sitk.GetImageFromArray((stack.array > -300).view(np.uint8))
-    radius = [math.floor(4.0 / s) for s in stack.spacing[:0:-1]]
-    opened = sitk.BinaryMorphologicalOpening(bright, [*radius, 0], sitk.sitkBall)
-    pieces = sitk.ConnectedComponent(opened)
-    labels = sitk.GetArrayViewFromImage(pieces)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    core = labels == sizes.argmax()
-    near = ndimage.generate_binary_structure(2, 1)[None]
-    body = ndimage.binary_dilation(core, near, min(radius), mask=sitk.GetArrayViewFromImage(bright) > 0)
-    for k in range(len(body)):
-        outside, _ = ndimage.label(np.pad(~body[k], 1, constant_values=True))
-        body[k] = (outside != outside[0, 0])[1:-1, 1:-1]
-    stack.mask = body
-
-
-def _values(stack: Stack) -> Floats:
-    values: Floats = stack.array if stack.mask is None else stack.array[stack.mask]
-    return values
-
-
-def statistics(stack: Stack) -> None:
-    """Five numbers of the masked values, in double precision."""
-    values = _values(stack).astype(np.float64)
-    _ = values.mean(), values.std(), values.min(), values.max(), np.median(values)
-
-
-def first_order(stack: Stack) -> None:
-    """What the 18 features need: percentiles, and sums over the masked values in double precision."""
-    values = _values(stack).astype(np.float64)
-    mean = values.mean()
-    p10, _, median, _, p90 = np.percentile(values, (10, 25, 50, 75, 90))
-    off = values - mean
-    square = off * off
-    _ = square.sum(), (square * off).sum(), (square * square).sum(), np.abs(off).sum()
-    _ = np.abs(values - median).sum(), (values * values).sum(), values.min(), values.max()
-    kept = values[(values >= p10) & (values <= p90)]
-    _ = np.abs(kept - kept.mean()).sum()
-
-
 def smooth(stack: Stack) -> None:
     """A Gaussian of 6 mm width at half maximum."""
     sigma = 6.0 / 2.3548
@@ -180,7 +133,22 @@ def n4(stack: Stack) -> None:
 
 CASES: dict[str, Callable[[Stack], None]] = {
     one.__name__: one
-    for one in (reformat, mip, mip_rotating, segment_body, statistics, first_order, smooth, suv, n4)
+    for one in (
+        reformat,
+        mip,
+        mip_rotating,
+        segment_body,
+        statistics,
+        first_order,
+        histogram,
+        segment_lungs,
+        emphysema,
+        smooth,
+        suv,
+        segment_threshold,
+        uptake,
+        n4,
+    )
 }
 
 

@@ -11,15 +11,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from node import app
 from node.bench import bare
+from node.bench.bare_regions import LEVEL
+from node.bench.operated import MODALITIES, write
 from node.bench.peers import clean
 from node.bench.tell import Answered, Say, Verdict
 from node.derive.identity import identity
@@ -28,15 +28,6 @@ from node.errors import Broken
 from node.flow import NODE_MAJOR, SOFTWARE, Started
 from node.model import Job, OperatorSpec, Provenance
 from node.route.rules import parse_rules
-from node.testing import (
-    Grid,
-    Series,
-    body_volume,
-    head_volume,
-    write_ct_series,
-    write_mr_series,
-    write_pet_series,
-)
 
 RATIO, MEMORY = 1.3, 3.0
 """The budget: times the bare calls, and times the volume's bytes."""
@@ -64,7 +55,7 @@ class Case:
 
     name: str
     series: str
-    """ct, pet or mr."""
+    """ct, chest, pet or mr."""
     steps: Mapping[str, str] = field(default_factory=dict)
     """Operator → its options as a rule writes them, in order."""
     told_elsewhere: Sequence[str] = ()
@@ -75,20 +66,25 @@ class Case:
         """As a rule file."""
         lines = [f"  - {operator}: {options}\n    as: {operator}" for operator, options in self.steps.items()]
         return _RULE.format(
-            name=self.name.replace("_", "-"), modality={"ct": "CT", "pet": "PT", "mr": "MR"}[self.series],
+            name=self.name.replace("_", "-"), modality=MODALITIES[self.series],
             steps="\n".join(lines), last=list(self.steps)[-1],
         )  # fmt: skip
 
 
-_BODY = {"segment_body": "{}"}
+_BODY, _SUV = {"segment_body": "{}"}, {"suv": "{}"}
+_LEVEL = f"{{volume: suv, at_least: {LEVEL}}}"
+_HOT = f"{{volume: suv, mask: segment_threshold, threshold: {LEVEL}}}"
 CASES = (
     Case("reformat", "ct", {"reformat": "{plane: coronal, thickness: 5 mm, every: 5 mm, combine: mean}"}),
     Case("mip", "ct", {"mip": "{plane: coronal}"}),
     Case("mip_rotating", "ct", {"mip_rotating": "{views: 12, spacing: 2 mm}"}),
     Case("statistics", "ct", {**_BODY, "statistics": "{mask: segment_body}"}),
     Case("first_order", "ct", {**_BODY, "first_order": "{mask: segment_body}"}, ("segment_body",)),
+    Case("histogram", "ct", {**_BODY, "histogram": "{mask: segment_body}"}, ("segment_body",)),
+    Case("lungs", "chest", {"segment_lungs": "{}", "emphysema": "{segments: segment_lungs}"}),
     Case("smooth", "ct", {"smooth": "{width: 6 mm}"}),
-    Case("suv", "pet", {"suv": "{}"}),
+    Case("suv", "pet", _SUV),
+    Case("uptake", "pet", {**_SUV, "segment_threshold": _LEVEL, "uptake": _HOT}, ("suv",)),
     Case("mip_rotating_pet", "pet", {"mip_rotating": "{views: 12, spacing: 2 mm}"}),
     Case("n4", "mr", {"n4": "{}"}),
 )
@@ -122,12 +118,12 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
     verdicts: list[Verdict] = []
     read: set[str] = set()
     for case in CASES:
-        slices = {"ct": asked.ct, "pet": asked.pet, "mr": asked.mr}[case.series]
+        slices = {"ct": asked.ct, "chest": asked.ct, "pet": asked.pet, "mr": asked.mr}[case.series]
         if not slices or (asked.only and case.name not in asked.only):
             continue
         if case.series not in written:
             say(f"writing {slices} slices of a {case.series.upper()}")
-            written[case.series] = _write(folder / case.series, case.series, slices)
+            written[case.series] = write(folder / case.series, case.series, slices)
         files, voxels = written[case.series]
         ours: list[dict[str, Any]] = []
         theirs: list[dict[str, Any]] = []
@@ -140,21 +136,6 @@ def measure(folder: Path, asked: Asked, say: Say) -> Found:
         answered += told.answered
         verdicts += told.verdicts
     return Found(answered, verdicts)
-
-
-def _write(folder: Path, series: str, slices: int) -> tuple[list[Path], int]:
-    """A chest of 512 x 512 pixels, or its uptake in 400 x 400, a slab of it again and again; or a head of 256 x 256."""
-    if series == "mr":
-        head = head_volume(Grid((slices, 256, 256), (1.0, 0.94, 0.94)))
-        return write_mr_series(folder, head, series=Series("mr", "bench")), head.array.size
-    side = 512 if series == "ct" else 400
-    spacing = (1.0, 0.75, 0.75) if series == "ct" else (2.0, 1.5, 1.5)
-    made = body_volume(Grid((40, side, side), spacing))
-    volume = replace(made, array=np.resize(made.array, (slices, side, side)))
-    if series == "ct":
-        return write_ct_series(folder, volume, series=Series("ct", "bench")), volume.array.size
-    uptake = replace(volume, array=np.maximum(volume.array + 1000, 0) * 10)
-    return write_pet_series(folder, uptake, series=Series("pet", "bench")), volume.array.size
 
 
 def _ours(

@@ -222,6 +222,23 @@ def test_turnaround_measures_operators(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_turnaround_measures_lungs_uptake_and_histograms(place: Path) -> None:
+    """Each of them runs over a chest, or a PET, and beside its bare calls; nothing is left."""
+    words = ("--rounds", "1", "--ct", "40", "--pet", "8", "--mr", "0")
+    chosen = ("lungs", "uptake", "histogram")
+    found = bench("turnaround", *words, *(word for name in chosen for word in ("--only", name)))
+    told = {one["what"]: one["found"] for one in found["budget"]}
+    steps = {
+        "40 slices of a CHEST": ("segment_lungs", "emphysema"), "8 slices of a PET": ("segment_threshold", "uptake"),
+        "40 slices of a CT": ("histogram",),
+    }  # fmt: skip
+    for series, names in steps.items():
+        assert all(told[f"{name}, {series}, × the bare calls (CPU)"] > 0 for name in names)
+    memory = {what.partition(",")[0] for what in told if "most memory × the volume" in what}
+    assert memory == set(chosen)
+    assert list(place.iterdir()) == []
+
+
 def test_an_operator_that_is_not_measured_is_no_name() -> None:
     """The message says which are."""
     done = subprocess.run(
