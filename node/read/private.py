@@ -14,7 +14,11 @@ _MAKERS = {
     "Philips MR Imaging DD 001": "PHILIPS",
     "Image Private Header": "UIH",
 }
-"""How the name of the maker begins whose creator it is, where an anonymiser took the private creator away."""
+"""How the name of the maker begins whose creator it is, where an anonymiser took the private creator away.
+
+Of creators that are not here nothing is read without them: what an element means is then anybody's guess, and a number
+that scales all others, as a factor for SUVs does, must not be one.
+"""
 
 
 def private_element(header: Dataset, group: int, creator: str, element: int, packed: str = "") -> Any:
@@ -24,7 +28,8 @@ def private_element(header: Dataset, group: int, creator: str, element: int, pac
     except KeyError:
         if (group << 16) + 0x10 in header:
             return None  # it is another maker's
-        if not str(header.get("Manufacturer") or "").strip().upper().startswith(_MAKERS[creator]):
+        maker = _MAKERS.get(creator)
+        if maker is None or not str(header.get("Manufacturer") or "").strip().upper().startswith(maker):
             return None
         found = header.get((group, 0x1000 + element))
         value = found.value if found is not None else None

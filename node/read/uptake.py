@@ -19,6 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from node.errors import Refused
 from node.model import Code
 from node.read.decay import Scan, corrected_to, given_at
+from node.read.private import private_element
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ LEAST_DOSE = 1e4
 _HEAVIEST = 1000.0
 """kg: above lie weights in grams."""
 _PHILIPS = (0x7053, "Philips PET Private Group")
+_SUV_PER_COUNT, _ACTIVITY_PER_COUNT = 0x00, 0x09
 _CORRECTIONS = {"ATTN": "AttenuationCorrected", "DECY": "DecayCorrected"}
 """Corrected Image (0028,0051) of classic images → the attribute of enhanced ones."""
 
@@ -82,12 +84,12 @@ class _Gathered:
 def _take_unit(gathered: _Gathered, headers: Sequence[Dataset], unit: Code) -> None:
     """Counts need a factor of their maker; what is no activity concentration is named."""
     if unit.value == "{counts}":
-        gathered.take("suv_factor", lambda: _factor(headers, 0x00))
-        gathered.take("activity_factor", lambda: _factor(headers, 0x09))
+        gathered.take("suv_factor", lambda: _factor(headers, _SUV_PER_COUNT))
+        gathered.take("activity_factor", lambda: _factor(headers, _ACTIVITY_PER_COUNT))
         if not {"suv_factor", "activity_factor"} & gathered.found.keys():
             gathered.reasons.append(
                 "the values are counts (Units CNTS) without a factor to make activity of them, (7053,xx00) or "
-                "(7053,xx09) of Philips PET Private Group"
+                f"(7053,xx09) of Philips PET Private Group{_orphaned(headers[0])}"
             )
     elif unit.value != "Bq/ml":
         stated = gathered.found.get("units")
@@ -245,8 +247,16 @@ def _factor(headers: Sequence[Dataset], element: int) -> float | None:
 
 def _private(header: Dataset, element: int) -> float | None:
     try:
-        value = header.private_block(*_PHILIPS)[element].value
-        text = value.decode("ascii").strip(" \0") if isinstance(value, bytes) else value
-        return float(text)
-    except (KeyError, TypeError, ValueError):
+        return float(private_element(header, *_PHILIPS, element))
+    except (TypeError, ValueError):
         return None
+
+
+def _orphaned(header: Dataset) -> str:
+    """Words for elements that an anonymiser left where it took their creator: they may be anybody's."""
+    group = _PHILIPS[0]
+    left = [e for e in (_SUV_PER_COUNT, _ACTIVITY_PER_COUNT) if (group, 0x1000 + e) in header]
+    if not left or (group, 0x10) in header:
+        return ""
+    named = " and ".join(f"({group:04X},{0x1000 + e:04X})" for e in left)
+    return f"; {named} may be one, but without the private creator (7053,0010) that is unknown"

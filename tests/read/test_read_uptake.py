@@ -241,6 +241,19 @@ def test_counts_of_philips_bring_their_factor() -> None:
     assert "suv_missing" not in facts_of(only, unit=COUNTS)
 
 
+def test_a_factor_without_its_creator_is_not_believed() -> None:
+    """What an anonymiser left of Philips' factors scales nothing: it is named, and the series refused."""
+    header = philips(suv="0.000551", activity="1.602563")
+    header.Manufacturer = "Philips Medical Systems"
+    del header[0x7053, 0x0010]
+    found = facts_of(header, unit=COUNTS)
+    assert not {"suv_factor", "activity_factor"} & found.keys()
+    said = (
+        "(7053,1000) and (7053,1009) may be one, but without the private creator (7053,0010) that is unknown"
+    )
+    assert said in found["suv_missing"]
+
+
 def test_counts_whose_factor_differs_from_slice_to_slice_have_none() -> None:
     """One factor for the series, or none: nothing is averaged."""
     assert "without a factor" in facts_of(philips(suv="1"), philips(suv="2"), unit=COUNTS)["suv_missing"]
