@@ -91,14 +91,12 @@ def _closed(lung: Bools, stack: Stack) -> Bools:
     (box,) = ndimage.find_objects(lung.view(np.uint8))
     reach = [math.ceil(4.0 / s) + 1 for s in stack.spacing]
     part = np.pad(lung[box], [(r, r) for r in reach])
-    for far in (False, True):
+    for _ in range(2):
         image = sitk.GetImageFromArray(part.view(np.uint8))
         image.SetSpacing(stack.spacing[::-1])
-        distance = sitk.GetArrayViewFromImage(
-            sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-        )
-        part = distance <= 4.0 if not far else distance > 4.0
-        part = ~part if not far else part
+        away = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+        distance = sitk.GetArrayViewFromImage(away)
+        part = distance > 4.0  # at first what is not grown, then what of the grown is kept
     out = lung.copy()
     out[box] |= part[tuple(slice(r, -r) for r in reach)]
     return out

@@ -203,11 +203,14 @@ def block_means(values: Floats, share: Floats, parts: tuple[int, ...]) -> tuple[
     if max(parts) == 1:
         return values, share
     shape = tuple(n // p for n, p in zip(values.shape, parts, strict=True))
-    array, mean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    array = np.empty(shape, np.float32)
+    mean = _shares(np.broadcast_to(share.min() == 1, shape))
     step = max(1, _SUMMED // (parts[0] * math.prod(values.shape[1:])))
     for n in range(0, shape[0], step):
         some, made = slice(n * parts[0], (n + step) * parts[0]), slice(n, n + step)
-        array[made], mean[made] = _means_of(values[some], share[some], parts)
+        array[made], found = _means_of(values[some], share[some], parts)
+        if mean.flags.writeable:
+            mean[made] = found
     return array, mean
 
 
