@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from node.words import first_few
+
 GOOD, BAD, BUSY = "green", "red", "yellow"
 _COLOURS = {
     "routed": GOOD, "done": GOOD, "stored": GOOD, "committed": GOOD, "kept": GOOD, "up": GOOD,
@@ -145,7 +147,13 @@ def cell(key: str, value: Any, now: datetime) -> str:
 
 
 def decisions(detail: str) -> str:
-    """An event's detail: what routing decided of each rule in words, everything else as it is."""
+    """An event's detail: what routing decided of the rules in words, everything else as it is.
+
+    Of those that do not run the first, which are the nearest: a site has rules by the dozen.
+    """
     if not detail.startswith("[{"):
         return detail
-    return "; ".join(f"{d['rule']}: {'runs' if d['runs'] else d['because']}" for d in json.loads(detail))
+    told = json.loads(detail)
+    run = [f"{d['rule']}: runs" for d in told if d["runs"]]
+    rest = [f"{d['rule']}: {d['because']}" for d in told if not d["runs"]]
+    return "; ".join([*run, *([first_few(rest, "rules do not run")] if rest else [])])

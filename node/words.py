@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _PLURALS = {"delivery": "deliveries", "series": "series", "study": "studies"}
 
 
 def counted(count: int, thing: str) -> str:
     """`1 object`, `2 objects`, `0 deliveries`; *thing* is the singular."""
     return f"{count} {thing if count == 1 else _PLURALS.get(thing, f'{thing}s')}"
+
+
+_FEW = 3
+
+
+def first_few(said: Sequence[str], thing: str) -> str:
+    """All of them, or the first three and how many more there are; a lone fourth is said rather than counted."""
+    if len(said) <= _FEW + 1:
+        return "; ".join(said)
+    return f"{'; '.join(said[:_FEW])}; and {len(said) - _FEW} more {thing}"

@@ -107,6 +107,17 @@ def test_status_names_the_mistakes_until_they_are_mended(settings: Settings) -> 
     assert desk.status(settings)["rules_problem"] == ""
 
 
+def test_an_operator_that_came_after_the_start_is_explained(settings: Settings) -> None:
+    """The node that runs knows the operators of its start: `check` finds no mistake, so `status` says what helps."""
+    rule = GOOD.replace("send:", "do: [{acme.lungs: {}, as: lungs}]\nsend:")
+    write(settings, rule)
+    app.build(settings).database.close()
+    words = "installed since the node started"
+    found = {**desk.status(settings), "running": True}
+    assert words in "\n".join(desk.status_lines(found))
+    assert words not in "\n".join(desk.status_lines({**found, "running": False}))
+
+
 def test_a_missing_rules_folder_is_told(settings: Settings) -> None:
     """No folder is a mistake in words, not a start without a reason."""
     settings.node.rules.rmdir()

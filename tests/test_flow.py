@@ -424,6 +424,25 @@ def test_a_series_is_routed_unrouted_or_discarded_with_the_reason(tmp_path: Path
     assert queued(house) == [("PACS", 1)]
 
 
+def test_of_many_rules_a_series_names_the_nearest(tmp_path: Path) -> None:
+    """The three with the largest share of lines that hold, and how many others there are; the event has all."""
+    house = with_rules(
+        tmp_path,
+        *(rule(f"us-{n}", "send: [{what: received, to: PACS, mode: sealed}]", "{Modality: US}") for n in range(9)),
+        rule("knee", "discard: yes", "{Modality: CT, BodyPartExamined: KNEE}"),
+    )  # fmt: skip
+    house.complete(header(1))
+    (row,) = house.series()
+    reason = row["reason"]
+    assert reason.startswith("quiet; no rule: knee: BodyPartExamined"), reason
+    assert reason.count("us-") == 2
+    assert reason.endswith("; and 7 more rules; `explain` tells of all")
+    (told,) = house.events("series_unrouted")
+    said = json.loads(told["detail"])
+    assert len(said) == 10
+    assert said[0]["rule"] == "knee"
+
+
 def test_without_rules_a_series_says_so(tmp_path: Path) -> None:
     """Reception only: unrouted, because there are no rules."""
     house = with_rules(tmp_path)

@@ -14,6 +14,7 @@ from node.model import Trouble
 from node.ops.conditions import crowded_words
 from node.ops.health import board_path, read_board
 from node.receive.reasons import Kind, Reason
+from node.route.steps import NO_OPERATOR
 from node.settings import Settings, is_open
 from node.store import standing, studies
 from node.store.database import open_database
@@ -127,6 +128,8 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["rules_problem"]:
         yield "[red]the rule files have mistakes; the last rules that passed are in use:[/]"
         yield from (f"  {show.safe(line)}" for line in found["rules_problem"].splitlines())
+        if found["running"] and NO_OPERATOR in found["rules_problem"]:
+            yield "[yellow]  an operator that was installed since the node started is known after a restart[/]"
     elif found["rules_changed"]:
         when = "in some seconds, if they pass" if found["running"] else "when the node starts, if they pass"
         yield f"[yellow]the rules in the folder are not the ones in use: they are taken {when} `pacsnode check`[/]"

@@ -17,6 +17,7 @@ from node.flow.studying import Told, tell_study
 from node.flow.withdrawing import supersede
 from node.model import Header, SeriesState
 from node.process.plan import plan_to_json
+from node.route.conditions import Outcome
 from node.route.match import Judgement, judge, judge_immediate
 from node.route.rules import Rule, Send
 from node.route.weighing import barred
@@ -24,6 +25,7 @@ from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
 from node.store.ranks import rank_of
 from node.store.schema import series
+from node.words import first_few
 
 
 def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header) -> None:
@@ -94,7 +96,8 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     if row["replay_rule"]:
         reason = f"{row['reason']}; {_of_one_rule(chosen, of_study)}"
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
-    decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in chosen]
+    ordered = sorted(chosen, key=_distance)
+    decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in ordered]
     decisions += [{"rule": t.rule, "runs": t.runs, "because": t.because} for t in of_study]
     told = json.dumps(decisions, ensure_ascii=False) if decisions else reason
     note(tx, parts.now(), f"series_{state}", told, series_id=row["id"])
@@ -171,8 +174,15 @@ def _outcome(
         )
     if not judged and not of_study:
         return SeriesState.UNROUTED, f"{sealed}; there are no rules"
-    said = [*(f"{j.rule.name}: {j.because}" for j in judged), *(f"{t.rule}: {t.because}" for t in of_study)]
-    return SeriesState.UNROUTED, f"{sealed}; no rule: {'; '.join(said)}"
+    nearest = sorted(judged, key=_distance)
+    said = [*(f"{j.rule.name}: {j.because}" for j in nearest), *(f"{t.rule}: {t.because}" for t in of_study)]
+    return SeriesState.UNROUTED, f"{sealed}; no rule: {first_few(said, 'rules; `explain` tells of all')}"
+
+
+def _distance(judged: Judgement) -> float:
+    """How far a rule is from taking the series: the share of its lines that do not hold. People ask about the near."""
+    wrong = sum(clause.outcome is not Outcome.YES for clause in judged.clauses)
+    return wrong / len(judged.clauses) if judged.clauses else 0.0
 
 
 def _open_run(

@@ -14,6 +14,8 @@ from node.shape import Node, Shaper, nearest
 
 _FROM_FILES = frozenset({"Volume", "Stack", "Picture", "Recording", "Tiles", "Document", "Segments"})
 """What a received series can be read as."""
+NO_OPERATOR = "there is no operator"
+"""How the mistake begins that a package installed since the node's start explains."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -117,7 +119,7 @@ class _Steps:
         name = self._name(given_name, operator, item)
         spec = self.specs.get(operator)
         if spec is None:
-            self.shaper.wrong(options, f"there is no operator {operator}{nearest(operator, self.specs)}")
+            self.shaper.wrong(options, f"{NO_OPERATOR} {operator}{nearest(operator, self.specs)}")
             self.made.setdefault(name, "")
             return
         self.steps.append(self._step(spec, options, name))

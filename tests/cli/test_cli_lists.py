@@ -14,7 +14,7 @@ from flow_material import NOON, header
 from peers import as_somebody_else
 from sqlalchemy import update
 
-from node.show import layout, printable, safe, when
+from node.show import decisions, layout, printable, safe, when
 from node.store import intake, queues, work
 from node.store.database import note, open_database
 from node.store.schema import delivery
@@ -339,3 +339,13 @@ def test_text_for_terminals_is_harmless() -> None:
     """Control characters become blanks, and brackets stay brackets."""
     assert printable("a\tb\0c\u202ed") == "a b c d"
     assert json.loads(json.dumps(safe("[red]x"))) == "\\[red]x"
+
+
+def test_decisions_over_dozens_of_rules_stay_a_line() -> None:
+    """All that run, the first three of those that do not, and how many more; four are told one by one."""
+    told = [{"rule": f"r{n}", "runs": n == 7, "because": f"why {n}"} for n in range(40)]
+    assert decisions(json.dumps(told)) == (
+        "r7: runs; r0: why 0; r1: why 1; r2: why 2; and 36 more rules do not run"
+    )
+    assert decisions(json.dumps(told[:4])) == "r0: why 0; r1: why 1; r2: why 2; r3: why 3"
+    assert decisions("quiet for 60 s") == "quiet for 60 s"
