@@ -125,7 +125,12 @@ def _ended(folder: Path, memory: int) -> Exit:
             reason = _out_of_memory(_doing(folder), memory)
         if state is not RunState.REFUSED:
             _note(folder)
-        return Exit(state, reason)
+        return Exit(state, _for_people(reason))
+
+
+def _for_people(reason: str) -> str:
+    """UCUM's code of the Hounsfield unit, which nobody writes or says, as everybody does."""
+    return reason.replace("[hnsf'U]", "HU")
 
 
 def _verdict(error: Exception, doing: str) -> tuple[RunState, str]:
@@ -166,7 +171,7 @@ def work(folder: Path) -> Exit:
         missing += [f"{part.label}: {text}" if part.label else text for text in without]
         begin("reading the images")
     if refused and not products:
-        raise Refused("; ".join(refused))
+        raise Refused("; ".join(dict.fromkeys(refused)))
     return _synced(folder, products, _reason(missing, refused), numbers)
 
 
@@ -193,13 +198,13 @@ def _synced(
         _sync(path)
     for parent in {(folder / product.path).parent for product in products}:
         _sync(parent)
-    return Exit(RunState.DONE, reason, tuple(products), tuple(numbers))
+    return Exit(RunState.DONE, _for_people(reason), tuple(products), tuple(numbers))
 
 
 def _reason(missing: Sequence[str], refused: Sequence[str] = ()) -> str:
     """What a run that is done does not have, and why, or rests on; empty when there is nothing to say."""
     count = "1 part was" if len(refused) == 1 else f"{len(refused)} parts were"
-    said = [f"{count} refused: {'; '.join(refused)}"] if refused else []
+    said = [f"{count} refused: {'; '.join(dict.fromkeys(refused))}"] if refused else []
     return " ".join([*said, *dict.fromkeys(missing)])
 
 

@@ -215,6 +215,7 @@ def test_a_good_run_leaves_gated_products_and_numbers(
         ("acme.leave", RunState.QUARANTINED, ["step 1, acme.leave ended the worker (exit code 3)"]),
         ("acme.killed", RunState.WAITING, ["step 1, acme.killed was killed from outside (SIGKILL)"]),
         ("acme.refuse", RunState.REFUSED, ["step 1, acme.refuse: there is no liver in it"]),
+        ("n4", RunState.REFUSED, ["step 1, n4: the values are in HU: shading"]),
         ("acme.lie", RunState.QUARANTINED, ["step 1, acme.lie: it promised a Mask and returned Volume"]),
         ("acme.gone", RunState.QUARANTINED, ["step 1, acme.gone: operator acme.gone", "cannot be imported"]),
         ("segment_bodi", RunState.QUARANTINED, ["no operator segment_bodi", "did you mean segment_body"]),
@@ -234,6 +235,18 @@ def test_each_bad_end_is_told_in_words(
     assert ended.state is state, ended.reason
     assert [w for w in words if w not in ended.reason] == [], ended.reason
     assert ended.products == ()
+
+
+def test_what_every_image_is_refused_for_is_said_once(
+    tmp_path: Path, files: tuple[str, ...], spares: Spares
+) -> None:
+    """Six pictures without counts are one sentence, with the unit as people write it."""
+    ended = supervise(
+        job_in(tmp_path / "run", files, Step("count_qa", {"picture": "received"}, {}, "qa")), spares
+    )
+    assert ended.state is RunState.REFUSED
+    assert ended.reason.count("step 1, count_qa") == 1, ended.reason
+    assert "its unit is HU" in ended.reason
 
 
 def test_an_exception_keeps_its_traceback(tmp_path: Path, files: tuple[str, ...], spares: Spares) -> None:

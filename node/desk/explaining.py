@@ -18,6 +18,7 @@ from node.route import explain, study_explain
 from node.route.match import Judgement
 from node.route.rules import RuleSet, parse_rules, read_file
 from node.route.study import StudyJudgement
+from node.route.values import unit_name
 from node.settings import Settings
 from node.sources import opened
 from node.store import history, queries
@@ -139,7 +140,7 @@ def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator
         made = list(products)
         yield f"    {output[0]}: {len(made)} {output[1]} object{'s' * (len(made) > 1)} in {_folder(one, made[0])}"
     for m in one.ended.measurements:
-        name, unit = str(m["derivation"] or m["name"]).split("^")[-1], str(m["unit"]).split("^")[0]
+        name, unit = str(m["derivation"] or m["name"]).split("^")[-1], unit_name(str(m["unit"]).split("^")[0])
         method = str(m["method"]).split("^")[-1]
         yield f"    {m['region']} {name}: {m['value']:.6g} {unit}{f' ({method})' if method else ''}"
 
