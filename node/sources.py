@@ -6,6 +6,7 @@ zip file says about names, sizes and links decides nothing. What it may cost is 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 import zlib
@@ -71,8 +72,7 @@ class Sources:
             if not path.exists():
                 raise Misconfigured(f"{path}: there is no such file or folder")
             if path.is_dir():
-                for below in sorted(p for p in path.rglob("*") if p.is_file()):
-                    yield from self._below(below)
+                yield from self._folder(path)
             elif is_zip(path):
                 yield from self._members(path)
             elif is_dicomdir(path):
@@ -80,8 +80,19 @@ class Sources:
             else:
                 yield Source(path, str(path))
 
+    def _folder(self, path: Path) -> Iterator[Source]:
+        """All files below it, in order; a folder that may not be listed is one source that is not read."""
+        closed: list[OSError] = []
+        files = [Path(at) / name for at, _, names in os.walk(path, onerror=closed.append) for name in names]
+        for below in sorted(p for p in files if p.is_file()):
+            yield from self._below(below)
+        for error in closed:
+            yield Source(Path(error.filename), str(error.filename), f"cannot be read: {error.strerror}")
+
     def _below(self, path: Path) -> Iterator[Source]:
-        if is_zip(path):
+        if not os.access(path, os.R_OK, effective_ids=True):
+            yield Source(path, str(path), "cannot be read: Permission denied")
+        elif is_zip(path):
             try:
                 yield from self._members(path)
             except Refused as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from peers import as_somebody_else
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
@@ -222,3 +224,24 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     """A wrong path is a usage error with the path."""
     with pytest.raises(Misconfigured, match="nowhere: there is no such file or folder"):
         found(tmp_path / "nowhere")
+
+
+def test_what_may_not_be_read_is_named_and_hides_nothing_else(tmp_path: Path, slices: list[Path]) -> None:
+    """A folder without permission, and a file, each with the reason; the rest is found."""
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder)
+        top.chmod(0o755)
+        (top / "open").mkdir()
+        (top / "closed").mkdir(mode=0o700)
+        for path in slices:
+            shutil.copy(path, top / "open" / path.name)
+            (top / "open" / path.name).chmod(0o644)
+        shutil.copy(slices[0], top / "closed" / "a.dcm")
+        last = top / "open" / slices[-1].name
+        last.chmod(0o600)
+        with as_somebody_else(), opened() as sources:
+            told = {source.shown: source.why_not for source in sources.of([top])}
+    assert told.pop(str(top / "closed")) == "cannot be read: Permission denied"
+    assert told.pop(str(last)) == "cannot be read: Permission denied"
+    assert sorted(told) == sorted(str(top / "open" / path.name) for path in slices[:-1])
+    assert set(told.values()) == {""}

@@ -17,6 +17,7 @@ from node.cli.frame import (
     known_state,
     main,
     rules_of,
+    say_unknown_peer,
     site_of,
     verb,
     wanted_of,
@@ -82,6 +83,8 @@ def _do(context: click.Context, asked: desk.Asked, as_json: bool) -> int:
         )
     else:
         click.echo("\n".join(desk.acted_lines(asked, acted)))
+    if not acted.changed:
+        say_unknown_peer(context, asked.wanted.destination)
     return DONE if acted.changed else FAILED
 
 

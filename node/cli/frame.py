@@ -131,6 +131,13 @@ def known_state(text: str, states: type[StrEnum]) -> None:
         raise Misconfigured(f"--state {text} is not one of {', '.join(known)}{nearest(text, known)}")
 
 
+def say_unknown_peer(context: click.Context, name: str) -> None:
+    """Why nothing was found for the destination *name*: no peer of the site is called so. A removed one may be."""
+    peers = site_of(context).peers
+    if name and name not in peers:
+        click.echo(f"{name} is not among the peers{nearest(name, peers)}", err=True)
+
+
 def wanted_of(given: Mapping[str, Any]) -> Wanted:
     """The rows that options name. Raises Misconfigured for a value that cannot be read."""
     values = dict(given)

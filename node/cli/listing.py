@@ -17,6 +17,7 @@ from node.cli.frame import (
     database_of,
     known_state,
     main,
+    say_unknown_peer,
     site_of,
     verb,
     wanted_of,
@@ -113,6 +114,8 @@ def _listing(name: str) -> None:
         else:
             narrowed = any(value for key, value in given.items() if key != "limit")
             show.table(found, columns, f"No {name}{' like that' if narrowed else ' yet'}.", zone)
+        if not found:
+            say_unknown_peer(context, given.get("destination", ""))
         return DONE
 
     function = click.pass_context(listed)

@@ -349,3 +349,14 @@ def test_decisions_over_dozens_of_rules_stay_a_line() -> None:
     )
     assert decisions(json.dumps(told[:4])) == "r0: why 0; r1: why 1; r2: why 2; r3: why 3"
     assert decisions("quiet for 60 s") == "quiet for 60 s"
+
+
+@pytest.mark.parametrize("verb", ["deliveries", "events", "hold", "retry", "release", "cancel"])
+def test_a_misspelt_destination_is_named(lived: Place, verb: str) -> None:
+    """Nothing was found because no peer is called so; the nearest one is said, and nothing where the name is right."""
+    found = lived.run(verb, "--to", "ARCHVE")
+    assert "ARCHVE is not among the peers; did you mean ARCHIVE?" in found.stderr
+    assert found.exit_code == (0 if verb in ("deliveries", "events") else 1)
+    assert (
+        "peers" not in lived.run(verb, "--to", "ARCHIVE", *(["--dry-run"] if found.exit_code else [])).stderr
+    )
