@@ -13,6 +13,7 @@ from flow_material import ROUTE, SMOOTH, House, done, header, product, rule
 from sqlalchemy import update
 from test_flow_withdrawal import IOCM, NOTE, begin, made, send_all
 
+from node import desk
 from node.flow import Started
 from node.model import Issued
 from node.send.protocol import Kind
@@ -344,6 +345,8 @@ def test_odd_uids_are_kept_routed_and_shown(house: House, changes: dict[str, Any
     assert row["reason"] == changes.get("why", "")
     assert len(house.claim()) == 1
     assert len(house.events("instance_ungrouped")) == (not grouped)
+    told = "\n".join(desk.status_lines(desk.status(house.parts.settings)))
+    assert ("1 object belongs to no series[/]: `pacsnode objects` says why" in told) == (not grouped)
     if grouped:
         house.seal(1)
         house.route()

@@ -112,6 +112,9 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for name in ("instances", "series", "runs", "deliveries"):
         counts = ", ".join(f"{n} {show.state(state)}" for state, n in sorted(found[name].items()))
         yield f"{name}: {counts or 'none'}"
+    if found["ungrouped"]:
+        lone = "belongs" if found["ungrouped"] == 1 else "belong"
+        yield f"[yellow]{counted(found['ungrouped'], 'object')} {lone} to no series[/]: `pacsnode objects` says why"
     if found["oldest_waiting_delivery"]:
         yield f"oldest waiting delivery: {show.moment(found['oldest_waiting_delivery'], zone)}"
     for row in found["destinations"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from node.model import DeliveryState, RunState, SeriesState
+from node.model import DeliveryState, InstanceState, RunState, SeriesState
 from node.store.database import one_of, rows
 from node.store.intake import count_by_state
 from node.store.pledges import PledgeState
@@ -19,6 +19,7 @@ def overview(tx: Connection) -> dict[str, Any]:
     open_since = select(func.min(delivery.c.created_at)).where(delivery.c.state == DeliveryState.WAITING)
     return {
         "instances": count_by_state(tx, instance),
+        "ungrouped": _ungrouped(tx),
         "series": count_by_state(tx, series),
         "runs": count_by_state(tx, run),
         "deliveries": count_by_state(tx, delivery),
@@ -27,6 +28,12 @@ def overview(tx: Connection) -> dict[str, Any]:
         "uncommitted": _uncommitted(tx),
         "pledges": _pledges(tx),
     }
+
+
+def _ungrouped(tx: Connection) -> int:
+    """Objects that are kept and routed, and belong to no series: their header lacks a UID."""
+    lone = instance.c.series_id.is_(None) & (instance.c.state == InstanceState.KEPT)
+    return tx.scalar(select(func.count()).select_from(instance).where(lone)) or 0
 
 
 def _uncommitted(tx: Connection) -> list[Mapping[str, Any]]:
