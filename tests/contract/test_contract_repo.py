@@ -68,8 +68,8 @@ def test_every_test_states_its_claim() -> None:
 
 
 def test_test_files_have_names_of_their_own() -> None:
-    """No two test files share a base name: tests are no packages, so one would hide the other."""
-    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    """No two test files share a base name, but for those that pytest itself looks for: one would hide the other."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
     assert sorted(set(names)) == sorted(names)
 
 
