@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from node.errors import Refused
 from node.operator import Code, Mask, Measurement, Report, Segments, Volume
@@ -132,6 +133,22 @@ def test_the_peak_is_where_the_mean_is_highest() -> None:
     assert best.index == (8, 8, 17)
     assert best.value == pytest.approx(float(ramp.array[8, 8, 17]), abs=1e-4)
     assert best.position == pytest.approx((grid.affine @ [8, 8, 17, 1])[:3])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_peak_is_that_of_a_filter_over_the_whole_volume(seed: int) -> None:
+    """SciPy's correlation with the sphere, to the bit, at the first of its highest voxels that lie in the region."""
+    rng = np.random.default_rng(seed)
+    grid = Grid((12, 14, 16), (3.0, 2.5, 4.0))
+    volume = Volume(np.rint(rng.normal(5, 2, grid.shape)).astype(np.float32), grid.affine, SUV)
+    inside = rng.random(grid.shape) > (0.3, 0.9)[seed % 2]
+    kernel = weights(volume.spacing, PEAK_RADIUS)
+    means = ndimage.correlate(volume.array.astype(np.float64), kernel, mode="constant")
+    whole = ndimage.binary_erosion(np.ones(grid.shape, bool), kernel > 0)
+    at = np.unravel_index(np.where(inside & whole, means, -np.inf).argmax(), grid.shape)
+    best = peak(volume, region(inside, grid.affine))
+    assert best is not None
+    assert (best.index, best.value) == (tuple(int(n) for n in at), means[at])
 
 
 def test_a_peak_is_not_made_up_at_the_edge_of_what_was_measured() -> None:

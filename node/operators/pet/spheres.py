@@ -77,21 +77,30 @@ def peak(volume: Volume, mask: Mask, radius: float = PEAK_RADIUS) -> Peak | None
 def _highest(
     volume: Volume, mask: Mask, kernel: Weights, box: tuple[slice, ...]
 ) -> tuple[float, tuple[int, ...]] | None:
-    """The highest mean of the spheres that are centred in a box of the region, and where."""
+    """The highest mean of the spheres that are centred in a box of the region, and where.
+
+    Looked up voxel by voxel of the region, not of its box: vertebrae fill a twentieth of theirs.
+    """
     reach = tuple(n // 2 for n in kernel.shape)
     values, measured = _around(volume, [b.start for b in box], [b.stop for b in box], reach)
-    allowed = mask.array[box].copy()
-    size = tuple(int(side.stop - side.start) for side in box)
-    sums = np.zeros(size)
+    strides = (values.shape[1] * values.shape[2], values.shape[2], 1)
+    centres = np.stack(np.nonzero(mask.array[box]))
+    if not centres.size:
+        return None
+    first = strides @ centres  # where the sphere's own box begins, as `values` lies in memory
+    sums, allowed = np.zeros(first.size), np.ones(first.size, bool)
+    everywhere = bool(measured.all())
     for at in np.ndindex(*kernel.shape):
         if kernel[at]:
-            window = tuple(slice(a, a + n) for a, n in zip(at, size, strict=True))
-            sums += kernel[at] * values[window]
-            allowed &= measured[window]
+            there = first + int(np.dot(strides, at))
+            sums += kernel[at] * values.take(there)
+            if not everywhere:
+                allowed &= measured.take(there)
     if not allowed.any():
         return None
-    at_best = np.unravel_index(int(np.where(allowed, sums, -np.inf).argmax()), sums.shape)
-    return float(sums[at_best]), tuple(int(a) + b.start for a, b in zip(at_best, box, strict=True))
+    best = int(np.where(allowed, sums, -np.inf).argmax())
+    k, j, i = (int(a) + b.start for a, b in zip(centres[:, best], box, strict=True))
+    return float(sums[best]), (k, j, i)
 
 
 def _around(
