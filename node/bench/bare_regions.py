@@ -114,8 +114,8 @@ def segment_threshold(stack: Stack) -> None:
     stack.mask = stack.array >= LEVEL
 
 
-LEVEL = 1.2
-"""SUV: vertebrae and ribs of the phantom."""
+LEVEL = 12000.0
+"""Bq/ml: vertebrae and ribs of the phantom."""
 
 
 def uptake(stack: Stack) -> None:

@@ -59,7 +59,8 @@ class Case:
     steps: Mapping[str, str] = field(default_factory=dict)
     """Operator → its options as a rule writes them, in order."""
     told_elsewhere: Sequence[str] = ()
-    """Steps that others need, whose figures stand with another case."""
+    """Steps that others need, whose figures stand with another case, or are those of any first step: a comparison takes
+    ten milliseconds, the first look at a matrix in a process as long again."""
 
     @property
     def rule(self) -> str:
@@ -71,9 +72,9 @@ class Case:
         )  # fmt: skip
 
 
-_BODY, _SUV = {"segment_body": "{}"}, {"suv": "{}"}
-_LEVEL = f"{{volume: suv, at_least: {LEVEL}}}"
-_HOT = f"{{volume: suv, mask: segment_threshold, threshold: {LEVEL}}}"
+_BODY = {"segment_body": "{}"}
+_LEVEL = f"{{at_least: {LEVEL}}}"
+_HOT = f"{{mask: segment_threshold, threshold: {LEVEL}}}"
 CASES = (
     Case("reformat", "ct", {"reformat": "{plane: coronal, thickness: 5 mm, every: 5 mm, combine: mean}"}),
     Case("mip", "ct", {"mip": "{plane: coronal}"}),
@@ -83,8 +84,8 @@ CASES = (
     Case("histogram", "ct", {**_BODY, "histogram": "{mask: segment_body}"}, ("segment_body",)),
     Case("lungs", "chest", {"segment_lungs": "{}", "emphysema": "{segments: segment_lungs}"}),
     Case("smooth", "ct", {"smooth": "{width: 6 mm}"}),
-    Case("suv", "pet", _SUV),
-    Case("uptake", "pet", {**_SUV, "segment_threshold": _LEVEL, "uptake": _HOT}, ("suv",)),
+    Case("suv", "pet", {"suv": "{}"}),
+    Case("uptake", "pet", {"segment_threshold": _LEVEL, "uptake": _HOT}, ("segment_threshold",)),
     Case("mip_rotating_pet", "pet", {"mip_rotating": "{views: 12, spacing: 2 mm}"}),
     Case("n4", "mr", {"n4": "{}"}),
 )

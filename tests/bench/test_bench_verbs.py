@@ -229,7 +229,7 @@ def test_turnaround_measures_lungs_uptake_and_histograms(place: Path) -> None:
     found = bench("turnaround", *words, *(word for name in chosen for word in ("--only", name)))
     told = {one["what"]: one["found"] for one in found["budget"]}
     steps = {
-        "40 slices of a CHEST": ("segment_lungs", "emphysema"), "8 slices of a PET": ("segment_threshold", "uptake"),
+        "40 slices of a CHEST": ("segment_lungs", "emphysema"), "8 slices of a PET": ("uptake",),
         "40 slices of a CT": ("histogram",),
     }  # fmt: skip
     for series, names in steps.items():

@@ -176,10 +176,10 @@ def _values(volume: Volume, lung: Mask) -> NDArray[np.floating]:
 
 
 def _numbers(values: NDArray[np.floating], volume: Volume, lung: Mask | None) -> list[Measurement]:
-    """Of one lung, or of both where *lung* is None."""
+    """Of one lung, or of both where *lung* is None; the order of *values*, of which no copy is made, is lost."""
     dark = 100 * np.count_nonzero(values < DARK) / values.size
-    tenths = float(np.percentile(values, 15))
     mean = float(values.mean(dtype=np.float64))
+    tenths = float(np.percentile(values, 15, overwrite_input=True))
     site = {"region": lung} if lung is not None else {"site": LUNG, "laterality": BOTH}
     return [
         Measurement(VOLUME, values.size * volume.voxel_volume / 1000, MILLILITER, method=VOXEL_SUM, **site),
