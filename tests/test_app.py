@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from node import app, desk, holding
 from node import settings as site
 from node.errors import Misconfigured
-from node.ops.health import Board, board_path, write_board
+from node.ops.health import Board, Role, beat, beat_path, board_path, write_board
 from node.settings import Settings
 from node.store.files import Disk
 
@@ -116,6 +118,30 @@ def test_an_operator_that_came_after_the_start_is_explained(settings: Settings) 
     found = {**desk.status(settings), "running": True}
     assert words in "\n".join(desk.status_lines(found))
     assert words not in "\n".join(desk.status_lines({**found, "running": False}))
+
+
+@pytest.mark.parametrize(
+    ("roles", "told", "untold"),
+    [
+        ((Role("conductor", None, 4),), "running, but it does not work on what it has", ", not running"),
+        ((Role("conductor", None, 4),), "conductor is not running: it ended 4 times in a row", ", not running"),
+        ((Role("conductor", 7), Role("sender", None, 2)), "sender is not running: it ended 2 times", "conductor is"),
+    ],
+)  # fmt: skip
+def test_status_names_a_process_that_does_not_live(
+    settings: Settings, roles: tuple[Role, ...], told: str, untold: str
+) -> None:
+    """A node that receives and whose conductor dies again and again is not one that was stopped."""
+    app.build(settings).database.close()
+    board = Board(time.time(), os.getpid(), 1, (Role("receiver-0", 6), *roles))
+    write_board(board_path(settings.node.data), board)
+    beat(beat_path(settings.node.data), time.time())
+    said = "\n".join(desk.status_lines(desk.status(settings)))
+    assert told in said
+    assert untold not in said
+    stopped = replace(board, pid=2**22 + 1)
+    write_board(board_path(settings.node.data), stopped)
+    assert ", [red]not running[/]" in "\n".join(desk.status_lines(desk.status(settings)))
 
 
 def test_a_missing_rules_folder_is_told(settings: Settings) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +14,7 @@ from node import app, fullness, holding, show
 from node.flow import securing
 from node.model import Trouble
 from node.ops.conditions import crowded_words
-from node.ops.health import board_path, read_board
+from node.ops.health import Signs, alive, beat_path, beaten_at, board_path, read_board
 from node.receive.reasons import Kind, Reason
 from node.route.steps import NO_OPERATOR
 from node.settings import Settings, is_open
@@ -34,6 +36,7 @@ def status(settings: Settings) -> dict[str, Any]:
         waiting = studies.waiting_rules(tx)
     return {
         "running": holding.is_running(settings.node.data),
+        "unwell": _unwell(settings),
         "ae_titles": settings.node.ae_titles,
         "listen": "{}:{}".format(*settings.node.listen),
         "tls": _tls(settings),
@@ -55,6 +58,16 @@ def status(settings: Settings) -> dict[str, Any]:
         "waiting_studies": [{k: v for k, v in row.items() if k not in ("id", "due_at")} for row in waiting],
         **found,
     }
+
+
+def _unwell(settings: Settings) -> list[str]:
+    """What does not work of a node that lives; empty where all does, and where it was stopped."""
+    data = settings.node.data
+    board = read_board(board_path(data))
+    if board is None or not Path(f"/proc/{board.pid}").exists():
+        return []
+    found = alive(Signs(time.time(), board, beaten_at(beat_path(data))))
+    return [*found.reasons, *found.degraded]
 
 
 def _refusals(settings: Settings) -> dict[str, dict[str, int]]:
@@ -101,8 +114,14 @@ def _windows_closed(settings: Settings) -> list[str]:
 def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The same for people: what is wrong stands out."""
     zone = ZoneInfo(found["timezone"])
-    running = "[green]running[/]" if found["running"] else "[red]not running[/]"
+    stands = (
+        "[red]not running[/]"
+        if not found["unwell"]
+        else "[red]running, but it does not work on what it has[/]"
+    )
+    running = "[green]running[/]" if found["running"] else stands
     yield f"{found['ae_titles'][0]} on {found['listen']}, {running}; data in {show.safe(found['data'])}"
+    yield from (f"[red]{show.safe(words)}[/]; its log says why" for words in found["unwell"])
     yield from _tls_lines(found["tls"], zone)
     differs = found["durability_differs"]
     but = f"; {', '.join(differs)}: {_LASTS[next(iter(differs.values()))]}" if differs else ""
