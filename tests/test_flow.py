@@ -461,13 +461,17 @@ def test_every_decision_is_an_event(house: House) -> None:
 
 
 def test_a_gap_runs_only_what_says_incomplete_ok(tmp_path: Path) -> None:
-    """A series with missing slices is routed, and processed only where the rule takes it so."""
+    """A series with missing slices is routed, processed only where the rule takes it so, and says what is not run."""
     careful = rule("careful", "do: [{smooth: {}, as: soft}]\nsend: [{what: soft, to: PACS}]")
     easy = rule("easy", "incomplete: ok\ndo: [{smooth: {}, as: soft}]\nsend: [{what: soft, to: PACS}]")
     house = with_rules(tmp_path, ROUTE, careful, easy)
     house.complete(*(header(n) for n in (1, 2, 3, 9)))
     assert [row["rule"] for row in house.rows(run)] == ["easy"]
     assert len(queued(house)) == 4
+    assert house.series()[0]["reason"] == (
+        "quiet; route, easy; careful is not run: incomplete: 1 gap of up to 6 mm where slices lie 1 mm apart; "
+        "the rule does not say incomplete: ok"
+    )
 
 
 def test_use_decides_which_images_a_run_gets(tmp_path: Path) -> None:

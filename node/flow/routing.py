@@ -168,10 +168,11 @@ def _outcome(
         names = ", ".join(j.rule.name for j in chosen if j.rule.discard)
         return SeriesState.DISCARDED, f"{sealed}; discarded by {names}"
     if chosen or at_once or taken:
-        return (
-            SeriesState.ROUTED,
-            f"{sealed}; {', '.join((*(j.rule.name for j in chosen), *at_once, *taken))}",
+        kept_off = "".join(
+            f"; {j.rule.name} is not run: {j.because}" for j in judged if j.decided_by == "incomplete"
         )
+        names = ", ".join((*(j.rule.name for j in chosen), *at_once, *taken))
+        return SeriesState.ROUTED, f"{sealed}; {names}{kept_off}"
     if not judged and not of_study:
         return SeriesState.UNROUTED, f"{sealed}; there are no rules"
     nearest = sorted(judged, key=_distance)
