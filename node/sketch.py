@@ -24,6 +24,8 @@ _KINDS = {
     "Document": ("DOC", "SR"),
 }
 """Type that operators take → modalities (PS3.3 C.7.3.1.1.1); every other one is taken for pictures."""
+_OF_PICTURES = {"NM": "count_qa"}
+"""Modality → what suits its pictures unasked. Pictures of other kinds have nothing in common but pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def sketch(
             for clause in lines_of_when
         ),
         *use_line(facts),
-        *(split_lines(facts) if result else ()),
+        *(split_lines(facts) if result and not _takes_stack(specs[steps[0][0]]) else ()),
         *_do_lines(steps, result),
         "send:",
         _send_line(result, described, wish.to),
@@ -150,11 +152,19 @@ def _do(
     if not wished and stack and "reformat" in specs:
         return _reformat(facts, modality)
     if wished:
+        kind = "Stack" if stack and _takes_stack(specs[wished]) else kind
         return [*_chain(specs[wished], kind, specs)], "result", wished
     for spec in specs.values():
+        if kind == "Picture" and spec.name != _OF_PICTURES.get(modality):
+            continue
         if [p.type for p in spec.inputs] == [kind] and not _needed(spec):
             return [(spec.name, {}, "result")], "result", spec.name
     return [], "", ""
+
+
+def _takes_stack(spec: OperatorSpec) -> bool:
+    """Whether it works on all volumes of a series at once, so that they are not split."""
+    return bool(spec.inputs) and spec.inputs[0].type == "Stack"
 
 
 def _reformat(facts: Facts, modality: str) -> tuple[list[_Step], str, str]:
@@ -179,7 +189,7 @@ def _chain(spec: OperatorSpec, kind: str, specs: Mapping[str, OperatorSpec]) -> 
             f"`pacsnode operators {spec.name}` explains them: write that rule by hand"
         )
     inputs: dict[str, str] = {}
-    for other in spec.inputs[1:]:
+    for other in (p for p in spec.inputs[1:] if p.required):
         maker = _maker(other, kind, specs)
         if maker is None:
             raise Refused(

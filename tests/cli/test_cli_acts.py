@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_material import RULES, Place, installed, lived_in, pacsnode
+from cli_material import MR, RULES, Place, installed, lived_in, pacsnode
 from flow_material import House, header
+from pydicom import dcmread
+from pydicom.uid import DigitalXRayImageStorageForPresentation
 
+from node.operator import Stack
 from node.store.schema import delivery, meta, run
 from node.store.schema import series as series_table
+from node.testing.stacks import write_mr_stack
 
 
 @pytest.fixture
@@ -233,6 +237,32 @@ def test_a_rule_for_an_operator_that_needs_a_mask_makes_one_first(lived: Place, 
     )
     assert result.exit_code == 0, result.output
     assert "as: mask\n  - statistics: {mask: mask}" in out.read_text()
+
+
+def test_pictures_of_no_counts_get_no_operator_unasked(lived: Place, tmp_path: Path) -> None:
+    """A radiograph is sent on, and the draft says that an operator is for a person to choose; a scan is counted."""
+    source = dcmread(next((lived.folder / "images" / "ct").iterdir()))
+    for modality, words in (("DX", "what: received"), ("NM", "count_qa: {}")):
+        source.Modality, source.SOPClassUID = modality, DigitalXRayImageStorageForPresentation
+        file = tmp_path / modality / "a.dcm"
+        file.parent.mkdir()
+        source.save_as(file)
+        made = lived.run("rule", "new", file.parent, "--out", tmp_path / f"{modality}.yaml")
+        assert made.exit_code == 0, made.output
+        assert words in (tmp_path / f"{modality}.yaml").read_text()
+        assert ("# do: no operator takes such a series" in made.stdout) == (modality == "DX")
+
+
+def test_an_operator_of_all_volumes_gets_the_series_whole(lived: Place, tmp_path: Path) -> None:
+    """`adc` takes a diffusion series with its b-values together: no `split`, and no mask it can do without."""
+    stack = Stack(tuple(replace(MR, facts={**MR.facts, "b_value": b}) for b in (0.0, 800.0)))
+    write_mr_stack(tmp_path / "dwi", stack)
+    out = tmp_path / "adc.yaml"
+    made = lived.run("rule", "new", tmp_path / "dwi", "--out", out, "--operator", "adc")
+    assert made.exit_code == 0, made.output
+    assert "do:" in out.read_text() and "  - adc: {}" in out.read_text()
+    assert "split" not in out.read_text()
+    assert lived.run("check", "--rules", out).exit_code == 0
 
 
 def test_where_no_rule_can_be_made_it_says_why(lived: Place, tmp_path: Path) -> None:
