@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from node.words import first_few
+from node.words import first_few, is_few
 
 GOOD, BAD, BUSY = "green", "red", "yellow"
 _COLOURS = {
@@ -154,6 +154,8 @@ def decisions(detail: str) -> str:
     if not detail.startswith("[{"):
         return detail
     told = json.loads(detail)
+    if is_few(told):
+        return "; ".join(f"{d['rule']}: {'runs' if d['runs'] else d['because']}" for d in told)
     run = [f"{d['rule']}: runs" for d in told if d["runs"]]
     rest = [f"{d['rule']}: {d['because']}" for d in told if not d["runs"]]
     return "; ".join([*run, *([first_few(rest, "rules do not run")] if rest else [])])

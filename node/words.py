@@ -15,8 +15,13 @@ def counted(count: int, thing: str) -> str:
 _FEW = 3
 
 
+def is_few(said: Sequence[object]) -> bool:
+    """Whether all of them are said: a lone fourth is, rather than counted."""
+    return len(said) <= _FEW + 1
+
+
 def first_few(said: Sequence[str], thing: str) -> str:
-    """All of them, or the first three and how many more there are; a lone fourth is said rather than counted."""
-    if len(said) <= _FEW + 1:
+    """All of them, or the first three and how many more there are."""
+    if is_few(said):
         return "; ".join(said)
     return f"{'; '.join(said[:_FEW])}; and {len(said) - _FEW} more {thing}"

@@ -25,7 +25,7 @@ from node.store import deliveries, intake, issued, work
 from node.store.database import move, note
 from node.store.ranks import rank_of
 from node.store.schema import series
-from node.words import first_few
+from node.words import first_few, is_few
 
 
 def route_at_once(tx: Connection, parts: Parts, instance_id: int, header: Header) -> None:
@@ -96,7 +96,7 @@ def route(tx: Connection, parts: Parts, row: Mapping[str, Any]) -> None:
     if row["replay_rule"]:
         reason = f"{row['reason']}; {_of_one_rule(chosen, of_study)}"
     move(tx, series, row["id"], state, expected=(SeriesState.SEALED,), reason=reason)
-    ordered = sorted(chosen, key=_distance)
+    ordered = chosen if is_few(chosen) else sorted(chosen, key=_distance)
     decisions = [{"rule": j.rule.name, "runs": j.runs, "because": j.because} for j in ordered]
     decisions += [{"rule": t.rule, "runs": t.runs, "because": t.because} for t in of_study]
     told = json.dumps(decisions, ensure_ascii=False) if decisions else reason
@@ -175,7 +175,7 @@ def _outcome(
         return SeriesState.ROUTED, f"{sealed}; {names}{kept_off}"
     if not judged and not of_study:
         return SeriesState.UNROUTED, f"{sealed}; there are no rules"
-    nearest = sorted(judged, key=_distance)
+    nearest = judged if is_few(judged) else sorted(judged, key=_distance)
     said = [*(f"{j.rule.name}: {j.because}" for j in nearest), *(f"{t.rule}: {t.because}" for t in of_study)]
     return SeriesState.UNROUTED, f"{sealed}; no rule: {first_few(said, 'rules; `explain` tells of all')}"
 

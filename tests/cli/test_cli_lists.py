@@ -342,12 +342,13 @@ def test_text_for_terminals_is_harmless() -> None:
 
 
 def test_decisions_over_dozens_of_rules_stay_a_line() -> None:
-    """All that run, the first three of those that do not, and how many more; four are told one by one."""
+    """All that run, the first three of those that do not, and how many more; four are told as the rules come."""
     told = [{"rule": f"r{n}", "runs": n == 7, "because": f"why {n}"} for n in range(40)]
     assert decisions(json.dumps(told)) == (
         "r7: runs; r0: why 0; r1: why 1; r2: why 2; and 36 more rules do not run"
     )
     assert decisions(json.dumps(told[:4])) == "r0: why 0; r1: why 1; r2: why 2; r3: why 3"
+    assert decisions(json.dumps(told[6:8])) == "r6: why 6; r7: runs"
     assert decisions("quiet for 60 s") == "quiet for 60 s"
 
 
