@@ -45,7 +45,7 @@ from node.process.job import (
 )
 from node.read.loaded import Part
 from node.read.series import parts
-from node.words import counted
+from node.words import counted, unit_words
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _ITK_OUT_OF_MEMORY = "Failed to allocate memory"
@@ -125,12 +125,7 @@ def _ended(folder: Path, memory: int) -> Exit:
             reason = _out_of_memory(_doing(folder), memory)
         if state is not RunState.REFUSED:
             _note(folder)
-        return Exit(state, _for_people(reason))
-
-
-def _for_people(reason: str) -> str:
-    """UCUM's code of the Hounsfield unit, which nobody writes or says, as everybody does."""
-    return reason.replace("[hnsf'U]", "HU")
+        return Exit(state, unit_words(reason))
 
 
 def _verdict(error: Exception, doing: str) -> tuple[RunState, str]:
@@ -198,7 +193,7 @@ def _synced(
         _sync(path)
     for parent in {(folder / product.path).parent for product in products}:
         _sync(parent)
-    return Exit(RunState.DONE, _for_people(reason), tuple(products), tuple(numbers))
+    return Exit(RunState.DONE, unit_words(reason), tuple(products), tuple(numbers))
 
 
 def _reason(missing: Sequence[str], refused: Sequence[str] = ()) -> str:

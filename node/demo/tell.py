@@ -20,6 +20,7 @@ from node import show
 from node.demo.findings import Number, Returned
 from node.demo.site import Work
 from node.demo.watch import Row, Snapshot
+from node.words import legible
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _numbers_table(numbers: Sequence[Number]) -> Table:
     for heading in ("of", "region", "name", "value", "unit"):
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for one in numbers:
-        table.add_row(*map(escape, (one.source, one.region, one.name, f"{float(one.value):.6g}", one.unit)))
+        table.add_row(*map(escape, (one.source, one.region, one.name, legible(float(one.value)), one.unit)))
     return table
 
 

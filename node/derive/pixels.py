@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.derive.geometry import decimal
-from node.derive.standard import CT, PT
+from node.derive.standard import CT, MR, PT
 from node.errors import Broken
 
 _LOW, _HIGH = -32768, 32767
@@ -17,6 +17,8 @@ _PADDED_BELOW = -2048
 """CT padding lies at or below this, where scanners put it and viewers expect it."""
 _FINE = 1024
 """A range of at least so many whole steps loses nothing a reader could see by rounding to them."""
+_FINE_MR = 256
+"""The same for MR, whose images hold whole numbers as they are: a viewer need not know of a rescale there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def scale(sop_class: str, low: float, high: float, *, wholes: bool, padded: bool
         return _through_zero(low, high, padded=padded)
     room = 1 if padded else 0
     fits = low >= _LOW + room and high <= _HIGH
-    if fits and (wholes or high - low >= _FINE):
+    fine = _FINE_MR if sop_class == MR else _FINE
+    if fits and (wholes or high - low >= fine):
         return _steps_of_one(sop_class, low, padded=padded)
     return _spread(low, high, padded=padded)
 

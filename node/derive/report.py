@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import highdicom as hd
@@ -25,6 +24,7 @@ from node.derive.segments import Segment, received, referenced, tracked
 from node.derive.sources import Sources
 from node.derive.standard import roots
 from node.operator import Mask, Measurement, Report
+from node.words import legible
 
 _PROCEDURES = {  # by Modality; of CID 100 in its edition of 2019, which validators hold against extensions
     "CT": Coded("25045-6", "LN", "CT unspecified body region"),
@@ -37,8 +37,6 @@ _SOURCE = Coded("260753009", "SCT", "Source")
 _IMAGING_MEASUREMENTS, _MEASUREMENT_GROUP = "126010", "125007"
 _PER_REPORT = 1000
 """Regions of one report are numbered from a multiple of this, so that no two of an output are tracked as one."""
-_DS, _WRITTEN_OUT = 16, 1e15
-"""Characters that a Decimal String may have (PS3.5 6.2), and whole numbers that fit."""
 _ANATOMY = (("91723000", "SCT"), ("123037004", "SCT"))
 """Category Anatomical Structure, in this edition of CID 7150 and in earlier ones: its types are finding sites, too."""
 
@@ -201,22 +199,9 @@ def _measurement(measurement: Measurement) -> hd.sr.Measurement:
         derivation=coded(measurement.derivation) if measurement.derivation else None,
         method=coded(measurement.method) if measurement.method else None,
     )
-    if isinstance(measurement.value, float):
+    if isinstance(measurement.value, float):  # all of it is in Floating Point Value beside it (PS3.3 C.18.1)
         made[0].MeasuredValueSequence[0].NumericValue = legible(measurement.value)
     return made
-
-
-def legible(value: float) -> str:
-    """Six significant digits, and all before the point: what viewers print as it stands.
-
-    The whole number is in Floating Point Value beside it, as PS3.3 C.18.1 wants it where the text is less precise.
-    """
-    if value == 0:
-        return "0"
-    rounded = round(value, max(0, 5 - math.floor(math.log10(abs(value)))))
-    if rounded.is_integer() and abs(rounded) < _WRITTEN_OUT:
-        return str(int(rounded))
-    return str(rounded) if len(str(rounded)) <= _DS else f"{rounded:.9g}"
 
 
 def _tracking(

@@ -24,7 +24,7 @@ from node.sources import opened
 from node.store import history, queries
 from node.store.database import open_database
 from node.store.queries import Search
-from node.words import counted
+from node.words import counted, legible
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def processed_lines(one: dryrun.Processed | drystudy.ProcessedStudy) -> Iterator
     for m in one.ended.measurements:
         name, unit = str(m["derivation"] or m["name"]).split("^")[-1], unit_name(str(m["unit"]).split("^")[0])
         method = str(m["method"]).split("^")[-1]
-        yield f"    {m['region']} {name}: {m['value']:.6g} {unit}{f' ({method})' if method else ''}"
+        yield f"    {m['region']} {name}: {legible(m['value'])} {unit}{f' ({method})' if method else ''}"
 
 
 def _verdict(one: dryrun.Processed | drystudy.ProcessedStudy) -> str:

@@ -9,6 +9,7 @@ from node.errors import Misconfigured
 from node.model import OperatorSpec, Parameter
 from node.process.job import spec_to_json
 from node.shape import nearest
+from node.words import unit_words
 
 
 def operator_lines(spec: OperatorSpec) -> Iterator[str]:
@@ -45,7 +46,7 @@ def _signature(spec: OperatorSpec) -> str:
 def _kind(p: Parameter) -> str:
     if p.choices:
         return " | ".join(p.choices)
-    return p.type + (f" in {p.unit}" if p.unit else "")
+    return p.type + (f" in {unit_words(p.unit)}" if p.unit else "")
 
 
 def _default(p: Parameter) -> str:
