@@ -255,7 +255,7 @@ def test_other_readers_see_two_lungs(lungs: tuple[Exit, Path, list[Path]], tmp_p
     ours = {name: v for (where, name), v in found(run).items() if where == "Left lung"}
     assert read["Volume"] == pytest.approx(ours["Volume"], rel=1e-6)
     (laa,) = [v for name, v in ours.items() if "LAA-950" in name]
-    assert [v for name, v in read.items() if "LAA-950" in name] == [pytest.approx(laa, rel=1e-6)]
+    assert [v for name, v in read.items() if "LAA-950" in name] == [pytest.approx(laa, rel=1e-5)]
 
 
 def _dcmqi(program: str, *arguments: object) -> None:
