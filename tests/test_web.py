@@ -351,7 +351,12 @@ def test_a_web_process_that_dies_touches_nothing(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             page = answer.read().decode()
         assert 'pacsnode_received_objects_total{peer="CT01"} 8.0' in page
-        board = json.loads(board_path(site.data).read_text())
-        after = {role["name"]: role["pid"] for role in board["roles"]}
-        assert [name for name in before if after[name] != before[name]] == ["web"]
+
+        def changed() -> list[str]:
+            board = json.loads(board_path(site.data).read_text())
+            after = {role["name"]: role["pid"] for role in board["roles"]}
+            return [name for name in before if after[name] != before[name]]
+
+        site.wait_for(lambda: bool(changed()), "the next board")
+        assert changed() == ["web"]
         site.stop()
