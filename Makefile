@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/installed            ## the main job on loopback: a node, a PACS, studies in, results out
 	$(BIN)/pacsnode demo
 
-test: lint                       ## all that a plain machine can run, in ten minutes; PACSNODE_ORDER=7 shuffles
+test: lint                       ## all that a plain machine can run, some 13 minutes on two cores; PACSNODE_ORDER=7 shuffles
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # what a file starts, it starts once; long files first
 
 long: .venv/installed            ## what takes minutes each: a small week, fifty kills, days that pass; after `make test`
