@@ -137,7 +137,7 @@ class Arrivals:
         reading = self.readings.queue[0]
         try:
             with self.parts.database.write(durable=False) as tx:
-                strangers = flow.strangers(tx, self.readings.objects(GROUP))
+                strangers = intake.strangers(tx, self.readings.objects(GROUP))
                 for reading in self.readings.done(GROUP):
                     self._take(tx, reading, strangers, remove, compare)
                     self.behind = max(0, self.behind - 1)

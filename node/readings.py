@@ -60,11 +60,6 @@ class Reading:
     performed: Performed | None = None
     """What a message about a performed procedure step says."""
 
-    @property
-    def is_object(self) -> bool:
-        """It is an object that came, and its header is there."""
-        return self.record is not None and self.record.is_object and self.header is not None
-
     def takes_longer(self, than: float, since: float, now: float) -> bool:
         """Whether more than so many seconds have passed, and those that a slow disk takes for its bytes."""
         return now - since > than and now - since > than + self._size() / _READ_RATE
@@ -233,7 +228,7 @@ class Readings:
         for reading in islice(self.queue, most):
             if not reading.ready:
                 break
-            if reading.is_object and reading.record and reading.header:
+            if reading.record and reading.record.is_object and reading.header:
                 found[reading.record.run, reading.record.sequence] = reading.header.sop_uid
         return found
 

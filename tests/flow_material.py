@@ -140,7 +140,7 @@ class House:
         group = {(1, number): one for number, one in enumerate(headers, self.sequence + 1)}
         self.sequence += len(group)
         with self.tx() as tx:
-            strangers = flow.strangers(tx, {record: one.sop_uid for record, one in group.items()})
+            strangers = intake.strangers(tx, {record: one.sop_uid for record, one in group.items()})
             taken = [flow.take_in(tx, self.parts, record, one, strangers) for record, one in group.items()]
             flow.counted(tx, self.parts)
         return taken

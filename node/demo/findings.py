@@ -12,6 +12,7 @@ from pynetdicom.dsutils import split_dataset
 
 from node.demo.pacs import Held
 from node.demo.studies import Sent
+from node.words import unit_words
 
 _GROUP, _TRACKING, _FINDING, _DERIVATION = "125007", "112039", "121071", "121401"  # DCM, TID 1411 and 300
 
@@ -170,7 +171,7 @@ def _labels(items: Sequence[Dataset]) -> Iterator[str]:
 
 def _unit(unit: Dataset) -> str:
     """A unit as people write it: UCUM's code, except where only its meaning can be read."""
-    return "HU" if unit.CodeValue == "[hnsf'U]" else "" if unit.CodeValue == "1" else str(unit.CodeValue)
+    return "" if unit.CodeValue == "1" else unit_words(str(unit.CodeValue))
 
 
 def _code(item: Dataset, keyword: str) -> str:

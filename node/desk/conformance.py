@@ -5,7 +5,7 @@ Every UID, limit and status comes from the module that acts on it, so that the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,18 +60,17 @@ class Service:
 
 def services(settings: Settings | None) -> list[Service]:
     """What the node does as SCU and SCP; without a site file, what it may do."""
-    peers = tuple(settings.peers.values()) if settings else ()
-    who = _Who(peers, settings is None)
+    receivers = _those(settings, "that have an `address`", lambda peer: peer.receives)
     senders = "every peer" if settings is None or settings.unknown_senders == "refuse" else "everybody"
     return [
         Service("Verification", VERIFICATION, "SCP", senders),
-        Service("Verification", VERIFICATION, "SCU", who.those("that have an `address`", lambda p: p.receives)),
+        Service("Verification", VERIFICATION, "SCU", receivers),
         Service("Storage", "", "SCP", senders),
-        Service("Storage", "", "SCU", who.those("that have an `address`", lambda p: p.receives)),
+        Service("Storage", "", "SCU", receivers),
         Service("Storage Commitment", commitment.PUSH_MODEL, "SCU",
-                who.those("with `commit`", lambda p: p.commit is not None)),
+                _those(settings, "with `commit`", lambda peer: peer.commit is not None)),
         Service("Storage Commitment", commitment.PUSH_MODEL, "SCP",
-                who.those("with `commit_after`", lambda p: bool(p.commit_after))),
+                _those(settings, "with `commit_after`", lambda peer: bool(peer.commit_after))),
         Service("Modality Performed Procedure Step", mpps.SOP_CLASS_UID, "SCP", "every peer"),
         *(
             Service("Query/Retrieve", uid, "SCU", "peers that a rule's `prior`, or `count_from`, names")
@@ -80,16 +79,12 @@ def services(settings: Settings | None) -> list[Service]:
     ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Who:
-    peers: Sequence[Peer]
-    any_site: bool
-
-    def those(self, words: str, fits: Any) -> str:
-        names = [peer.name for peer in self.peers if fits(peer)]
-        if self.any_site:
-            return f"peers {words}"
-        return ", ".join(names) or f"nobody: there are no peers {words}"
+def _those(settings: Settings | None, words: str, fits: Callable[[Peer], bool]) -> str:
+    """The peers that are so, by name; in *words* where there is no site."""
+    if settings is None:
+        return f"peers {words}"
+    names = [peer.name for peer in settings.peers.values() if fits(peer)]
+    return ", ".join(names) or f"nobody: there are no peers {words}"
 
 
 def as_json(settings: Settings | None) -> dict[str, Any]:
@@ -111,8 +106,8 @@ def as_json(settings: Settings | None) -> dict[str, Any]:
 
 def behaviour(status: int) -> tuple[str, str, str]:
     """What `retry` decides about an object that is answered so for the first time."""
-    decision = retry.decide(kind_of(status), status, 1, datetime(2000, 1, 1, tzinfo=UTC), retry.Policy())
     policy = retry.Policy()
+    decision = retry.decide(kind_of(status), status, 1, datetime(2000, 1, 1, tzinfo=UTC), policy)
     what = {
         retry.Stored: "stored",
         retry.Parked: "parked at once: a person must act",
@@ -122,9 +117,9 @@ def behaviour(status: int) -> tuple[str, str, str]:
     return f"{status:04X}", meaning_of(status).removeprefix(f"{status:04X} ").strip("()"), what
 
 
-def associations(limits: Limits, settings: Settings | None) -> Iterator[tuple[str, str, str]]:
+def associations(settings: Settings | None) -> Iterator[tuple[str, str, str]]:
     """What is negotiated, or set: as acceptor, as requestor."""
-    waits = Timeouts()
+    limits, waits = settings.limits if settings else Limits(), Timeouts()
     listens = "{}:{}".format(*settings.node.listen) if settings else "`node.listen`"
     titles = ", ".join(settings.node.ae_titles) if settings else "`node.ae_titles`"
     first = settings.node.ae_titles[0] if settings else "the first of `node.ae_titles`"

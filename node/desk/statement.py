@@ -11,7 +11,7 @@ from node.derive.schemes import OURS
 from node.desk.conformance import ANSWERS, DERIVED, associations, behaviour, services
 from node.receive import storing
 from node.receive.services import UNRECOGNISED
-from node.settings import Limits, Peer, Settings
+from node.settings import Peer, Settings
 
 
 def lines(settings: Settings | None) -> Iterator[str]:
@@ -143,12 +143,11 @@ def _success(settings: Settings | None) -> str:
 
 
 def _network(settings: Settings | None) -> Iterator[str]:
-    limits = settings.limits if settings else Limits()
     yield "## 6 Network and Media Communication Details"
     yield ""
     yield "TCP/IP, IPv4 and IPv6. No media."
     yield ""
-    yield from _table(("Association", "Accepted", "Initiated"), associations(limits, settings))
+    yield from _table(("Association", "Accepted", "Initiated"), associations(settings))
     yield ""
     yield "### 6.1 Presentation contexts"
     yield ""

@@ -32,18 +32,13 @@ class Taken:
     instance: int = 0
 
 
-def strangers(tx: Connection, group: Mapping[tuple[int, int], str]) -> set[str]:
-    """The UIDs of a group of records (record → UID) that nothing here knows yet: `take_in` need not look for each."""
-    return intake.strangers(tx, group)
-
-
 def take_in(
     tx: Connection, parts: Parts, record: tuple[int, int], header: Header, strangers: set[str] | None = None
 ) -> Taken:
     """Index one received object, put it into its series, and queue what rules route at once.
 
-    `counted` follows within the same transaction. Who is among the *strangers* is looked for nowhere, and none from
-    here on; a rejection note may make any of them known.
+    `counted` follows within the same transaction. Who is among the *strangers* (`intake.strangers`) is looked for
+    nowhere, and none from here on; a rejection note may make any of them known.
     """
     stranger = strangers is not None and header.sop_uid in strangers
     if strangers is not None:

@@ -92,14 +92,14 @@ def strangers(tx: Connection, group: Mapping[tuple[int, int], str]) -> set[str]:
     by_run: dict[int, list[int]] = {}
     for receiver_run, sequence in group:
         by_run.setdefault(receiver_run, []).append(sequence)
-    twice = {uid for uid, count in Counter(group.values()).items() if count > 1 or not uid}
+    known = {uid for uid, count in Counter(group.values()).items() if count > 1 or not uid}
     for receiver_run, taken in by_run.items():
         found = tx.execute(_WITH_FILES, {"receiver": receiver_run, "taken": taken})
-        twice.update(group[row.receiver_run, row.sequence] for row in found)
-    uids = list(set(group.values()) - twice)
-    for statement in (_WITH_UIDS, _REJECTED):
-        twice.update(tx.scalars(statement, {"uids": uids}) if uids else ())
-    return set(uids) - twice
+        known.update(group[row.receiver_run, row.sequence] for row in found)
+    uids = list(set(group.values()) - known)
+    for statement in (_WITH_UIDS, _REJECTED) if uids else ():
+        known.update(tx.scalars(statement, {"uids": uids}))
+    return set(uids) - known
 
 
 def kept(tx: Connection, sop_uid: str) -> Mapping[str, Any] | None:
