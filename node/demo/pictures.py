@@ -17,6 +17,7 @@ from node.demo.findings import Returned
 from node.errors import NodeError
 from node.operator import Volume
 from node.read.volume import load
+from node.words import legible
 
 _CT_WINDOW = (-160.0, 240.0)  # level 40 HU, width 400 HU: soft tissue
 _CT_OUTLINE = (-450.0, 350.0)  # shows the skin, and the table that does not belong to the body
@@ -203,7 +204,8 @@ def _tile(one: Returned) -> Panel:
 def _drawn(one: Returned, label: str) -> Panel:
     if one.modality == "SR":
         lines = [
-            f"{n.name.rpartition(', ')[2]}: {float(n.value):.5g} {n.unit}" for n in findings.numbers([one])
+            f"{n.name.rpartition(', ')[2]}: {legible(float(n.value))} {n.unit}"
+            for n in findings.numbers([one])
         ]
         return canvas.text_panel(lines or ["no numbers"], label, _TILE)
     dataset = dcmread(sorted(one.files)[int(len(one.files) * _ASIDE)])
