@@ -90,8 +90,12 @@ class Arrivals:
             path = intake.object_path(self.parts.data, found["receiver_run"], found["sequence"])
             self.readings.add(Reading(None, [path], rebuild=(row["id"], found["id"])))
 
-    def scan(self, now: float) -> None:
-        """Queue what came until the monotonic *now*: in order within each receiver run, and from each in its turn."""
+    def scan(self, now: float) -> bool:
+        """Queue what came until the monotonic *now*: in order within each receiver run, and from each in its turn.
+
+        False where nothing new was there.
+        """
+        before = dict(self.queued)
         sources = [
             records_after(self.parts.data, run, self.queued.get(run, 0))
             for run in receiver_runs(self.parts.data)
@@ -100,6 +104,7 @@ class Arrivals:
             sources = [source for source in sources if self._queue_some(source)]
         if not sources:
             self.complete = now
+        return bool(sources) or self.queued != before
 
     @property
     def caught_up(self) -> float:
@@ -150,6 +155,7 @@ class Arrivals:
                 with self.parts.database.write() as tx:  # durable, and with it all that was committed before
                     self._set_cursors(tx)
             self.taken.clear()
+            self.readings.taken_at = time.monotonic()
         except (SQLAlchemyError, OSError):
             raise
         except Exception as error:

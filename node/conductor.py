@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from node import app, faults, flow, holding
-from node.arrivals import GROUP_SECONDS, Arrivals
+from node.arrivals import Arrivals
 from node.child import LineChild
 from node.collecting import collect_less
 from node.commitments import Commitments
@@ -46,14 +46,19 @@ from node.supervisor import follow
 from node.transcodings import Transcodings
 
 _READER = "reader "  # its number follows
+_WAKE = "wake"
 
 log = structlog.get_logger()
 
-_PAUSE = 0.002
-"""Between two transactions, so that a command-line writer gets its turn."""
+_LOOK = 0.02
+"""Between two looks at what comes while it keeps coming: a look costs as much for one object as for thirty."""
+_PAUSE = 0.005
+"""Between two turns while objects are read, so that answers come together, and a command-line writer gets its turn."""
 _NICE = 5
 """With its children it stands behind the receivers where the processor is short: a sender waits for those only."""
 _POLL = 1.0
+_SOON = 0.05
+"""Seconds from one look into the tables to the next while they grow."""
 _QUIET = 2.0
 """Seconds without a new object after which the database's log is emptied."""
 
@@ -82,6 +87,7 @@ class Conductor:
         self.rules = RuleWatch(app.rule_looks(self.parts))
         self._expect_runs()
         self.listening = Listening()
+        self.scan_at = 0.0
         self.poll_at = 0.0
         self.polled = 0.0
         self.written = 0.0  # when objects were taken in last, and the log not emptied since
@@ -95,7 +101,7 @@ class Conductor:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(self.listening.to_signals())
         if self.wake_fd is not None:
-            self.listening.to("wake", self.wake_fd)
+            self.listening.to(_WAKE, self.wake_fd)
         self.listening.to("engine", self.engine.wake_fd)
         self.rules.start()
         log.info("conductor_started")
@@ -132,9 +138,9 @@ class Conductor:
             heard = drain(fd)
             while heard is not None and len(heard) == 4096:
                 heard = drain(fd)
-            if heard == b"" and name == "wake":  # its end: the supervisor, who holds it open, is gone
+            if heard == b"" and name == _WAKE:  # its end: the supervisor, who holds it open, is gone
                 self.stopping = True
-            if name != "wake":  # a record that came is found by every turn's look into the folders
+            if name != _WAKE:  # a record that came is found by the next look into the folders
                 self.poll_at = 0.0
 
     def _turn(self) -> float:
@@ -142,14 +148,14 @@ class Conductor:
         now = time.monotonic()
         beat(beat_path(self.parts.data), time.time())
         self._look_at_clocks(now)
-        self.arrivals.scan(now)
+        look = self._look(now)
         self.readings.ask(now)
         took = self.readings.worth_taking(now) and self.arrivals.take_in()
         self.queryings.turn(now)
         wait = self._seal(now)
         if took:  # what it brought is acted on with what comes in the next moment
             self.written = now
-            self.poll_at = min(self.poll_at, self.polled + GROUP_SECONDS)
+            self.poll_at = min(self.poll_at, self.polled + _SOON)
         if now >= self.poll_at:
             tend(self.parts.data)
             self.refusals.turn(now)
@@ -166,10 +172,21 @@ class Conductor:
             self._rest(now)
             self.polled = time.monotonic()
             self.poll_at = self.polled + _POLL
-        if took or self.readings.gathering:
+        if took or self.readings.busy:
             time.sleep(_PAUSE)
             return 0.0 if took else _PAUSE
-        return max(0.0, min(wait, _POLL, self.poll_at - time.monotonic() + 0.001))
+        return max(0.0, min(wait, look, _POLL, self.poll_at - time.monotonic() + 0.001))
+
+    def _look(self, now: float) -> float:
+        """Queue what came; how long until the next look. While more comes, the receivers do not wake us for each."""
+        if now >= self.scan_at:
+            if self.arrivals.scan(now):
+                self.scan_at = now + _LOOK
+                self.listening.hush(_WAKE)
+            else:
+                self.scan_at = 0.0
+                self.listening.heed(_WAKE)
+        return self.scan_at - now if self.scan_at else _POLL
 
     def _rest(self, now: float) -> None:
         """Where nothing has come for a while, do what would disturb a burst."""

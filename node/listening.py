@@ -17,10 +17,22 @@ class Listening:
         self._watched: dict[
             str, tuple[int, int | None]
         ] = {}  # child → generation and descriptor we listen to
+        self._hushed: dict[str, int] = {}
 
     def to(self, name: str, fd: int) -> None:
         """Listen to one more pipe."""
         self._selector.register(fd, selectors.EVENT_READ, name)
+
+    def hush(self, name: str) -> None:
+        """Do not listen to a pipe for now; what is said there waits."""
+        for key in [key for key in self._selector.get_map().values() if key.data == name]:
+            self._selector.unregister(key.fd)
+            self._hushed[name] = key.fd
+
+    def heed(self, name: str) -> None:
+        """Listen again to a pipe that was hushed."""
+        if name in self._hushed:
+            self.to(name, self._hushed.pop(name))
 
     def to_signals(self) -> int:
         """Listen to a pipe of our own; its end that signals write to."""

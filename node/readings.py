@@ -21,8 +21,8 @@ from node.reader import IN_GAPS, header_from_json
 from node.store.records import Record
 
 _OUTSTANDING = 64  # of each reader
-_ENOUGH, _GATHER = 128, 0.05
-"""Objects that are taken in at once, and the seconds for which fewer wait for others to go with."""
+_ENOUGH, _GATHER = 128, 0.04
+"""Objects that are taken in at once, and the seconds from one group to the next where fewer have come."""
 _LATE = 0.3
 """Seconds that the record at the front may wait for a reader that gets nothing of the processor."""
 _READ_TIMEOUT = 10.0
@@ -44,7 +44,6 @@ class Reading:
     asked_at: float = 0.0
     waits_since: float = 0.0
     """When it was asked for the first time."""
-    ready_at: float = 0.0
     tries: int = 0
     since: float = 0.0
     """It came after this monotonic moment."""
@@ -112,7 +111,7 @@ class _Reader:
                 header = header_from_json(answer["header"], self._before)
                 self._before = header.attributes
             if not reading.ready:  # else the other reader was first
-                _take(reading, answer, header, now)
+                _take(reading, answer, header)
         if not alive:
             self.died("the reader crashed")
 
@@ -130,9 +129,9 @@ class _Reader:
         self.asked.clear()
 
 
-def _take(reading: Reading, answer: Mapping[str, Any], header: Header | None, now: float) -> None:
+def _take(reading: Reading, answer: Mapping[str, Any], header: Header | None) -> None:
     """Note what a reader answered."""
-    reading.ready, reading.ready_at = True, now
+    reading.ready = True
     reading.failed = answer.get("failed", "")
     reading.header = header
     reading.same = answer.get("same", False)
@@ -154,6 +153,8 @@ class Readings:
         self.readers = [_Reader(IN_GAPS) for _ in range(readers)]
         self._helper = _Reader()
         self.queue: deque[Reading] = deque()
+        self.taken_at = float("-inf")
+        """When a group was taken last, monotonic."""
 
     @property
     def children(self) -> list[LineChild]:
@@ -174,20 +175,17 @@ class Readings:
         return 4 * _OUTSTANDING - len(self.queue)
 
     @property
-    def gathering(self) -> bool:
-        """Whether something is ready and more is on its way."""
-        under_way = any(reader.asked for reader in self._all)
-        return under_way and bool(self.queue) and self.queue[0].ready
+    def busy(self) -> bool:
+        """Whether something is being read, or was and is not taken yet."""
+        return any(reader.asked for reader in self._all) or bool(self.queue and self.queue[0].ready)
 
     def worth_taking(self, now: float) -> bool:
-        """Whether a transaction is worth while now: all that was asked is there, or enough, or it has waited enough.
+        """Whether a transaction is worth while now: there is enough for one, or the last was a while ago.
 
-        A commit costs the disk the same for one object as for many, and the receivers want the disk as well.
+        A commit costs the same for one object as for many, and the receivers want the disk and the processor as well.
         """
-        if not self.gathering:
-            return True
         enough = len(self.queue) >= _ENOUGH and self.queue[_ENOUGH - 1].ready
-        return enough or now - self.queue[0].ready_at >= _GATHER
+        return enough or now - self.taken_at >= _GATHER
 
     def ask(self, now: float) -> None:
         """Keep the readers busy, the one with the least to do first."""

@@ -61,10 +61,10 @@ def test_time_stands_still_for_sealing_while_records_wait(house: House, runs: li
     """What is not in the tables yet may belong to any series: sealing knows only of what came before it."""
     arrivals = arrivals_of(house)
     queue = arrivals.readings.queue
-    arrivals.scan(1.0)
+    assert not arrivals.scan(1.0), "nothing came"
     assert arrivals.caught_up == 1.0
     keep(runs[0], 2)
-    arrivals.scan(2.0)
+    assert arrivals.scan(2.0)
     assert arrivals.caught_up == 1.0, "both came after the look of 1.0"
     keep(runs[1], 1)
     arrivals.scan(3.0)
@@ -82,7 +82,8 @@ def test_a_backlog_in_the_files_is_not_forgotten(house: House, runs: list[Object
     arrivals.scan(1.0)
     for run in runs:
         keep(run, 200)
-    arrivals.scan(2.0)
+    assert arrivals.scan(2.0)
+    assert arrivals.scan(2.5), "there is no room for more, and more is there"
     arrivals.readings.queue.clear()
     assert arrivals.caught_up == 1.0
     arrivals.scan(3.0)
