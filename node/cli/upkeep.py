@@ -1,4 +1,4 @@
-"""Upkeep of what the node keeps: `clean`, `verify`, `backup`, `restore`, `reindex`."""
+"""Upkeep of what the node keeps: `clean`, `verify`, `backup`, `restore`, `reindex`, `import`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from node import app, show
-from node.cli.frame import DONE, FAILED, ago, as_json, main, site_of, verb
+from node import app, holding, show
+from node.cli.frame import DONE, FAILED, ago, as_json, main, paths, site_of, verb
 from node.errors import Misconfigured
+from node.importing import import_files
 from node.ops import backup as backups
 from node.ops import restore as restores
 from node.ops.copying import Copied
@@ -198,3 +199,31 @@ def reindex(context: click.Context) -> int:
             "what was done with them is not known: `pacsnode release --series N` or `--all` lets them go on"
         )
     return DONE
+
+
+@main.command("import")
+@paths
+@click.option("--from", "peer", required=True, help="The peer of the site file that would have sent them.")
+@click.option("--called", default="", help="The AE title of ours that it would have called; else the first.")
+@as_json
+@click.pass_context
+@verb
+def import_(context: click.Context, paths: tuple[Path, ...], peer: str, called: str, as_json: bool) -> int:
+    """Take in files and folders as if a peer had sent them: rules run and deliver as for anything that comes."""
+    settings = site_of(context)
+    called = called or settings.node.ae_titles[0]
+    done = import_files(
+        settings, peer, called, paths, lambda count: click.echo(f"{count} objects …", err=True)
+    )
+    if as_json:
+        show.as_json(asdict(done))
+    else:
+        for problem in done.problems:
+            click.echo(problem, err=True)
+        passed = (
+            f"; {done.passed_over} files passed over that are no DICOM objects" if done.passed_over else ""
+        )
+        click.echo(f"{done.kept} objects taken in, as from {peer}{passed}")
+        if done.kept and not holding.is_running(settings.node.data):
+            click.echo("the node does not run; it looks at them when it starts")
+    return FAILED if done.problems or not done.kept else DONE
