@@ -107,7 +107,7 @@ class Upkeep:
             steps.forget(tx, self.now() - STEPS)
             lookups.forget(tx, self.now() - FORGET)
             watch.swept(tx, self.now())  # durable, and with it what the index says of the files that go
-        files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data)
+        files = 0 if self.stop.is_set() else sweep(self.database, self.settings.node.data).count
         log.info(
             "retention_done", series=removed.series, objects=removed.objects, products=removed.results,
             bytes=removed.bytes, files=files, seconds=round(self.monotonic() - began, 1),

@@ -20,7 +20,7 @@ from node.ops import backup as backups
 from node.ops import restore as restores
 from node.ops.copying import Copied
 from node.ops.forecast import Share, forecast
-from node.ops.leftovers import sweep
+from node.ops.leftovers import sweep, would_sweep
 from node.ops.removing import remove, survey
 from node.ops.verification import Verified
 from node.ops.verification import verify as verified
@@ -56,28 +56,35 @@ def clean(context: click.Context, dry_run: bool, as_json: bool) -> int:
     settings, now = site_of(context), datetime.now(UTC)
     with closing(_own(settings)) as database:
         if dry_run:
-            found = forecast(survey(database, settings, now))
-            if as_json:
-                halves = {"removed": found.removed, "kept": found.kept}
-                show.as_json({name: list(map(asdict, shares.values())) for name, shares in halves.items()})
-            else:
-                _print_shares(
-                    "would go, by its line of `keep`", "Nothing would go.", found.removed.values(), settings
-                )
-                _print_shares("stays, because", "Nothing stays.", found.kept.values(), settings)
+            _foretell(database, settings, now, as_json)
             return DONE
         removed = remove(database, settings, now)
-        files = sweep(database, settings.node.data)
+        left = sweep(database, settings.node.data)
     counts = {"series": removed.series, "objects": removed.objects, "results": removed.results,
-              "bytes": removed.bytes, "leftovers": files}  # fmt: skip
+              "bytes": removed.bytes, "leftovers": left.count}  # fmt: skip
     if as_json:
         show.as_json(counts)
     else:
         click.echo(
             f"{removed.series} series removed: {removed.objects} objects ({_size(removed.bytes)}) and "
-            f"{removed.results} results; {files} leftovers"
+            f"{removed.results} results; {left}"
         )
     return DONE
+
+
+def _foretell(database: Database, settings: Settings, now: datetime, as_json: bool) -> None:
+    """What `clean` would do, and why the rest stays."""
+    found = forecast(survey(database, settings, now))
+    left = would_sweep(database, settings.node.data, found.going)
+    if as_json:
+        halves = {"removed": found.removed, "kept": found.kept}
+        shares = {name: list(map(asdict, half.values())) for name, half in halves.items()}
+        show.as_json({**shares, "leftovers": left.count, "leftover_kinds": asdict(left)})
+        return
+    _print_shares("would go, by its line of `keep`", "Nothing would go.", found.removed.values(), settings)
+    _print_shares("stays, because", "Nothing stays.", found.kept.values(), settings)
+    if left.count:
+        click.echo(f"Would go as well: {left}.")
 
 
 def _print_shares(title: str, empty: str, shares: Iterable[Share], settings: Settings) -> None:

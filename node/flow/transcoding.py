@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,14 +223,18 @@ def _cannot(copying: Copying, failed: str) -> str:
     )
 
 
-def nobodys(tx: Connection, folder: Path) -> Iterator[Path]:
-    """What in *folder* no delivery waits for: copies, what was left of making them, tables that are forgotten."""
+def nobodys(tx: Connection, folder: Path, over: Collection[int] = ()) -> Iterator[Path]:
+    """What in *folder* no delivery waits for: copies, what was left of making them, tables that are forgotten.
+
+    Deliveries that are *over* are taken for cancelled.
+    """
     found = [(path, match) for path in sorted(folder.glob("*")) if (match := _COPY.fullmatch(path.name))]
     for start in range(0, len(found), 500):
         group = found[start : start + 500]
         known = copies.copies_wanted(tx, (int(match[1]) for _, match in group))
         for path, match in group:
-            attempt, made = known.get(int(match[1]), (-1, ""))
+            wanted_by = None if int(match[1]) in over else known.get(int(match[1]))
+            attempt, made = wanted_by or (-1, "")
             being_made = not made and int(match[2]) == attempt
             if not being_made and made != f"{FOLDER}/{path.name}":
                 yield path

@@ -34,6 +34,8 @@ class Forecast:
 
     removed: dict[str, Share] = field(default_factory=dict)
     kept: dict[str, Share] = field(default_factory=dict)
+    going: list[Subject] = field(default_factory=list)
+    """What goes, one by one."""
 
 
 def forecast(decided: Iterable[tuple[Subject, Removal | Kept]]) -> Forecast:
@@ -42,6 +44,7 @@ def forecast(decided: Iterable[tuple[Subject, Removal | Kept]]) -> Forecast:
     for subject, decision in decided:
         if isinstance(decision, Removal):
             share = found.removed.setdefault(decision.kind, Share(decision.kind))
+            found.going.append(subject)
         else:
             share = found.kept.setdefault(decision.reason, Share(decision.reason))
             share.until = _earlier(share.until, decision.until)

@@ -25,6 +25,8 @@ from node.store.schema import delivery, instance, product, run, series
 
 PAUSE = 0.002
 """Seconds between two transactions, so that the node gets its turn."""
+_OPEN = (DeliveryState.WAITING, DeliveryState.PARKED)
+"""Deliveries that are cancelled when what they would send goes."""
 
 
 @dataclass(slots=True)
@@ -144,11 +146,20 @@ def files_of(tx: Connection, data: Path, key: int, *, of_series: bool) -> list[P
     return paths
 
 
+def ended_with(tx: Connection, ids: Sequence[int], *, of_series: bool) -> set[int]:
+    """The deliveries that are cancelled once these revisions or loose objects go."""
+    received = select(instance.c.id).where((instance.c.series_id if of_series else instance.c.id).in_(ids))
+    runs = select(run.c.id).where(run.c.series_id.in_(ids if of_series else ()))
+    made = select(product.c.id).where(product.c.run_id.in_(runs))
+    owned = delivery.c.instance_id.in_(received) | delivery.c.product_id.in_(made)
+    return set(tx.scalars(select(delivery.c.id).where(owned & delivery.c.state.in_(_OPEN))))
+
+
 def mark(tx: Connection, key: int, why: str, now: datetime, *, of_series: bool) -> None:
     """The rows say that the files are gone; what still waited to be sent is cancelled."""
     objects = (instance.c.series_id if of_series else instance.c.id) == key
     ids = select(instance.c.id).where(objects)
-    open_still = delivery.c.state.in_((DeliveryState.WAITING, DeliveryState.PARKED))
+    open_still = delivery.c.state.in_(_OPEN)
     cancelled = {"state": DeliveryState.CANCELLED, "reason": f"removed: {why}", "finished_at": now}
     tx.execute(update(delivery).where(delivery.c.instance_id.in_(ids) & open_still).values(**cancelled))
     uncommitted = delivery.c.commit_due.is_not(None)  # asked about no more: it could not be sent again

@@ -186,24 +186,35 @@ def is_alive(data: Path, run: int) -> bool:
 
 
 def clean_dead_runs(data: Path) -> int:
-    """Remove the unfinished `.part` files of runs that nobody holds; return how many there were.
+    """Remove the unfinished `.part` files of runs that nobody holds; return how many there were."""
+    removed = 0
+    for run, parts in _dead_runs(data):
+        for part in parts:
+            part.unlink(missing_ok=True)
+            removed += 1
+        (run / ALIVE).unlink(missing_ok=True)  # cleaned once and for all
+    return removed
+
+
+def count_dead_parts(data: Path) -> int:
+    """How many files `clean_dead_runs` would remove."""
+    return sum(len(parts) for _, parts in _dead_runs(data))
+
+
+def _dead_runs(data: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Each run that nobody holds and its unfinished files; it is locked until the next one is asked for.
 
     A run whose first bucket does not exist yet is being born, and left alone.
     """
-    removed = 0
     for _, run in _numbered(objects_folder(data)):
         buckets = _numbered(run)
         held = _try_lock(run / ALIVE) if buckets else None
         if held is None:
             continue
         try:
-            for part in [p for _, bucket in buckets for p in bucket.glob(f"*{PART}")]:
-                part.unlink(missing_ok=True)
-                removed += 1
-            (run / ALIVE).unlink(missing_ok=True)  # cleaned once and for all
+            yield run, [part for _, bucket in buckets for part in bucket.glob(f"*{PART}")]
         finally:
             os.close(held)
-    return removed
 
 
 def _try_lock(path: Path) -> int | None:

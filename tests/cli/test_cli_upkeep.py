@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from cli.cli_material import Place
 from flow_material import ROUTE, SITE, SMOOTH, Clock, House
-from ops.upkeep_material import complete, ct, objects, receive
+from ops.upkeep_material import complete, ct, objects, process, receive
+from sqlalchemy import update
 
+from node.store import schema
 from node.store.database import adopt_database
 
 
@@ -57,6 +59,54 @@ def test_clean_removes_and_says_how_much(house: House, place: Place) -> None:
     }  # fmt: skip
     assert len(objects(house)) == 4
     assert place.run("clean").stdout == "0 series removed: 0 objects (0 bytes) and 0 results; 0 leftovers\n"
+
+
+def test_a_dry_run_counts_the_leftovers_that_clean_then_removes(house: House, place: Place) -> None:
+    """Of every kind, with those that come of what goes itself: copies for deliveries that end with their objects."""
+    place.site.write_text(SITE + "keep: {undelivered: 14 d}\n")
+    receive(house, ct(house, "three"))
+    process(house)  # of "two"
+    process(house)  # of "three", and nothing of both is delivered
+    data = house.parts.data
+    waiting = [row["id"] for row in house.rows(schema.delivery) if row["state"] == "waiting"]
+    (data / "transcoded").mkdir()
+    for number in waiting[:2]:  # they are waited for until their series goes
+        name = f"transcoded/{number}-0.dcm"
+        (data / name).write_bytes(b"copy")
+        with house.tx() as tx:
+            values = {"sent_syntax": "1.2.840.10008.1.2.1", "sent_path": name, "attempt": 0}
+            tx.execute(update(schema.delivery).where(schema.delivery.c.id == number).values(**values))
+    (data / "transcoded" / "999999-1.dcm").write_bytes(b"nobody's")
+    run = data / "objects" / "00000001"
+    (run / ".alive").touch()
+    for number in (98, 99):
+        (run / "0000" / f"{number:08d}.part").touch()
+    (run / "0000" / "00000001.end").touch()
+    for name in ("1/0", "77/1"):  # of a run whose folder goes with its series, and of one that nobody knows
+        (data / "runs" / name).mkdir(parents=True)
+
+    found = place.json("clean", "--dry-run")
+    assert found["leftover_kinds"] == {"parts": 2, "copies": 3, "records": 1, "attempts": 1}
+    assert "Would go as well: 7 leftovers (2 unfinished files" in place.run("clean", "--dry-run").stdout
+    told = {
+        key: sum(share[key] for share in found["removed"])
+        for key in ("series", "objects", "results", "bytes")
+    }
+    assert told["series"] == 3
+    assert place.json("clean") == {**told, "leftovers": 7}
+    empty = {"parts": 0, "copies": 0, "records": 0, "attempts": 0}
+    assert place.json("clean", "--dry-run") == {
+        "removed": [], "kept": [], "leftovers": 0, "leftover_kinds": empty,
+    }  # fmt: skip
+
+
+def test_a_dry_run_leaves_what_only_lies_there(house: House, place: Place) -> None:
+    """What is nobody's is counted again each time; and nothing is touched."""
+    (house.parts.data / "runs" / "77" / "1").mkdir(parents=True)
+    for _ in range(2):
+        found = place.json("clean", "--dry-run")
+        assert (found["leftovers"], found["leftover_kinds"]["attempts"]) == (1, 1)
+    assert place.json("clean")["leftovers"] == 1
 
 
 def test_verify_ends_with_1_when_something_is_wrong(house: House, place: Place) -> None:

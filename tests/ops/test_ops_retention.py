@@ -438,10 +438,10 @@ def test_a_kill_between_record_and_deed_is_made_good(house: House) -> None:
     assert len(objects(house)) == 4
     assert {row["state"] for row in house.rows(schema.instance)} == {"removed"}
     assert reindex(house.parts, lambda _: None) == (0, 0)
-    assert sweep(house.database, house.parts.data) == 5
+    assert sweep(house.database, house.parts.data).count == 5
     assert objects(house) == []
     assert not folder.parent.exists()
-    assert sweep(house.database, house.parts.data) == 0
+    assert sweep(house.database, house.parts.data).count == 0
 
 
 def test_empty_buckets_go_and_numbers_do_not_come_again(house: House) -> None:
@@ -480,7 +480,7 @@ def test_read_ends_of_associations_go_and_unread_ones_stay(either: House) -> Non
         folder.end(AssociationEnd(f"1-{number}", "CT01", 0, False, NOON))
     with house.tx() as tx:
         intake.set_cursor(tx, folder.run, 1)
-    assert sweep(house.database, house.parts.data) == 1
+    assert sweep(house.database, house.parts.data).count == 1
     assert [p.name for p in (house.parts.data / "objects").rglob("*.end")] == ["00000002.end"]
     folder.close()
 
@@ -494,7 +494,7 @@ def test_attempts_that_were_given_up_go(either: House) -> None:
     second = process(house)
     (house.parts.data / "runs" / "77" / "1").mkdir(parents=True)
     assert (folder.name, second.name) == ("1", "2")
-    assert sweep(house.database, house.parts.data) == 2
+    assert sweep(house.database, house.parts.data).count == 2
     assert sorted(str(p.relative_to(house.parts.data)) for p in (house.parts.data / "runs").glob("*/*")) == [
         "runs/1/2"
     ]
