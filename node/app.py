@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -22,6 +23,7 @@ from node.flow.forms import SHOWN_AS
 from node.model import Destinations, OperatorSpec
 from node.ops import log as logging
 from node.ops.health import where
+from node.process import installed
 from node.process.job import spec_from_json
 from node.process.supervise import Limits
 from node.proofreader import proved
@@ -31,7 +33,7 @@ from node.rulewatch import Looks, Outcome
 from node.settings import SealPolicy, Settings
 from node.shape import Shaper
 from node.store import watch
-from node.store.database import Database, belongs, open_database
+from node.store.database import OF_A_NODE, Database, belongs, open_database
 from node.supervisor import supervise_node
 
 log = structlog.get_logger()
@@ -42,11 +44,23 @@ def settings_from_stdin(file: str) -> Settings:
     return site.parse(sys.stdin.read(), file, os.environ)
 
 
-def operators() -> tuple[dict[str, OperatorSpec], list[str]]:
+def operators(data: Path | None = None) -> tuple[dict[str, OperatorSpec], list[str]]:
     """What every installed operator says of itself, and what is wrong with those that are left out.
 
-    Read by a worker: plugin code is never loaded here. Raises Misconfigured where none can be started.
+    Read by a worker: plugin code is never loaded here. What it said is kept in *data*, where a node works or has
+    worked, and holds until something else is installed. Raises Misconfigured where none can be started.
     """
+    kept_in = data if data and (data / OF_A_NODE).exists() else None
+    under = installed.fingerprint() if kept_in else ""
+    told = installed.recall(kept_in, under) if kept_in else None
+    if told is None:
+        told = _asked_a_worker()
+        if kept_in:
+            installed.keep(kept_in, under, told)
+    return {name: spec_from_json(spec) for name, spec in told["operators"].items()}, list(told["mistakes"])
+
+
+def _asked_a_worker() -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "node.worker", "--specs"],
         capture_output=True,
@@ -57,13 +71,12 @@ def operators() -> tuple[dict[str, OperatorSpec], list[str]]:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise Misconfigured(f"the operators cannot be read: {last[0]}; is the installation complete?")
-    data = json.loads(done.stdout)
-    return {name: spec_from_json(spec) for name, spec in data["operators"].items()}, data["mistakes"]
+    return dict(json.loads(done.stdout))
 
 
-def operator_specs() -> dict[str, OperatorSpec]:
+def operator_specs(settings: Settings | None = None) -> dict[str, OperatorSpec]:
     """The operators that rules may use; a rule that names one left out is refused by name."""
-    return operators()[0]
+    return operators(settings.node.data if settings else None)[0]
 
 
 class _Anyone(dict[str, bool]):
@@ -143,7 +156,7 @@ def build(settings: Settings) -> Parts:
     """The conductor's parts. Raises Misconfigured; a broken rule file is no reason to (promise 8)."""
     lines, never = seal_lines(settings), never_lines(settings)
     database = own_database(settings)
-    specs = operator_specs()
+    specs = operator_specs(settings)
     rules, problem = load_rules(settings, specs)
     rulebook.remember(database, problem, datetime.now(UTC))
     return replace(_parts(settings, database, rules, specs, lines), never=never)

@@ -54,7 +54,7 @@ def check(context: click.Context, rules: Path | None, connect: bool, as_json: bo
         app.seal_lines(settings)
         app.never_lines(settings)
     folder = rules or (settings.node.rules if settings else Path("rules"))
-    specs, mistakes = app.operators()
+    specs, mistakes = app.operators(settings.node.data if settings else None)
     files, unreadable = scan_folder(folder)
     empty = [] if files or unreadable else [f"{folder}: there is no rule file, so nothing is routed"]
     peers = app.destinations(settings)

@@ -116,7 +116,7 @@ def rules_of(settings: Settings | None, folder: Path | None) -> RuleSet:
     if folder is None and settings is None:
         raise Misconfigured("no rules: name a folder with --rules, or a site file with --config")
     files = read_folder(folder or settings.node.rules) if settings else read_folder(folder or Path("rules"))
-    return parse_rules(files, app.operator_specs(), app.destinations(settings))
+    return parse_rules(files, app.operator_specs(settings), app.destinations(settings))
 
 
 def zone_of(context: click.Context) -> ZoneInfo:

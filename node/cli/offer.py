@@ -43,7 +43,7 @@ def schema(context: click.Context) -> int:
     """The JSON schema of rule files, for editors; with a site file it knows the peers."""
     settings = site_if_any_of(context)
     peers = app.destinations(settings) if settings else None
-    show.as_json(schemas.schema(app.operator_specs(), peers))
+    show.as_json(schemas.schema(app.operator_specs(settings), peers))
     return DONE
 
 

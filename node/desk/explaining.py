@@ -115,7 +115,7 @@ def process_files(
     settings: Settings | None, rule_file: Path, paths: Sequence[Path], place: dryrun.Place, peer: str
 ) -> list[dryrun.Processed | drystudy.ProcessedStudy]:
     """Run the rules of a file on the series that they match. Raises Misconfigured for the rule file."""
-    specs = app.operator_specs()
+    specs = app.operator_specs(settings)
     rules = parse_rules(read_file(rule_file, str(rule_file)), specs, app.destinations(settings))
     with opened() as sources:
         found = dryrun.find_series(paths, sources, peer)

@@ -39,7 +39,7 @@ def new_rule(settings: Settings | None, example: Example) -> str:
     Raises Misconfigured for an operator, peer or file that will not do, Refused where no series does, Broken
     where the rule that was made does not pass its own `check`.
     """
-    specs = app.operator_specs()
+    specs = app.operator_specs(settings)
     if example.operator and example.operator not in specs:
         raise unknown_operator(example.operator, specs)
     if example.out.exists():

@@ -15,11 +15,9 @@ from typing import Any
 
 from node.errors import Misconfigured
 from node.model import OperatorSpec
+from node.process.installed import GROUP, OURS
 from node.process.signature import spec_of
 from node.shape import nearest
-
-GROUP = "node.operators"
-OURS = "pacsnode"
 
 Operator = Callable[..., Any]
 

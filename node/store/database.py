@@ -39,7 +39,7 @@ from node.store.files import Disk
 
 _LOG_PAGES = 8000
 """Of 4 kB: so long the write-ahead log grows within a burst before whoever writes next empties it."""
-_MARK = "database.name"
+OF_A_NODE = "database.name"
 """File in the data folder: the name of the database it was written with."""
 _TAKE_TURNS = text("SELECT pg_advisory_xact_lock(1346454355)")  # "PACS"
 _SYNC_LATER = text("SET LOCAL synchronous_commit TO OFF")
@@ -213,12 +213,12 @@ def _create(database: Database) -> None:
 
 def adopt_database(database: Database, data: Path) -> None:
     """From now on this database is the one that belongs to *data*."""
-    Disk().replace_file(data / _MARK, _name_of(database).encode())
+    Disk().replace_file(data / OF_A_NODE, _name_of(database).encode())
 
 
 def belongs(database: Database, data: Path) -> bool:
     """Whether *data* was written with this database; a fresh one over old files would do everything again."""
-    mark = data / _MARK
+    mark = data / OF_A_NODE
     if not mark.exists():
         adopt_database(database, data)
     return mark.read_text(encoding="ascii") == _name_of(database)

@@ -71,9 +71,14 @@ _ask_worker = app.operators
 
 
 @cache
-def installed() -> tuple[dict[str, OperatorSpec], list[str]]:
-    """What a worker says of the installed operators; asked once, because each answer takes a process."""
+def told() -> tuple[dict[str, OperatorSpec], list[str]]:
+    """What a worker says of the installed operators; asked once for all folders: each answer takes a process."""
     return _ask_worker()
+
+
+def installed(data: Path | None = None) -> tuple[dict[str, OperatorSpec], list[str]]:
+    """The same, in place of `app.operators`."""
+    return told()
 
 
 def pacsnode(*arguments: str | Path, **environ: str) -> Result:

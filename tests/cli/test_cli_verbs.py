@@ -13,7 +13,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from cli_material import CT, MR, RULES, Place, installed, lived_in, pacsnode, place
+from cli_material import CT, MR, RULES, Place, installed, lived_in, pacsnode, place, told
 from flow_material import House
 from peers import free_port, orthanc
 from pynetdicom import AE, evt
@@ -376,7 +376,7 @@ def test_a_rule_file_that_is_wrong_is_exit_code_2(site: Place, images: Path, tmp
 
 def test_operators_are_told_with_options_units_and_defaults(site: Place) -> None:
     """All of them, as a worker of its own says; or one; a wrong name gets the nearest."""
-    installed.cache_clear()
+    told.cache_clear()
     names = [spec["name"] for spec in json.loads(pacsnode("operators", "--json").stdout)]
     assert {"reformat", "segment_body", "segment_threshold", "statistics"} <= set(names)
     text = pacsnode("operators", "reformat").stdout
