@@ -45,6 +45,8 @@ _WRITTEN = {
     "m[H2O]": "mH₂O",
 }
 """UCUM codes that do not read like the unit."""
+_SMALL, _LINE = 17, 21
+"""Height of the letters beside an image, and of their lines."""
 _RAISED = str.maketrans("-123", "⁻¹²³")
 _FONTS = Path(__file__).parent / "fonts"
 _MISSING = "\ufffd"
@@ -227,10 +229,10 @@ def colour_bar(
 ) -> None:
     """Draw the viridis bar into *box* (x, y, width, height), its title above and five ticks beside it."""
     x, y, width, height = box
-    head = wrapped(title, 15, width, lines=3)
+    head = wrapped(title, _SMALL, width, lines=3)
     for k, line in enumerate(head):
-        write(image, (x, y + 19 * k), line, 15, FAINT)
-    top = y + 19 * len(head) + 14
+        write(image, (x, y + _LINE * k), line, _SMALL, FAINT)
+    top = y + _LINE * len(head) + 14
     tall = height - (top - y) - 10
     strip = np.repeat(viridis()[::-1][:, None], 24, axis=1)
     image.paste(scaled(strip, (24, tall)), (x, top))
@@ -239,8 +241,8 @@ def colour_bar(
     for k in range(5):
         at = top + round(tall * (1 - k / 4))
         draw.line([(x + 24, at), (x + 29, at)], INK, 1)
-        text = fitted(number(low + (high - low) * k / 4, high - low), 15, width - 36)
-        draw.text((x + 37, at), text, INK, font(15), anchor="lm")
+        text = fitted(number(low + (high - low) * k / 4, high - low), _SMALL, width - 36)
+        draw.text((x + 37, at), text, INK, font(_SMALL), anchor="lm")
 
 
 def legend(
@@ -251,10 +253,10 @@ def legend(
     draw = ImageDraw.Draw(image)
     for colour, label in entries:
         draw.rectangle([x, y + 3, x + 15, y + 18], colour)
-        lines = wrapped(label, 15, width - 24, lines=3)
+        lines = wrapped(label, _SMALL, width - 24, lines=3)
         for k, line in enumerate(lines):
-            write(image, (x + 24, y + 1 + 19 * k), line, 15)
-        y += 19 * len(lines) + 10
+            write(image, (x + 24, y + 1 + _LINE * k), line, _SMALL)
+        y += _LINE * len(lines) + 10
 
 
 def scale_bar(image: Image.Image, box: tuple[int, int, int, int], mm_per_pixel: float) -> None:
@@ -268,7 +270,7 @@ def scale_bar(image: Image.Image, box: tuple[int, int, int, int], mm_per_pixel: 
     bottom = y + height - 14
     draw = ImageDraw.Draw(image)
     draw.rectangle([x + 12, bottom - 4, x + 12 + long, bottom], INK, GROUND)
-    outlined(image, (x + 12, bottom - 8), text, 14, "ls")
+    outlined(image, (x + 12, bottom - 8), text, 20, "ls")
 
 
 def directions(axis: NDArray[np.float64]) -> str:

@@ -81,16 +81,16 @@ def _frame(look: Look, pixels: Pixels, label: str, marks: Sequence[Mark]) -> Pix
     panel = _PANEL if look.bar or look.legend else 0
     whole = Image.new("RGB", (_SIDE + panel, _HEAD + _SIDE), GROUND)
     write(whole, (_GAP, 8), fitted(look.title, 20, _SIDE + panel - 2 * _GAP, bold=True), 20, INK, bold=True)
-    write(whole, (_GAP, 36), fitted(label, 15, _SIDE + panel - 2 * _GAP), 15, FAINT)
+    write(whole, (_GAP, 37), fitted(label, 17, _SIDE + panel - 2 * _GAP), 17, FAINT)
     x, y = (_SIDE - width) // 2, _HEAD + (_SIDE - height) // 2
     whole.paste(scaled(pixels, (width, height), smooth=look.smooth), (x, y))
     zoom = (height / pixels.shape[0], width / pixels.shape[1])
     for mark in marks:
         _draw_mark(whole, mark, [(x + (c + 0.5) * zoom[1], y + (r + 0.5) * zoom[0]) for r, c in mark.points])
     if look.left:
-        outlined(whole, (x + 8, y + height // 2), look.left, 18, "lm")
+        outlined(whole, (x + 8, y + height // 2), look.left, 24, "lm")
     if look.top:
-        outlined(whole, (x + width // 2, y + 8), look.top, 18, "mt")
+        outlined(whole, (x + width // 2, y + 8), look.top, 24, "mt")
     if look.calibrated:
         scale_bar(whole, (x, y, width, height), look.spacing[1] * pixels.shape[1] / width)
     if look.bar:

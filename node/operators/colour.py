@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,14 +53,20 @@ def share_of(values: NDArray[Any], low: float, high: float) -> NDArray[np.float3
     return found
 
 
-def text_size(rows: int) -> int:
-    """Height of letters, in pixels, for a picture of so many rows."""
-    return max(11, min(28, rows // 30))
+def text_size(rows: int, columns: int = 0) -> int:
+    """Height of letters, in pixels, for a picture of so many rows and columns.
+
+    As a share of the longer side, because that is what a viewer fits to its window; a flat picture keeps room.
+    """
+    return max(11, min(max(rows, columns) // 22, rows // 8))
 
 
-def bar(rows: int, said: Bar) -> Pixels:
-    """A panel *rows* high with the colours, the highest value at the top and the lowest at the bottom."""
-    size = text_size(rows)
+def bar(rows: int, said: Bar, columns: int = 0) -> Pixels:
+    """A panel *rows* high with the colours, the highest value at the top and the lowest at the bottom.
+
+    Its letters are those of a picture of so many rows and *columns*.
+    """
+    size = text_size(rows, columns)
     font = ImageFont.load_default(size)
     ends, unit = (_number(said.high), _number(said.low)), unit_text(said.unit)
     wide = max(font.getlength(text) for text in (*ends, unit))
@@ -78,10 +85,13 @@ def bar(rows: int, said: Bar) -> Pixels:
     return np.asarray(panel)
 
 
-def lettered(pixels: Pixels, axes: NDArray[np.float64], title: str) -> Pixels:
-    """A frame (rows, columns, 3) with the title, and at its edges the side of the patient that lies there."""
+def lettered(pixels: Pixels, axes: NDArray[np.float64], title: str, pixel: float = 0.0) -> Pixels:
+    """A frame (rows, columns, 3) with the title, and at its edges the side of the patient that lies there.
+
+    With *pixel*, how wide a pixel is in the patient in mm, a scale stands in the lower left corner.
+    """
     rows, columns = pixels.shape[:2]
-    size = text_size(rows)
+    size = text_size(rows, columns)
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     (left, right), (top, bottom) = sides(axes[:, 2]), sides(axes[:, 1])
@@ -91,7 +101,34 @@ def lettered(pixels: Pixels, axes: NDArray[np.float64], title: str) -> Pixels:
     _outlined(draw, (columns / 2, edge + size + half), top, "mt", size)
     _outlined(draw, (columns / 2, rows - edge), bottom, "ms", size)
     _outlined(draw, (edge, edge), _fitting(title, columns - 2 * edge, size), "lt", size)
+    if pixel > 0:
+        _draw_scale(draw, (edge, rows - edge), columns, size, pixel)
     return np.asarray(image)
+
+
+def scale_length(columns: int, pixel: float) -> float:
+    """How long the scale of a picture is, mm: 1, 2 or 5 times a power of ten, a quarter of its width at most."""
+    room = columns * pixel / 4
+    power = 10.0 ** math.floor(math.log10(room))
+    return next(step * power for step in (5, 2, 1) if step * power <= room)
+
+
+def _draw_scale(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], columns: int, size: int, pixel: float
+) -> None:
+    """A bar between two ends, its length in mm above it; *corner* is its lower left (x, y)."""
+    length = scale_length(columns, pixel)
+    long, thick = round(length / pixel), max(2, size // 7)
+    (x, y), end = corner, size // 3
+    strokes = (
+        (x, y - end, x + thick, y),
+        (x, y - thick, x + long, y),
+        (x + long - thick, y - end, x + long, y),
+    )
+    for rim, colour in ((1, _GROUND), (0, _INK)):  # a dark rim, so that it shows on any ground
+        for left, top, right, bottom in strokes:
+            draw.rectangle((left - rim, top - rim, right - 1 + rim, bottom - 1 + rim), colour)
+    _outlined(draw, (x, y - end - max(3, size // 4)), f"{length:g} mm", "ls", size)
 
 
 def sides(axis: NDArray[np.float64]) -> tuple[str, str]:
@@ -123,4 +160,5 @@ def _fitting(text: str, width: float, size: int) -> str:
 
 def _outlined(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, anchor: str, size: int) -> None:
     font = ImageFont.load_default(size)
-    draw.text(at, text, _INK, font, anchor=anchor, stroke_width=1, stroke_fill=_GROUND)
+    rim = max(1, size // 9)
+    draw.text(at, text, _INK, font, anchor=anchor, stroke_width=rim, stroke_fill=_GROUND)

@@ -56,7 +56,7 @@ def fuse(
     above. A pixel is *opacity* times colour plus (1 - *opacity*) times grey (0 to 1); where *other* is at or
     below the lower end, or was not measured, grey is shown alone. A window not given spans 1 % to 99.5 % of
     the measured values, that of the colour 1 % to 99.9 %; the bar says which values the colours mean. The
-    letters at the edges are sides of the patient (PS3.3 C.7.6.1.1.1).
+    letters at the edges are sides of the patient (PS3.3 C.7.6.1.1.1), and a scale in mm is in the lower left.
 
     Raises Refused where the two lie in different frames of reference or do not overlap, where an option is
     out of range, and what `reformat` refuses.
@@ -75,12 +75,12 @@ def fuse(
         raise Refused("the two volumes do not overlap; nothing of the one lies in the other")
     over = replace(other, array=array, affine=shown.affine, valid=valid)
     title = f"{_name(other)} on {_name(volume)}"
-    side = bar(shown.array.shape[1], Bar(*look.colour, other.unit, colours))
+    pixel = (float(shown.spacing[1]), float(shown.spacing[2]))
+    side = bar(shown.array.shape[1], Bar(*look.colour, other.unit, colours), shown.array.shape[2])
     frames = [
-        np.concatenate([lettered(_blended(shown, over, k, look), shown.axes, title), side], axis=1)
+        np.concatenate([lettered(_blended(shown, over, k, look), shown.axes, title, pixel[1]), side], axis=1)
         for k in range(len(shown.array))
     ]
-    pixel = (float(shown.spacing[1]), float(shown.spacing[2]))
     kept = {k: v for k, v in volume.facts.items() if k in ("modality", "body_part")}
     facts = {**kept, "burned_in": False, "fused": title}  # letters and a scale, nothing of the patient
     return Picture(np.stack(frames), spacing=pixel, plane="patient", title=title, facts=facts)

@@ -36,7 +36,7 @@ def mip_turning(
     The views are those of `mip_rotating`: frame 1 from the front, then to the patient's left side and on around.
     They are shown under the window *center*, *width* (LINEAR_EXACT, PS3.3 C.11.2.1.3.2); columns that stay black all
     around are cut off on both sides, and frames are enlarged to at least 512 pixels. A projection alone does not
-    tell front from back; the letters do. What was not measured is black.
+    tell front from back; the letters do. A scale in mm is in the lower left. What was not measured is black.
 
     Raises Refused where *width* is not above 0, and what `mip_rotating` refuses.
     """
@@ -53,7 +53,7 @@ def mip_turning(
     shown = cropped(shown, shown > 0)
     times = max(1, math.ceil(LEAST_PIXELS / max(shown.shape[1:])))
     frames = [
-        lettered(_enlarged(view, times), turned(angle) @ CORONAL, title)[..., 1]
+        lettered(_enlarged(view, times), turned(angle) @ CORONAL, title, pixel / times)[..., 1]
         for view, angle in zip(shown, made.facts["angles"], strict=True)
     ]
     facts = {**made.facts, "burned_in": False, "window": IDENTITY}  # letters, nothing of the patient

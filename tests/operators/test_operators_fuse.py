@@ -10,8 +10,18 @@ import numpy as np
 import pydicom
 import pytest
 
-from node.operator import NO_UNITS, Code, Refused, Volume
-from node.operators.colour import Bar, bar, share_of, sides, table, text_size, unit_text
+from node.operator import NO_UNITS, Code, Picture, Refused, Volume
+from node.operators.colour import (
+    Bar,
+    bar,
+    lettered,
+    scale_length,
+    share_of,
+    sides,
+    table,
+    text_size,
+    unit_text,
+)
 from node.operators.fuse import LEAST_PIXELS, fuse
 from node.operators.planes import CORONAL, SAGITTAL
 from node.testing import Grid, ramp_volume, run_operator, sphere_volume
@@ -28,6 +38,13 @@ def pair(**more: Any) -> tuple[Volume, Volume]:
     )
     ct = replace(ct, facts={**FRAME, "modality": "CT", "window": (40, 400)})
     return ct, replace(pet, facts={**FRAME, "modality": "PT"}, **more)
+
+
+def width_without_bar(made: Picture) -> int:
+    """Columns of the images themselves."""
+    rows, whole = made.array.shape[1:3]
+    said = Bar(0, 10, SUV, "hot_iron")
+    return next(c for c in range(whole) if c + bar(rows, said, c).shape[1] == whole)
 
 
 def test_hot_iron_is_the_palette_of_the_standard() -> None:
@@ -75,7 +92,7 @@ def test_the_hot_spot_is_where_it_belongs(plane: Any, right: int, down: int) -> 
     ct, pet = pair()
     made = fuse(ct, pet, plane=plane, thickness=8, opacity=1, other_center=5, other_width=10)
     assert made.spacing is not None
-    width = made.array.shape[2] - bar(made.array.shape[1], Bar(0, 10, SUV, "hot_iron")).shape[1]
+    width = width_without_bar(made)
     pixels = made.array[:, :, :width].astype(int)
     red = (pixels[..., 0] - pixels[..., 2]) > 60  # grey is as red as blue; so are black and white
     hot = np.argwhere(red.sum(axis=0) > 0)
@@ -101,7 +118,7 @@ def test_what_was_not_measured_has_no_colour() -> None:
     ct, pet = pair()
     valid = pet.array < 5
     made = fuse(ct, replace(pet, valid=valid), opacity=1, other_center=5, other_width=10)
-    width = made.array.shape[2] - bar(made.array.shape[1], Bar(0, 10, SUV, "hot_iron")).shape[1]
+    width = width_without_bar(made)
     pixels = made.array[:, :, :width].astype(int)
     assert np.all(pixels[..., 0] == pixels[..., 2]) or np.abs(pixels[..., 0] - pixels[..., 2]).max() < 20
 
@@ -117,6 +134,42 @@ def test_the_bar_shows_its_colours_from_low_to_high() -> None:
         order = [known.index(pixel) for pixel in shown if pixel in known]
         assert len(order) > rows // 4
         assert order == sorted(order, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pixel", "length"),
+    [(480, 0.8, 50), (480, 0.84, 100), (200, 0.0999, 2), (512, 0.01, 1), (300, 1.4, 100), (480, 0.004, 0.2)],
+)
+def test_scales_are_round(columns: int, pixel: float, length: float) -> None:
+    """1, 2 or 5 times a power of ten, the longest that a quarter of the picture has room for."""
+    assert scale_length(columns, pixel) == pytest.approx(length)
+    assert length <= columns * pixel / 4 < 2.5 * length
+
+
+@pytest.mark.parametrize(("rows", "columns", "pixel"), [(480, 480, 0.8), (1024, 700, 0.5), (250, 520, 0.77)])
+def test_a_scale_is_as_long_as_it_says(rows: int, columns: int, pixel: float) -> None:
+    """In the lower left a bright bar with a dark rim, as many pixels as its mm are; without a pixel size none."""
+    for ground in (0, 255):
+        empty = np.full((rows, columns, 3), ground, np.uint8)
+        plain, scaled = lettered(empty, np.eye(3), ""), lettered(empty, np.eye(3), "", pixel)
+        (line,) = {
+            tuple(row) for row in scaled[rows - max(2, text_size(rows, columns) // 4) - 1, :, :1].T.tolist()
+        }
+        bright = np.flatnonzero(np.array(line) == 235)
+        bright = bright[bright < columns / 3]
+        assert len(bright) == bright[-1] - bright[0] + 1 == round(scale_length(columns, pixel) / pixel)
+        changed = np.argwhere((plain != scaled).any(axis=2))
+        assert changed[:, 0].min() > rows / 2
+        assert changed[:, 1].max() < columns * 0.4
+
+
+def test_letters_grow_with_the_picture() -> None:
+    """A capital letter is about one thirtieth of the longer side, whatever the side; never below eight pixels."""
+    for rows, columns in ((480, 480), (1024, 600), (600, 1024), (2048, 2048), (64, 64)):
+        empty = np.zeros((rows, columns, 3), np.uint8)
+        written = np.flatnonzero((lettered(empty, np.eye(3), "")[:, -columns // 4 :] > 128).any(axis=(1, 2)))
+        tall = written.max() - written.min() + 1
+        assert max(8, max(rows, columns) / 36) <= tall <= max(13, max(rows, columns) / 26), (rows, columns)
 
 
 def test_letters_name_the_sides_of_the_patient() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from node.errors import Refused
 from node.operator import Volume
+from node.operators.colour import Bar, bar
 from node.operators.pet.suv import suv
 from node.operators.pet.turning import mip_uptake
 from node.testing import Grid, run_operator
@@ -27,10 +28,11 @@ def test_uptake_is_dark_and_turns_with_the_patient(one: Volume) -> None:
     picture = run_operator(mip_uptake, one, views=4, highest=6.0)
     frames, rows, columns = picture.array.shape
     assert (frames, max(rows, columns) >= 512, picture.unit.value) == (4, True, "1")
-    wide = columns - 62  # the bar
+    said = Bar(0, 6.0, one.unit, "inverse_grey")
+    wide = next(c for c in range(columns) if c + bar(rows, said, c).shape[1] == columns)
     centres = []
     for n in (0, 1, 2):
-        row = picture.array[n, rows // 2 - 10 : rows // 2 + 10, : columns - 90].mean(axis=0)
+        row = picture.array[n, rows // 2 - 10 : rows // 2 + 10, : wide - 28].mean(axis=0)
         centres.append(float(np.flatnonzero(row < 30).mean()))
     middle = centres[1]
     assert centres[0] > middle > centres[2]

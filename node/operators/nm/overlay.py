@@ -46,10 +46,11 @@ def show_regions(
     title = ", ".join(filter(None, (words, summed))) or "regions"
     pixels = _outlined(_grey(frames.sum(axis=0, dtype=np.float64), times), rois, times)
     axes = _axes(chosen, indices[0])
-    shown = _titled(pixels, title) if axes is None else lettered(pixels, axes, title)
     spacing = (
         None if chosen.spacing is None else (chosen.spacing[0] / times, chosen.spacing[1] / times)
     )  # fmt: skip
+    pixel = spacing[1] if spacing and chosen.plane == "patient" else 0.0
+    shown = _titled(pixels, title) if axes is None else lettered(pixels, axes, title, pixel)
     return Picture(
         shown[None],
         spacing=spacing,
@@ -79,7 +80,7 @@ def _grey(counts: NDArray[np.float64], times: int) -> Pixels:
 def _outlined(pixels: Pixels, rois: tuple[Roi, ...], times: int) -> Pixels:
     """Lines of two pixels along the inner edge of each region, its name above it."""
     colours = colours_of(rois)
-    size = text_size(len(pixels))
+    size = text_size(*pixels.shape[:2])
     font = ImageFont.load_default(size)
     shown = pixels.copy()
     for roi in rois:
@@ -100,7 +101,7 @@ def _outlined(pixels: Pixels, rois: tuple[Roi, ...], times: int) -> Pixels:
 
 
 def _titled(pixels: Pixels, title: str) -> Pixels:
-    size = text_size(len(pixels))
+    size = text_size(*pixels.shape[:2])
     image = Image.fromarray(pixels)
     ImageDraw.Draw(image).text(
         (4, 4),

@@ -29,7 +29,7 @@ def mip_uptake(
     around. *highest*, in the volume's unit, is black and the scale's upper end (default: 99.8 % of the measured
     values lie below it); what was not measured is white as the empty background is. Columns that stay empty all
     around are cut off on both sides, the axis of rotation in the middle, and frames are enlarged to at least 512
-    pixels. Letters say which side of the patient lies where, and a bar what the greys mean.
+    pixels. Letters say which side of the patient lies where, a bar what the greys mean, and a scale how long a mm is.
 
     Raises Refused where *highest* is not above 0, and what `mip_rotating` refuses.
     """
@@ -42,15 +42,15 @@ def mip_uptake(
     pixel = made.spacing[0] if made.spacing else 1.0
     times = max(1, math.ceil(LEAST_PIXELS / max(values.shape[1:])))
     name = f"{volume.facts.get('modality', 'image')} {unit_text(volume.unit)}".strip()
-    side = bar(values.shape[1] * times, Bar(0.0, most, volume.unit, "inverse_grey"))
+    rows, columns = (times * count for count in values.shape[1:])
+    side = bar(rows, Bar(0.0, most, volume.unit, "inverse_grey"), columns)
     greys = table("inverse_grey")
     frames = []
-    for view, angle in zip(values, made.facts["angles"], strict=True):
-        shares = _enlarged(share_of(view, 0.0, most), times)
+    for seen, angle in zip(values, made.facts["angles"], strict=True):
+        shares = _enlarged(share_of(seen, 0.0, most), times)
         shown = greys[np.rint(shares * 255).astype(np.uint8)]
-        frames.append(
-            np.concatenate([lettered(shown, turned(angle) @ CORONAL, f"{name} MIP"), side], axis=1)[..., 1]
-        )
+        view = lettered(shown, turned(angle) @ CORONAL, f"{name} MIP", pixel / times)
+        frames.append(np.concatenate([view, side], axis=1)[..., 1])
     facts = {**made.facts, "burned_in": False, "window": (128.0, 256.0)}
     spaced = (pixel / times, pixel / times)
     return Picture(
