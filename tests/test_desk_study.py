@@ -47,8 +47,8 @@ def test_the_timeline_and_the_status_say_who_waits_for_what(tmp_path: Path) -> N
     assert "until 2026-03-01 13:30:00 CET" in text
     assert "study waiting  fusion: waits for pet" in text
     told = "\n".join(status_lines(status(site.parts.settings)))
-    assert "fusion waits for pet: " in told
-    assert "until 2026-03-01 13:30:00 CET (study 1.2.9)" in told
+    assert "fusion waits for pet until 2026-03-01 13:30:00 CET\n    the one series does not fit" in told
+    assert "\n    study 1.2.9\n" in told
     site.complete(*pet())
     assert "rule fusion: ran, ct is series 1 (CT 1, 3 objects) (the only one that fits)" in timeline(site)
     assert "fusion waits" not in "\n".join(status_lines(status(site.parts.settings)))

@@ -19,6 +19,7 @@ from node.cli.frame import (
     rules_of,
     say_unknown_peer,
     site_of,
+    state_option,
     verb,
     wanted_of,
 )
@@ -38,7 +39,7 @@ _SELECT: dict[str, Callable[..., Any]] = {
     "study": click.option("--study", default="", help="Of this study: its Study Instance UID."),
     "accession": click.option("--accession", default="", help="Of this Accession Number."),
     "run": click.option("--run", type=int, default=0, help="Of this run."),
-    "state": click.option("--state", default="", help="Only what is in this state."),
+    "state": state_option(DeliveryState),
     "since": click.option("--since", default="", help="Made in the last 30 min, 2 h, 3 d."),
     "older_than": click.option("--older-than", "before", default="", help="Made longer ago than 2 h, 3 d."),
 }
@@ -48,12 +49,13 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Count what would change
 _OF_DELIVERIES = ("destination", "status", "sop_class")
 
 
-def _selecting(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options that say which rows an act means."""
+def _selecting(*names: str, runs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that say which rows an act means: deliveries, or *runs* as well."""
+    options = {**_SELECT, "state": state_option(DeliveryState, RunState)} if runs else _SELECT
 
     def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(names or tuple(_SELECT)):
-            function = _SELECT[name](function)
+        for name in reversed(names or tuple(options)):
+            function = options[name](function)
         return function
 
     return with_options
@@ -94,7 +96,7 @@ def _of_runs(given: dict[str, Any], runs: bool) -> bool:
 
 
 @main.command()
-@_selecting()
+@_selecting(runs=True)
 @_RUNS
 @_DRY_RUN
 @as_json
@@ -114,7 +116,7 @@ def retry(context: click.Context, runs: bool, dry_run: bool, as_json: bool, **gi
 
 
 @main.command()
-@_selecting()
+@_selecting(runs=True)
 @_RUNS
 @_WHY
 @_DRY_RUN

@@ -124,6 +124,14 @@ def zone_of(context: click.Context) -> ZoneInfo:
     return ZoneInfo(site_of(context).node.timezone)
 
 
+def state_option(states: type[StrEnum], with_runs: type[StrEnum] | None = None) -> Callable[..., Any]:
+    """`--state`, whose help names the states there are, and the others that there are with `--runs`."""
+    words = f"Only this state: {', '.join(state.value for state in states)}."
+    if with_runs:
+        words = f"{words[:-1]}; with --runs: {', '.join(state.value for state in with_runs)}."
+    return click.option("--state", default="", help=words)
+
+
 def known_state(text: str, states: type[StrEnum]) -> None:
     """Raises Misconfigured where *text* is given and is none of *states*: nothing would ever be in it."""
     known = [state.value for state in states]

@@ -19,6 +19,7 @@ from node.cli.frame import (
     main,
     say_unknown_peer,
     site_of,
+    state_option,
     verb,
     wanted_of,
     zone_of,
@@ -41,8 +42,9 @@ def status(context: click.Context, as_json: bool) -> int:
     if as_json:
         show.as_json(found)
     else:
-        for line in desk.status_lines(found):
-            show.console().print(line)
+        out = show.console()
+        for line in desk.status_lines(found, out.width):
+            out.print(line)
     return DONE
 
 
@@ -70,7 +72,6 @@ _LISTS: dict[str, tuple[Callable[..., Any], dict[str, str], tuple[str, ...]]] = 
 }  # fmt: skip
 
 _WANTED = {
-    "state": click.option("--state", default="", help="Only this state."),
     "series": click.option(
         "--series", default="", help="Only this series: its number or Series Instance UID."
     ),
@@ -119,7 +120,8 @@ def _listing(name: str) -> None:
         return DONE
 
     function = click.pass_context(listed)
-    for option in (*(_WANTED[key] for key in reversed(options)), _LIMIT, as_json):
+    known = {**_WANTED, "state": state_option(_STATES[name])} if name in _STATES else _WANTED
+    for option in (*(known[key] for key in reversed(options)), _LIMIT, as_json):
         function = option(function)
     main.command(name, help=_HELP.get(name, f"List {name}, newest first."))(function)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -111,8 +112,8 @@ def _windows_closed(settings: Settings) -> list[str]:
     return [name for name, peer in settings.peers.items() if not is_open(peer.window, local)]
 
 
-def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The same for people: what is wrong stands out."""
+def status_lines(found: Mapping[str, Any], width: int = 80) -> Iterator[str]:
+    """The same for people, on a terminal of so many columns: what is wrong stands out."""
     zone = ZoneInfo(found["timezone"])
     stands = (
         "[red]not running[/]"
@@ -142,7 +143,7 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"[red]{row['name']} is {what} since {show.moment(row['since'], zone)}[/]: {show.safe(row['reason'])}"
     for words in found["crowded"].values():
         yield f"[red]{show.safe(words)}[/]"
-    yield from _study_lines(found["waiting_studies"], zone)
+    yield from _study_lines(found["waiting_studies"], zone, width)
     yield from _refusal_lines(found["refusals"])
     yield from _commitment_lines(found, zone)
     for name in found["windows_closed"]:
@@ -159,15 +160,26 @@ def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 _MOST_STUDIES = 5
 """Studies that are told one by one; `find` tells the others."""
+_MOST_LINES = 2
+"""Of why a rule waits: a study may have many series that do not fit."""
 
 
-def _study_lines(waiting: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> Iterator[str]:
-    """Which rules wait for which input of which study, and until when."""
+def _study_lines(waiting: Sequence[Mapping[str, Any]], zone: ZoneInfo, width: int) -> Iterator[str]:
+    """Which rules wait for which input of which study, until when and, in short, why."""
+    cut = False
     for row in waiting[:_MOST_STUDIES]:
-        until = f"until {show.moment(row['until'], zone)}"
-        yield f"{show.safe(row['rule'])} {show.safe(row['reason'])}, {until} (study {show.safe(row['study_uid'])})"
+        waits, _, why = show.printable(row["reason"]).partition(": ")
+        head = f"{row['rule']} {waits} until {show.moment(row['until'], zone)}"
+        yield from map(show.safe, textwrap.wrap(show.printable(head), width, subsequent_indent="    "))
+        room = max(20, width - 4)
+        told = textwrap.wrap(why, room, max_lines=_MOST_LINES, placeholder=" …")
+        cut = cut or len(textwrap.wrap(why, room)) > len(told)
+        for line in (*told, f"study {row['study_uid']}"):
+            yield f"    {show.safe(line)}"
     if len(waiting) > _MOST_STUDIES:
         yield f"and {len(waiting) - _MOST_STUDIES} more rules wait for inputs of studies"
+    if cut:
+        yield "`pacsnode find --study UID` tells all that such a rule waits for"
 
 
 def _refusal_lines(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[str]:

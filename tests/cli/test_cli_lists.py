@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from flow_material import NOON, header
 from peers import as_somebody_else
 from sqlalchemy import update
 
+from node.model import DeliveryState, InstanceState, RunState, SeriesState
 from node.show import decisions, layout, printable, safe, when
-from node.store import intake, queues, work
+from node.store import intake, queues, studies, work
 from node.store.database import note, open_database
 from node.store.schema import delivery
 
@@ -80,6 +82,59 @@ def test_a_state_that_there_is_not_is_a_mistake(lived: Place, verb: str, near: s
     assert result.exit_code == 2
     assert f"--state {near}x is not one of" in result.stderr
     assert f"did you mean {near}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "states"),
+    [
+        ("series", [SeriesState]), ("runs", [RunState]), ("deliveries", [DeliveryState]), ("objects", [InstanceState]),
+        ("hold", [DeliveryState]), ("release", [DeliveryState]), ("retry", [DeliveryState, RunState]),
+        ("cancel", [DeliveryState, RunState]),
+    ],
+)  # fmt: skip
+def test_the_help_names_the_states(verb: str, states: list[type[StrEnum]]) -> None:
+    """Whoever asks a verb that filters by state for its help reads which there are, and no others."""
+    shown = " ".join(pacsnode(verb, "--help", COLUMNS="200").stdout.split())
+    said = shown.partition("Only this state: ")[2].partition(".")[0]
+    assert said.split("; with --runs: ") == [", ".join(state.value for state in kind) for kind in states]
+
+
+STUDY = "1.2.276.0.7230010.3.1.2.8323329.12345.1700000000.1234567890.1234"
+
+
+def test_status_tells_in_short_why_studies_wait(tmp_path: Path) -> None:
+    """On 80 columns no line is longer, whatever does not fit: a head, two lines of reasons, the study; JSON has all."""
+    made = place(tmp_path / "site")
+    (made.folder / "data").mkdir()
+    misfits = "; ".join(f"series {n}: Modality: is CT, expected PT or one [of] these" for n in range(1, 30))
+    reasons = {
+        "fusion": f"waits for pet: none of the 29 series fits; {misfits}",
+        "ratio": "waits for late: no series",
+    }
+    database = open_database("sqlite", made.folder / "data")
+    with database.write() as tx:
+        for rule, reason in reasons.items():
+            values = {
+                "state": studies.WAITING,
+                "reason": reason,
+                "since": NOON,
+                "until": NOON,
+                "due_at": NOON,
+            }
+            studies.set_rule(tx, STUDY, rule, **values)
+    database.close()
+    lines = made.run("status", COLUMNS="80").stdout.splitlines()
+    first = lines.index("fusion waits for pet until 2026-03-01 13:00:00 CET")
+    assert lines[first + 1].startswith("    none of the 29 series fits; series 1: Modality: is CT, ")
+    assert "one [of] these" in " ".join(lines[first + 1 : first + 3])
+    assert lines[first + 2].endswith(" …")
+    assert lines[first + 3 : first + 7] == [
+        f"    study {STUDY}", "ratio waits for late until 2026-03-01 13:00:00 CET", "    no series",
+        f"    study {STUDY}",
+    ]  # fmt: skip
+    assert "`pacsnode find --study UID`" in lines[first + 7]
+    assert max(len(line) for line in lines[first : first + 8]) <= 80
+    assert {row["rule"]: row["reason"] for row in made.json("status")["waiting_studies"]} == reasons
 
 
 def test_runs_in_shadow_are_listed_alone(tmp_path: Path) -> None:
