@@ -126,7 +126,7 @@ def test_pet_ct_fusion(site: Site, tmp_path: Path) -> None:
     told = json.loads(site.says("status", "--json"))
     (waiting,) = told["waiting_studies"]
     assert (waiting["rule"], waiting["state"]) == ("pet-ct-fusion", "waiting")
-    assert "pet-ct-fusion waits for pet: " in site.says("status")
+    assert "pet-ct-fusion waits for pet until " in site.says("status")
     assert "? pet-ct-fusion" in site.says("explain", "--series", "1")
     site.send(other[:-1])
     site.node.wait_for(lambda: site.states() == ["done"], "the fusion")
