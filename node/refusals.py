@@ -91,9 +91,11 @@ class Telling:
 
 
 def _who(reason: Reason, words: LastWords) -> str:
-    """A sender in words; what is not printable in its titles is escaped."""
+    """A sender in words, and what it did; what is not printable is escaped."""
     calls = f" calling {words.called!r}" if reason is Reason.CALLED_TITLE else ""
-    return f"{words.calling!r}{calls} from {words.host}" if words.calling else f"from {words.host}"
+    who = f"{words.calling!r}{calls} from {words.host}" if words.calling else f"from {words.host}"
+    why = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words.why)
+    return f"{who} ({why})" if why else who
 
 
 class Refusals:

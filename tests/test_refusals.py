@@ -82,6 +82,16 @@ def test_what_was_told_before_is_not_told_again() -> None:
             LastWords(0.0, "::1", "\x1b[2J\n'\0"),
             """; last "\\x1b[2J\\n'\\x00" from ::1""",
         ),
+        (
+            Reason.TLS_HANDSHAKE,
+            LastWords(0.0, "10.0.0.7", why="it shows no certificate"),
+            "; last from 10.0.0.7 (it shows no certificate)",
+        ),
+        (
+            Reason.CERTIFICATE_NAME,
+            LastWords(0.0, "10.0.0.7", "CT7", "PACSNODE", "this one carries the names \x1b[2J"),
+            "; last 'CT7' from 10.0.0.7 (this one carries the names \ufffd[2J)",
+        ),
     ],
 )
 def test_who_it_was_is_told_and_never_steers_a_terminal(

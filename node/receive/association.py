@@ -22,9 +22,12 @@ from node.receive.command import FIELD, SOP_CLASS, SOP_INSTANCE, Elements, integ
 from node.receive.reasons import Reason, cause
 from node.receive.services import Answer, Context, Service
 from node.receive.storing import SUCCESS, FullDisk, Storing
-from node.receive.wire import QuietError, Wire
+from node.receive.wire import FaultError, QuietError, Wire
 
 log = structlog.get_logger()
+
+_SAY_ALL = {Reason.CALLED_TITLE, Reason.CALLING_TITLE, Reason.LIMIT, Reason.IDLE}
+"""Reasons that need no more words than their own, with titles and address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class Session:
         if isinstance(answer, Accept):
             self.peer, self._inside = answer.peer, True
         else:
-            self.count(answer.because)
+            self.count(answer.because, answer.why)
             log.warning(
                 "association_rejected",
                 reason=answer.why,
@@ -230,9 +233,10 @@ class Session:
         status = mpps.keep(message, memoryview(dataset), self.desk.keeper, self.desk.performers)
         return Answer(commitment.response(command, status))
 
-    def count(self, reason: Reason) -> None:
-        """Count what was refused or ended, and who it was."""
-        words = LastWords(self.desk.clock().timestamp(), self.route.host, self._calling, self._called)
+    def count(self, reason: Reason, why: str = "") -> None:
+        """Count what was refused or ended, who it was, and *why* where the reason does not say it all."""
+        now, why = self.desk.clock().timestamp(), "" if reason in _SAY_ALL else why
+        words = LastWords(now, self.route.host, self._calling, self._called, why)
         self.desk.census.count(reason, words)
 
     def broke(self, error: Exception, *, in_hand: bool) -> None:
@@ -241,7 +245,10 @@ class Session:
         Whoever watches a port connects and says nothing, or goes again: that is no association.
         """
         if self.peer or not isinstance(error, QuietError | ConnectionError):
-            self.count(cause(error, in_hand))
+            # The text of an error that nobody expected may quote an object.
+            self.count(
+                cause(error, in_hand), str(error) if isinstance(error, FaultError | TimeoutError) else ""
+            )
 
     def leave(self) -> None:
         """Free its place: before the peer hears of the end, so that it may come again at once."""

@@ -19,7 +19,7 @@ from node.receive.reasons import Reason
 _REASONS = tuple(Reason)
 _PLACE = {reason: place for place, reason in enumerate(_REASONS)}
 _SLOT = struct.Struct("=q")
-_WORDS = struct.Struct("=d36p36p68p")
+_WORDS = struct.Struct("=d36p36p68p160p")
 _SUM = struct.Struct("=I")
 _RECORD = _WORDS.size + _SUM.size
 _KEY = 16
@@ -44,6 +44,8 @@ class LastWords:
     calling: str = ""
     """As sent; empty where it came to no association request."""
     called: str = ""
+    why: str = ""
+    """What just this one did, where the reason does not say it all; cut where it is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +255,8 @@ def _numbers(row: bytes) -> list[int]:
 
 
 def _written(words: LastWords) -> bytes:
-    texts = (text.encode(errors="backslashreplace") for text in (words.calling, words.called, words.host))
-    packed = _WORDS.pack(words.at, *texts)
+    said = (words.calling, words.called, words.host, words.why)
+    packed = _WORDS.pack(words.at, *(text.encode(errors="backslashreplace") for text in said))
     return packed + _SUM.pack(zlib.crc32(packed))
 
 
@@ -264,5 +266,5 @@ def _read_words(record: bytes) -> LastWords | None:
     if zlib.crc32(packed) != checksum:
         return None
     at, *texts = _WORDS.unpack(packed)
-    calling, called, host = (text.decode(errors="replace") for text in texts)
-    return LastWords(at, host, calling, called)
+    calling, called, host, why = (text.decode(errors="replace") for text in texts)
+    return LastWords(at, host, calling, called, why)

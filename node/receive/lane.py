@@ -110,8 +110,11 @@ class Lane:
         elif isinstance(error, SlowError):
             log.warning("peer_slow", reason=str(error), association=name, peer=peer, address=address)
         elif peer or not isinstance(error, QuietError | ConnectionError):
-            error_type = type(error).__name__
-            log.warning("peer_silent", error=error_type, association=name, peer=peer, address=address)
+            kind, why = (
+                type(error).__name__,
+                str(error) if isinstance(error, TimeoutError) else "the connection broke",
+            )
+            log.warning("peer_silent", reason=why, error=kind, association=name, peer=peer, address=address)
         else:
             return  # a connection that says nothing and goes is no event: whoever watches a port makes them
         self._wire.abort(BY_PROVIDER)

@@ -171,8 +171,8 @@ class Listener:
         self._count(reason, host)
         log.warning("connection_refused", reason=reason.words, address=host)
 
-    def _count(self, reason: Reason, host: str) -> None:
-        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host))
+    def _count(self, reason: Reason, host: str, why: str = "") -> None:
+        self.desk.census.count(reason, LastWords(self.desk.clock().timestamp(), host, why=why))
 
     def serve(self, connection: socket.socket, remote: tuple[str, int], keys: Keys | None = None) -> None:
         """Serve one connection, which counts until it is closed. What breaks it breaks nothing else."""
@@ -195,7 +195,7 @@ class Listener:
             secured = secure(connection, keys, self.pace)
         except HandshakeError as error:
             if why := str(error):
-                self._count(Reason.TLS_HANDSHAKE, remote[0])
+                self._count(Reason.TLS_HANDSHAKE, remote[0], why)
                 log.warning("tls_handshake_failed", reason=why, address=authority(*remote))
             return
         with secured:  # it has taken the descriptor of the other

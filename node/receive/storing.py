@@ -49,14 +49,14 @@ class Storing:
         self._most = most
         self._part: Part | None = None
         self._status = SUCCESS
-        self._attempt(lambda: self._refuse_if(disk.is_full(), Reason.WATERMARK, "disk full"))
+        self._attempt(lambda: self._refuse_if(disk.is_full(), Reason.WATERMARK, Reason.WATERMARK.words))
 
     def write(self, fragment: memoryview) -> None:
         """Append to the object."""
         self.size += len(fragment)
         if self._status == SUCCESS and fragment:
             if self.size > self._most:
-                words = f"longer than {self._most} bytes"
+                words = f"{Reason.TOO_LONG.words}, {self._most} bytes"
                 self._attempt(lambda: self._refuse_if(True, Reason.TOO_LONG, words))
             else:
                 self._attempt(lambda: self._append(fragment))

@@ -20,6 +20,7 @@ RELEASE_RP = struct.pack(">BBII", 0x06, 0, 4, 0)
 _HEADER = struct.Struct(">BBI")  # type, reserved, length of the rest (PS3.8 9.3.1)
 _SHORT_PDU = 1024  # A-RELEASE and A-ABORT have 4 bytes; answers to requests we never make do not come here
 _WINDOW = 384 * 1024  # the part of the buffer in use: small enough to stay in the processor's cache
+_TOO_LONG = "a PDU took longer than `limits.pdu`"
 _LATE = 1 << 20  # bytes a peer may still have on their way when it is told that it is over
 
 
@@ -32,7 +33,7 @@ class CommandError(FaultError):
 
 
 class QuietError(TimeoutError):
-    """The peer began no PDU for too long."""
+    """The peer began no PDU for too long; the words say where."""
 
 
 class SlowError(TimeoutError):
@@ -97,8 +98,8 @@ class Wire:
         """Write all of *data*. Raises OSError, TimeoutError where the peer does not read."""
         try:
             self._socket.sendall(data)
-        except BlockingIOError as error:
-            raise TimeoutError from error
+        except (BlockingIOError, TimeoutError) as error:  # TLS has the other
+            raise TimeoutError("it did not take our answer within `limits.pdu`") from error
 
     def abort(self, source: int) -> None:
         """Send A-ABORT, once; a peer that is gone need not be told."""
@@ -133,8 +134,8 @@ class Wire:
         """Return how many bytes came. Raises TimeoutError where none does for too long."""
         try:
             return self._socket.recv_into(into)
-        except BlockingIOError as error:
-            raise TimeoutError from error
+        except (BlockingIOError, TimeoutError) as error:
+            raise TimeoutError(_TOO_LONG) from error
 
     def _wait(self, patience: float, idle: bool) -> None:
         """Have the first bytes of a PDU. Raises QuietError where there are none."""
@@ -145,7 +146,10 @@ class Wire:
         try:
             self._end = self._receive(self._buffer[:_WINDOW])
         except TimeoutError as error:
-            raise QuietError from error
+            why = (
+                "nothing came for `limits.idle`" if idle else "nothing came for `limits.pdu` within a message"
+            )
+            raise QuietError(why) from error
         finally:
             self.idle = False
         if not self._end:
@@ -170,7 +174,7 @@ class Wire:
         wanted, most = self._start + size, max(self._start + size, _WINDOW)
         while self._end < wanted:
             if time.monotonic() > deadline:
-                raise TimeoutError
+                raise TimeoutError(_TOO_LONG)
             if self._end > self._start:
                 self._acknowledge()
             got = self._receive(self._buffer[self._end : most])

@@ -226,10 +226,12 @@ def test_who_was_refused_last_is_told_by_each_receiver_the_newest_first(page: in
     one, two = Census(page, 0), Census(page, 2)
     assert Census.last_words(page, Reason.LIMIT) == ()
     one.count(Reason.LIMIT, LastWords(5.0, "10.0.0.1", "CT\x1b[2J\0é", "PACSNODE"))
-    two.count(Reason.LIMIT, LastWords(6.0, "fe80::1234:5678:9abc:def0%ethernet0", "X" * 200, "\udcff"))
+    two.count(
+        Reason.LIMIT, LastWords(6.0, "fe80::1234:5678:9abc:def0%ethernet0", "X" * 200, "\udcff", "y" * 500)
+    )
     newest, older = Census.last_words(page, Reason.LIMIT)
     assert older == LastWords(5.0, "10.0.0.1", "CT\x1b[2J\0é", "PACSNODE")
-    assert newest == LastWords(6.0, "fe80::1234:5678:9abc:def0%ethernet0", "X" * 35, "\\udcff")
+    assert newest == LastWords(6.0, "fe80::1234:5678:9abc:def0%ethernet0", "X" * 35, "\\udcff", "y" * 159)
     assert Census.last_words(page, Reason.ADDRESS) == ()
 
 

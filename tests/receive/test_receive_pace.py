@@ -188,7 +188,7 @@ def test_a_longer_object_is_refused_and_the_association_goes_on(
     assert [kept_dataset(path) for path in receiver.objects()] == [fits, fits]
     said = [line for line in capsys.readouterr().out.splitlines() if "store_refused" in line]
     assert len(said) == 1
-    assert "longer than 1000 bytes" in said[0]
+    assert "longer than `limits.object_size`, 1000 bytes" in said[0]
 
 
 def test_a_part_is_removed_as_soon_as_the_limit_is_passed(node: Callable[..., Node]) -> None:

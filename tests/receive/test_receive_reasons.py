@@ -151,6 +151,60 @@ def test_each_end_but_a_release_is_counted_by_why(
     connection.close()
 
 
+@pytest.mark.parametrize(
+    ("ending", "reason", "why"),
+    [
+        (lambda c: c.sendall(struct.pack(">BBI", 9, 0, 4)), Reason.BROKEN_PROTOCOL, "unknown PDU type 9"),
+        (lambda c: c.sendall(b"\4\0\0"), Reason.TOO_SLOW, "a PDU took longer than `limits.pdu`"),
+        (
+            lambda c: c.sendall(store_pdu(b"half")),
+            Reason.TOO_SLOW,
+            "nothing came for `limits.pdu` within a message",
+        ),
+        (lambda _: None, Reason.IDLE, ""),
+        (abort, Reason.ABORTED, ""),
+    ],
+    ids=["broken", "half a header", "half an object", "silence", "abort"],
+)
+def test_what_the_last_one_did_is_kept_where_the_reason_does_not_say_it(
+    node: Callable[..., Node],
+    capsys: pytest.CaptureFixture[str],
+    ending: Callable[[socket.socket], object],
+    reason: Reason,
+    why: str,
+) -> None:
+    """Which rule was broken and which limit passed is in the page, and so in the event, as it is in the log."""
+    receiver = node(pace=Pace(idle=0.7, pdu=0.7, linger=0.1))
+    connection = raw(receiver)
+    ending(connection)
+    wait_for(lambda: bool(counted(receiver)), "the end")
+    assert words(receiver, reason).why == why
+    wait_for(receiver.idle, "the connection's end")
+    assert why in capsys.readouterr().out
+    connection.close()
+
+
+def test_what_speaks_another_protocol_is_told_by_name(node: Callable[..., Node]) -> None:
+    """TLS and HTTP at the port without TLS are more than a broken protocol: the event says which port to mend."""
+    receiver = node(pace=Pace(linger=0.1))
+    for number, (sent, found) in enumerate(
+        ((b"GET / HTTP/1.1\r\n\r\n", "HTTP"), (b"\x16\3\1\2\0\1", "TLS")), 1
+    ):
+        with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
+            connection.sendall(sent)
+            wait_for(lambda number=number: counted(receiver).get(Reason.BROKEN_PROTOCOL) == number, found)
+        assert found in words(receiver, Reason.BROKEN_PROTOCOL).why
+
+
+def test_a_rejection_says_what_was_asked_for_unless_its_reason_does(node: Callable[..., Node]) -> None:
+    """From which address a known title came is not enough: the event names the peer that may not."""
+    receiver = node()
+    rejection(receiver, "FAR", "PACSNODE")
+    rejection(receiver, "STRANGER", "PACSNODE")
+    assert "see its from_address" in words(receiver, Reason.ADDRESS).why
+    assert words(receiver, Reason.CALLING_TITLE).why == ""
+
+
 def test_whoever_watches_the_port_is_counted_nowhere(node: Callable[..., Node]) -> None:
     """Connect and close, connect and say nothing, a reset: no refusal, no loss."""
     receiver = node(pace=Pace(negotiate=0.3, linger=0.1))

@@ -30,6 +30,7 @@ from tls_material import LOOPBACK, Papers, connected, serial_of, trusting
 from node.authority import Pair
 from node.receive.census import Census
 from node.receive.listener import Listener
+from node.receive.reasons import Reason
 from node.receive.securing import Keys
 from node.receiver import build
 from node.settings import parse
@@ -61,6 +62,8 @@ class Node:
     port: int
     """That for TLS."""
     logged: list[dict[str, object]]
+    names: tuple[str, ...]
+    """Of the peers."""
 
     def objects(self) -> list[Path]:
         """What is kept so far."""
@@ -79,6 +82,8 @@ class Node:
         wait_for(lambda: bool(self.said("tls_handshake_failed")), "the line in the log")
         (line,) = self.said("tls_handshake_failed")
         assert str(line["address"]).startswith("127.0.0.1:")
+        (words,) = Census.last_words(self.listener.desk.census._fd, Reason.TLS_HANDSHAKE, self.names)
+        assert words.why == str(line["reason"])[:159]  # the event says it, too
         return str(line["reason"])
 
 
@@ -105,7 +110,7 @@ class Making:
         os.close(fd)
         listener.start()
         plain, port = (one.getsockname()[1] for one in sockets)
-        self.made.append(Node(settings.node.data, keeper, listener, plain, port, self.logged))
+        self.made.append(Node(settings.node.data, keeper, listener, plain, port, self.logged, names))
         return self.made[-1]
 
 
