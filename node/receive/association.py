@@ -181,7 +181,7 @@ class Session:
         status = storing.end()
         self.desk.census.stored(self.peer, storing.size, status == SUCCESS)
         if storing.refused is not None:
-            self.count(storing.refused)
+            self.count(storing.refused, storing.why)
         if status == SUCCESS:
             self._objects += 1
             self._bytes += storing.size

@@ -44,6 +44,8 @@ class Storing:
         """Bytes of the dataset that came so far, kept or not."""
         self.refused: Reason | None = None
         """Why it will not be kept."""
+        self.why = ""
+        """What the disk said, where it did not take it."""
         self._arrival = arrival
         self._keeper = keeper
         self._most = most
@@ -103,9 +105,10 @@ class Storing:
             step()
         except OSError as error:
             self._status, self.refused = OUT_OF_RESOURCES, Reason.DISK_FULL
+            self.why = error.strerror or type(error).__name__
             log.error(  # noqa: TRY400 - a full disk needs no traceback per object
                 "store_failed",
-                reason=error.strerror or type(error).__name__,
+                reason=self.why,
                 association=self._arrival.association,
                 peer=self._arrival.peer,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Callable
@@ -47,17 +46,18 @@ class Failing(Disk):
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "why"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), Reason.DISK_FULL),
-        (OSError(errno.EIO, os.strerror(errno.EIO)), Reason.DISK_FULL),
-        (ZeroDivisionError(), Reason.OBJECT_BY_FAULT),
+        (OSError(errno.ENOSPC, "No space left on device"), Reason.DISK_FULL, "No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), Reason.DISK_FULL, "Input/output error"),
+        (PermissionError(errno.EACCES, "Permission denied"), Reason.DISK_FULL, "Permission denied"),
+        (ZeroDivisionError("Doe^John"), Reason.OBJECT_BY_FAULT, ""),
     ],
 )
 def test_an_object_that_is_not_kept_is_counted_once_with_its_sender(
-    node: Callable[..., Node], error: Exception, reason: Reason
+    node: Callable[..., Node], error: Exception, reason: Reason, why: str
 ) -> None:
-    """However many fragments follow it is one refusal, and an object kept afterwards is none."""
+    """However many fragments follow it is one refusal that says what the disk said; one kept afterwards is none."""
     disk = Failing("process")
     disk.error = error
     receiver = node(disk)
@@ -71,6 +71,7 @@ def test_an_object_that_is_not_kept_is_counted_once_with_its_sender(
     assert counted(receiver) == {reason: 1}
     last = words(receiver, reason)
     assert (last.calling, last.called, last.host) == ("CT01", "PACSNODE", "127.0.0.1")
+    assert last.why == why
 
 
 def test_the_watermark_is_told_from_a_disk_that_fails(node: Callable[..., Node]) -> None:
