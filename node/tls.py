@@ -118,6 +118,9 @@ def _read(file: str) -> bytes | str:
     """The content, or why there is none."""
     try:
         return Path(file).read_bytes()
+    except FileNotFoundError as error:
+        what = "check its path under `tls`; `pacsnode tls init` makes a first set"
+        return f"{file}: cannot be read: {error.strerror}; {what}"
     except OSError as error:
         return f"{file}: cannot be read: {error.strerror}; check its path under `tls` and who may read it"
 

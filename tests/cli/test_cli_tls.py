@@ -151,6 +151,7 @@ def test_check_names_all_that_is_wrong(tmp_path: Path) -> None:
     assert missing.exit_code == 2
     for name in ("node.pem", "node.key", "ca.pem"):
         assert f"tls: {folder / name}: cannot be read: No such file or directory" in missing.output
+    assert "`pacsnode tls init` makes a first set" in missing.output
     assert site.run("tls", "init").exit_code == 0
     assert site.run("check").exit_code == 0
     shutil.copy(folder / "peers/CT01.key", folder / "node.key")
