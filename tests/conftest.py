@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,31 @@ from typing import Any
 
 import peers
 import pytest
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH = 4 << 30  # what the tests keep at most is half of it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' folders in memory where there is room, unless pytest or the caller was told another place.
+
+    Tests commit thousands of transactions, and each would wait for the disk. What a killed process wrote is there
+    afterwards either way; what only a disk can show is tested on one: how objects are kept (test_store_files), and
+    all that is long.
+    """
+    told = config.option.basetemp or {"PYTEST_DEBUG_TEMPROOT", "TMPDIR"} & os.environ.keys()
+    if not told and "not long" in config.option.markexpr and _room_in_memory():
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
+
+
+def _room_in_memory() -> bool:
+    try:
+        room = os.statvfs(_MEMORY)
+        free = re.search(r"MemAvailable: *([0-9]+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return False
+    least = min(room.f_bavail * room.f_frsize, int(free[1]) * 1024 if free else 0)
+    return not room.f_flag & os.ST_NOEXEC and os.access(_MEMORY, os.W_OK) and least >= _ENOUGH
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

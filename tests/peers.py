@@ -373,7 +373,7 @@ def postgres_server() -> Iterator[Postgres]:
     user: dict[str, Any] = (
         {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
     )
-    folder = Path(tempfile.mkdtemp(prefix="pacsnode-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="pacsnode-postgres-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     try:
         folder.chmod(0o755)
         programs = _reachable(Path(spec.origin).parent, folder, user) / "pginstall" / "bin"

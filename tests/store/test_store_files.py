@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +41,13 @@ from node.store.files import (
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of the test's own on the disk, which objects are kept on, wherever other tests have theirs."""
+    with tempfile.TemporaryDirectory(prefix="pacsnode-store-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
 
 
 def arrival(uid: str = "1.2.3", **changes: str) -> Arrival:
