@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
-from node import __version__, app, desk
+from node import __version__, app
 from node import settings as site
 from node.errors import Broken, Misconfigured, Refused, Retryable
 from node.route.rules import RuleSet, parse_rules, read_folder
@@ -67,7 +68,43 @@ def verb(function: Callable[..., int]) -> Callable[..., None]:
     return run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Verbs(click.Group):
+    """The verbs; their modules are imported when the first of them is asked for.
+
+    `run` has a module of its own and loads no other: the node's first process stays small, and is there soon.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One verb."""
+        import_module(f"{__package__}.running")
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            self.load()
+            found = super().get_command(ctx, cmd_name)
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all verbs."""
+        self.load()
+        return super().list_commands(ctx)
+
+    def load(self) -> None:
+        """Import the modules of all verbs."""
+        for name in (
+            "acting",
+            "bench",
+            "files",
+            "listing",
+            "offer",
+            "peers",
+            "running",
+            "security",
+            "upkeep",
+        ):
+            import_module(f"{__package__}.{name}")
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pacsnode")
 @click.option(
     "--config", help="The site file; else $PACSNODE_CONFIG, ./config/node.yaml, /etc/pacsnode/node.yaml."
@@ -152,6 +189,8 @@ def wanted_of(given: Mapping[str, Any]) -> Wanted:
     if "status" in values:
         values["status"] = _status(values["status"])
     if values.get("sop_class"):
+        from node import desk  # noqa: PLC0415 - much that `run` does not need
+
         values["sop_class"] = desk.sop_class_uid(values["sop_class"])
     for key, option in (("since", "--since"), ("before", "--older-than")):
         if key in values:

@@ -20,6 +20,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from node import holding
+from node.cli import frame
 from node.store.schema import event
 from node.testing import Series, write_ct_series, write_mr_series
 
@@ -593,3 +594,21 @@ def test_release_lets_held_series_go(tmp_path: Path) -> None:
     unknown = lived.run("release", "--series", "999")
     assert unknown.exit_code == 3
     assert unknown.stderr.startswith("series 999: the node holds no such series")
+
+
+def test_the_nodes_own_process_loads_what_it_needs() -> None:
+    """`run` is found without the modules of other verbs, and these hold every module of the folder but the frame."""
+    program = """
+import sys
+import click
+from node.cli import main
+assert main.get_command(click.Context(main), "run") is not None
+print(*sorted(name for name in sys.modules if name.startswith("node.cli.") or name == "highdicom"))
+main.load()
+print(*sorted(name for name in sys.modules if name.startswith("node.cli.")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, all_of_them = (line.split() for line in done.stdout.splitlines())
+    assert first == ["node.cli.frame", "node.cli.running"]
+    files = {path.stem for path in Path(frame.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
+    assert {name.removeprefix("node.cli.") for name in all_of_them} == files

@@ -24,6 +24,8 @@ from node.route.keywords import OURS
 from node.route.rules import parse_rules
 from node.shape import parse
 
+main.load()
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PLUGIN = ROOT / "tests" / "plugin" / "acme-emphysema"
