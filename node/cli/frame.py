@@ -29,6 +29,8 @@ from node.store.choosing import Wanted
 from node.store.database import Database, open_database
 
 DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
+_MODULES = ("acting", "bench", "files", "listing", "offer", "peers", "running", "security", "upkeep")
+"""Where the verbs are."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts.")
 paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -90,17 +92,7 @@ class Verbs(click.Group):
 
     def load(self) -> None:
         """Import the modules of all verbs."""
-        for name in (
-            "acting",
-            "bench",
-            "files",
-            "listing",
-            "offer",
-            "peers",
-            "running",
-            "security",
-            "upkeep",
-        ):
+        for name in _MODULES:
             import_module(f"{__package__}.{name}")
 
 
