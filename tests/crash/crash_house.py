@@ -254,6 +254,13 @@ class House:
             )  # fmt: skip
         peers.wait_listening(self.process, self.port, self.log)
 
+    def verb(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """`pacsnode --config SITE …`, as a process of its own beside the node."""
+        return subprocess.run(
+            [sys.executable, "-m", "node.cli", "--config", str(self.folder / "node.yaml"), *arguments],
+            capture_output=True, text=True, check=False, env={**os.environ, **self.environ, **environ},
+        )  # fmt: skip
+
     def stop(self) -> None:
         """SIGTERM, and the node must end well by itself."""
         self._look_away()

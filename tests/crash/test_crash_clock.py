@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,11 +141,7 @@ def test_a_status_that_stays_for_a_day_parks_and_a_person_releases(tmp_path: Pat
         assert set(archive.asked.values()) == {1}
 
         pacs.behave()
-        command = [sys.executable, "-m", "node.cli", "--config", str(site.folder / "node.yaml"), "retry"]
-        done = subprocess.run(
-            [*command, "--to", "PACS", "--status", "C000"],
-            capture_output=True, text=True, env={**os.environ, **wall.environ}, check=False,
-        )  # fmt: skip
+        done = site.verb("retry", "--to", "PACS", "--status", "C000", **wall.environ)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "4" in done.stdout, done.stdout
         site.wait_idle()

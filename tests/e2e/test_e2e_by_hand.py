@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,16 +26,7 @@ from pydicom.dataset import Dataset
 
 def pacsnode(site: House, *arguments: str) -> Any:
     """What `pacsnode … --json` says, as a process of its own beside the node."""
-    command = [
-        sys.executable,
-        "-m",
-        "node.cli",
-        "--config",
-        str(site.folder / "node.yaml"),
-        *arguments,
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = site.verb(*arguments, "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import peers
@@ -51,8 +49,9 @@ def assert_nameless(path: Path) -> None:
 
 def command(site: House, *arguments: str) -> str:
     """What a verb prints."""
-    asked = [sys.executable, "-m", "node.cli", "--config", str(site.folder / "node.yaml"), *arguments]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    done = site.verb(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def pseudonyms(site: House, *narrowed: str) -> list[dict[str, str]]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import peers
 import pydicom
-from crash.crash_house import MEASURE_CT, House, Pacs, Scanner, ball, changed, house
+from crash.crash_house import MEASURE_CT, Pacs, Scanner, ball, changed, house
 from pydicom.dataset import Dataset
 
 ROUTING = """
@@ -63,12 +61,6 @@ def closed_now() -> str:
     return f"{local + timedelta(hours=3):%H:%M}-{local + timedelta(hours=4):%H:%M}"
 
 
-def verb(site: House, *words: str) -> str:
-    """What a verb of the command line says."""
-    command = [sys.executable, "-m", "node.cli", "--config", str(site.folder / "node.yaml"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
 def test_each_goes_its_way(tmp_path: Path) -> None:
     """Six patients are spread and kept together; one series waits for a person, one for its time, one for nobody."""
     ports = [peers.free_port() for _ in range(3)]
@@ -98,9 +90,9 @@ def test_each_goes_its_way(tmp_path: Path) -> None:
         }
         assert states["asked"] == ("held", "held by its rule; `pacsnode release --to PACS` lets it go")
         assert states["late"][0] == "waiting" and "waits for its window" in states["late"][1]
-        assert "2 held" in verb(site, "status")
-        assert "waits for its window" in verb(site, "deliveries", "--to", "PACS")
-        assert "2 deliveries released" in verb(site, "release", "--to", "PACS", "--rule", "asked")
+        assert "2 held" in site.verb("status").stdout
+        assert "waits for its window" in site.verb("deliveries", "--to", "PACS").stdout
+        assert "2 deliveries released" in site.verb("release", "--to", "PACS", "--rule", "asked").stdout
         site.wait_for(lambda: len(pacs.datasets) == 2, "what was released")
         assert {str(pydicom.dcmread(path).SOPInstanceUID) for path in held} == set(pacs.datasets)
         (told,) = site.table("event", name="series_discarded")
@@ -133,7 +125,7 @@ def test_trials_and_phantoms_send_nothing(tmp_path: Path) -> None:
         site.wait_for(lambda: len(site.table("run", state="done")) == 1, "the trial")
         site.wait_idle()
         assert len(site.table("product")) > 2 and site.table("delivery") == [] and pacs.asked == 0
-        shown = json.loads(verb(site, "runs", "--shadow", "--json"))
+        shown = json.loads(site.verb("runs", "--shadow", "--json").stdout)
         assert [row["rule"] for row in shown] == ["trial"]
         (barred,) = site.table("series", patient_id="QA-1")
         assert barred["state"] == "unrouted" and "never_process: line" in barred["reason"]

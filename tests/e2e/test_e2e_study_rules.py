@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,10 +75,7 @@ class Site:
 
     def says(self, *verb: str) -> str:
         """What a verb of the command line tells."""
-        command = [sys.executable, "-m", "node.cli", "--config", str(self.node.folder / "node.yaml"), *verb]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "500"}
-        )
+        done = self.node.verb(*verb, COLUMNS="500")
         assert done.returncode == 0, done.stderr
         return done.stdout
 

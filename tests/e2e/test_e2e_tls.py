@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from tls_material import connected, serial_of, trusting
 
 from node.authority import Pair
 from node.testing import Grid, Series, body_volume, write_ct_series
-
-
-def verb(site: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`pacsnode --config SITE …`."""
-    command = [sys.executable, "-m", "node.cli", "--config", str(site.folder / "node.yaml"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def storescu(port: int, papers: Path, files: list[Path]) -> int:
@@ -60,11 +53,11 @@ web: {{listen: "127.0.0.1:{web}"}}
         text = text.replace("{sends_as: [CT01]}", "{sends_as: [CT01], tls: {client_names: [CT01]}}")
         text = text.replace("PACS: {ae_title: PACS,", "PACS: {tls: yes, ae_title: PACS,")
         file.write_text(text.replace(f"127.0.0.1:{site.pacs_port}, ", f"localhost:{site.pacs_port}, "))
-        refused = verb(site, "run")
+        refused = site.verb("run")
         assert refused.returncode == 2
         assert "tls/node.pem: cannot be read" in refused.stderr
-        assert verb(site, "tls", "init", "--name", "localhost").returncode == 0
-        assert verb(site, "check").returncode == 0
+        assert site.verb("tls", "init", "--name", "localhost").returncode == 0
+        assert site.verb("check").returncode == 0
         pair = Pair.of(papers / "peers", "PACS")
         secure = ("+tls", str(pair.key), str(pair.certificate), "+cf", str(papers / "ca.pem"))
         received = tmp_path / "pacs"
@@ -78,7 +71,7 @@ web: {{listen: "127.0.0.1:{web}"}}
 
             assert storescu(site.port, papers, first) != 0  # TLS at the port without it
             assert logged(site, "pdu_invalid")
-            told = json.loads(verb(site, "status", "--json").stdout)["tls"]
+            told = json.loads(site.verb("status", "--json").stdout)["tls"]
             assert (told["listen"], told["clients"], told["problems"]) == (
                 f"127.0.0.1:{port}",
                 "required",
@@ -90,7 +83,7 @@ web: {{listen: "127.0.0.1:{web}"}}
             assert site.kill("receiver")
             for name in ("node.pem", "node.key"):
                 (papers / name).unlink()
-            assert verb(site, "tls", "init", "--name", "localhost").returncode == 0
+            assert site.verb("tls", "init", "--name", "localhost").returncode == 0
             context = trusting(papers / "ca.pem", Pair.of(papers / "peers", "CT01"))
 
             def renewed() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -257,10 +255,7 @@ def test_a_crash_over_one_object_parks_that_one(tmp_path: Path) -> None:
         site.start()
         send(site, good)
         site.wait_for(lambda: len(pacs.files()) == 2, "the others")
-        retried = subprocess.run(
-            [peers.sys.executable, "-m", "node.cli", "--config", str(site.folder / "node.yaml"),
-             "retry", "--to", "PACS"], check=True, capture_output=True, text=True, env=dict(os.environ),
-        )  # fmt: skip
+        retried = site.verb("retry", "--to", "PACS")
         assert "1 delivery retried" in retried.stdout
         site.wait_for(lambda: len(pacs.files()) == 3, "the first after all")
         site.wait_idle()
