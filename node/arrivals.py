@@ -95,7 +95,7 @@ class Arrivals:
 
         False where nothing new was there.
         """
-        before = dict(self.queued)
+        before = len(self.readings.queue)
         sources = [
             records_after(self.parts.data, run, self.queued.get(run, 0))
             for run in receiver_runs(self.parts.data)
@@ -104,7 +104,7 @@ class Arrivals:
             sources = [source for source in sources if self._queue_some(source)]
         if not sources:
             self.complete = now
-        return bool(sources) or self.queued != before
+        return bool(sources) or len(self.readings.queue) > before
 
     @property
     def caught_up(self) -> float:

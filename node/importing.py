@@ -11,7 +11,7 @@ import pwd
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,8 +113,9 @@ class _Import:
         finished = False
         try:
             for path in files:
+                before = self.done.kept
                 self._take(path, path in named)
-                if self.done.kept % 200 == 0 and self.done.kept:
+                if self.done.kept > before and self.done.kept % 200 == 0:
                     tell(self.done.kept)
             finished = True
         finally:
@@ -149,10 +150,9 @@ class _Import:
     def _keep(self, path: Path, found: Arrival, offset: int) -> None:
         if self.disk.is_full():
             raise OSError(0, "the disk is above disk.refuse")
-        arrival = Arrival(
-            sop_class=found.sop_class, sop_uid=found.sop_uid, transfer_syntax=found.transfer_syntax,
-            calling=self.calling, called=self.called, peer=self.peer, address="localhost:0",
-            local_address="localhost:0", association=self._association, received_at=datetime.now(UTC),
+        arrival = replace(
+            found, calling=self.calling, called=self.called, peer=self.peer, address="localhost:0",
+            local_address="localhost:0", association=self._association, received_at=datetime.now(UTC), origin="",
         )  # fmt: skip
         part = self.folder.begin(arrival)
         try:

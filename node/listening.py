@@ -25,9 +25,8 @@ class Listening:
 
     def hush(self, name: str) -> None:
         """Do not listen to a pipe for now; what is said there waits."""
-        for key in [key for key in self._selector.get_map().values() if key.data == name]:
-            self._selector.unregister(key.fd)
-            self._hushed[name] = key.fd
+        for fd in self._forget(name):
+            self._hushed[name] = fd
 
     def heed(self, name: str) -> None:
         """Listen again to a pipe that was hushed."""
@@ -64,11 +63,12 @@ class Listening:
             if child.fileno is None:  # it died and closed its pipe: the number may soon be another's
                 self._forget(name)
 
-    def _forget(self, name: str) -> None:
-        """Stop listening to what a child wrote to, where we do."""
-        for key in list(self._selector.get_map().values()):
-            if key.data == name:
-                self._selector.unregister(key.fd)
+    def _forget(self, name: str) -> list[int]:
+        """Stop listening to a pipe, where we do; its descriptor."""
+        keys = [key for key in self._selector.get_map().values() if key.data == name]
+        for key in keys:
+            self._selector.unregister(key.fd)
+        return [key.fd for key in keys]
 
 
 def drain(fd: int) -> bytes | None:
